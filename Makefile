@@ -1,0 +1,30 @@
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test clean
+.DELETE_ON_ERROR:
+
+demo: .venv/run  ## both experiments on the demo clips, then the report
+	$(BIN)/python logit_lens/run.py
+	$(BIN)/python activation_patching/run.py
+	$(BIN)/python report/build.py
+
+test: .venv/dev  ## lint, types, tests
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q
+
+clean:  ## outputs and environment
+	rm -rf .venv logit_lens/outputs activation_patching/outputs
+
+.venv/bin/python:
+	$(PYTHON) -m venv .venv
+
+.venv/run: .venv/bin/python requirements.txt
+	$(BIN)/pip install -q --disable-pip-version-check -r requirements.txt
+	touch $@
+
+.venv/dev: .venv/run requirements-dev.txt
+	$(BIN)/pip install -q --disable-pip-version-check -r requirements-dev.txt
+	touch $@

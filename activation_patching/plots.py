@@ -1,0 +1,29 @@
+"""Draw the patching figures from layers.csv."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from common.plotting import COLORS, NAMES, curve, figure, level
+
+
+def figure_names(kind: str) -> tuple[str, str]:
+    return f"flip_rate_curve_{kind}.png", f"delta_logit_curve_{kind}.png"
+
+
+def plot_patching(out: Path, *, subtitle: str) -> None:
+    """Write two figures per kind of pair into `out` from its layers.csv; `subtitle` names model and prompt."""
+    for kind, layers in pd.read_csv(out / "layers.csv").groupby("kind", sort=False):
+        first = layers.iloc[0]
+        counts = f"n = {first.n} {kind} pairs, {first.n_texts} texts; band: 95 % bootstrap over texts\n{subtitle}"
+        flips, deltas = (out / name for name in figure_names(kind))
+        xlabel = "layer l (audio span of h_l is the donor's)"
+        with figure(flips, xlabel=xlabel, ylabel="flip rate (share of pairs)", caption=counts) as axes:
+            level(axes, first.floor, "recipient says target unpatched")
+            curve(axes, layers, "flip_to_target", color=COLORS[kind], label=f"to target (donor's {NAMES[kind]})")
+            curve(axes, layers, "flip_from_base", color=COLORS["other"], label="from recipient's own answer", dashed=True)
+            axes.set_ylim(-0.03, 1.03)
+            axes.legend(loc="upper center", bbox_to_anchor=(0.5, 1.22))
+        with figure(deltas, xlabel=xlabel, ylabel="Δ target logit (patched − base)", caption=counts) as axes:
+            level(axes, 0, "no effect")
+            curve(axes, layers, "delta_logit", color=COLORS[kind], label=f"donor's {NAMES[kind]}")

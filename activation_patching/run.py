@@ -1,0 +1,59 @@
+"""Experiment 2, activation patching: put one clip's audio states into another clip's run, at every layer."""
+
+import sys
+import time
+from pathlib import Path
+
+from tqdm import tqdm
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent))
+
+from activation_patching.patching import build_all_pairs, patch_pairs, record_clips, summary
+from activation_patching.plots import figure_names, plot_patching
+from common import runs
+from common.metrics import patch_layers
+from common.samples import KINDS, conflict_clips, draw, read_manifest
+from common.session import open_session
+
+
+def run(argv: list[str] | None = None) -> None:
+    parser = runs.argument_parser(__doc__, out=HERE / "outputs")
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS), help="what differs in a pair")
+    parser.add_argument("--max-pairs", type=runs.positive, default=1200, help="pairs of each kind, drawn with --seed")
+    parser.add_argument("--pool", choices=("conflict", "all"), default="conflict", help="clips that pairs are built from")
+    args = parser.parse_args(argv)
+    began = time.time()
+
+    clips = read_manifest(args.data)
+    pool, dropped = conflict_clips(clips) if args.pool == "conflict" else (clips, {})
+    pairs, counts = build_all_pairs(draw(pool, args.limit, seed=args.seed), args.kinds, max_pairs=args.max_pairs, seed=args.seed)
+    samples = list({s.sample_id: s for p in pairs for s in (p.recipient, p.donor)}.values())
+    session = open_session(args, samples)
+    layers = len(session.lm.blocks)
+    print(
+        f"{len(pairs)} pairs of {len(samples)} clips x {layers + 1} layers, prompt {args.prompt}, {session.lm.dtype} on {session.lm.device}"
+    )
+
+    rows = args.out / "patches.csv"
+    identity = runs.identify(args, samples, session)
+    runs.open_output(args.out, rows, identity, overwrite=args.overwrite)
+    done = runs.finished_units(rows, "pair_id", layers + 1)
+    todo = [p for p in pairs if p.pair_id not in done]
+    own = record_clips(session, todo)
+    controls = {"row 0 - donor": 0.0, "row L - recipient": 0.0}
+    with tqdm(total=len(todo), desc="patching", unit="pair") as bar:
+        for patched_rows in patch_pairs(session, todo, own, controls):
+            runs.append_rows(rows, patched_rows)
+            bar.update(len(patched_rows) // (layers + 1))
+
+    table = patch_layers(runs.read_rows(rows), seed=args.seed)
+    table.to_csv(args.out / "layers.csv", index=False, float_format="%.6f")
+    plot_patching(args.out, subtitle=runs.subtitle(args))
+    counts |= {"clips": len(samples), "dropped": dict(dropped), "controls over all pairs": controls}
+    runs.close_output(args.out, identity, session, counts, began=began)
+    print(summary(table), runs.files_written(args.out, rows.name, *(f for k in args.kinds for f in figure_names(k))), sep="\n")
+
+
+if __name__ == "__main__":
+    runs.main_of(run)

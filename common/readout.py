@@ -1,0 +1,75 @@
+"""The five-way readout: the question, the first token of each label's answer, and the logits at those five tokens."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from common.samples import LABELS, InputError
+
+PROMPTS = {
+    "speaker": "{audio}How does the speaker feel? Answer with one word: {labels}.",
+    "voice": "{audio}Which emotion is in the tone of voice? Answer with one word: {labels}.",
+    "words": "{audio}Which emotion is in the words? Answer with one word: {labels}.",
+}
+
+
+@dataclass(frozen=True)
+class Readout:
+    """The first token of each label as an answer to the prompt, in the order of LABELS: `ids` and how they read."""
+
+    ids: tuple[int, ...]
+    tokens: tuple[str, ...]
+
+    def label_logits(self, logits: torch.Tensor) -> torch.Tensor:
+        """Return the label columns of `logits`: [..., vocab] -> [..., label] in float32."""
+        return logits[..., list(self.ids)].float()
+
+
+def get_prompt(name: str) -> str:
+    """Return the built-in prompt `name`, or the text of the file of that name, with `{audio}` and `{labels}` still in it.
+
+    Raises InputError where it is neither, or the text does not hold `{audio}` exactly once.
+    """
+    if name in PROMPTS:
+        return PROMPTS[name]
+    try:
+        text = Path(name).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError):
+        raise InputError(f"--prompt {name}: neither a readable text file nor one of {', '.join(PROMPTS)}") from None
+    if text.count("{audio}") != 1:
+        raise InputError(
+            f"--prompt {name}: holds {{audio}} {text.count('{audio}')} times; it must stand there once, where the clip goes"
+        )
+    return text
+
+
+def fill_prompt(prompt: str, words: Sequence[str] = LABELS) -> str:
+    """Return `prompt` with `{labels}` spelled out: "neutral, happy, sad, angry or surprised"."""
+    return prompt.replace("{labels}", ", ".join(words[:-1]) + " or " + words[-1])
+
+
+def resolve_readout(tokenizer: Any, tail_ids: Sequence[int], words: Sequence[str] = LABELS) -> Readout:
+    """Find the first token of each word in its place: right after the prompt's last tokens.
+
+    `tail_ids` are the token ids after the audio span, up to where the answer starts; the words are tokenized behind their
+    text, as a token's borders depend on what stands before it. Raises InputError where two words share their first
+    token, since the readout could not tell them apart.
+    """
+    tail = list(tail_ids)
+    text = tokenizer.decode(tail, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+    ids = []
+    for word in words:
+        whole = tokenizer.encode(text + word, add_special_tokens=False)
+        if whole[: len(tail)] != tail or len(whole) == len(tail):
+            raise InputError(
+                f"label word {word!r} melts into the tokens of the prompt's end {text[-20:]!r}; end the prompt otherwise"
+            )
+        ids.append(whole[len(tail)])
+    tokens = [tokenizer.decode([i]) for i in ids]
+    if len(set(ids)) < len(ids):
+        listed = ", ".join(f"{w} -> {t!r}" for w, t in zip(words, tokens))
+        raise InputError(f"two label words share their first token: {listed}; the five first tokens must differ")
+    return Readout(tuple(ids), tuple(tokens))

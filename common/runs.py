@@ -1,0 +1,212 @@
+"""A run and its folder: shared arguments, what identifies a run, rows that survive an interruption, run.json."""
+
+import argparse
+import csv
+import hashlib
+import importlib.metadata
+import json
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from common.checks import CheckFailed
+from common.samples import InputError, Sample
+from common.session import Session
+
+ROOT = Path(__file__).resolve().parents[1]
+TEXT_COLUMNS = ("sample_id", "pair_id", "recipient_id", "donor_id", "text_id", "recipient_text_id", "donor_text_id", "speaker")
+CODE = ("common", "logit_lens", "activation_patching")
+PACKAGES = ("torch", "transformers", "tokenizers", "numpy", "pandas", "soundfile", "soxr")
+
+
+def argument_parser(description: str, out: Path) -> argparse.ArgumentParser:
+    """Return a parser with the arguments that both experiments share; `out` is the default output folder."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("--model", default=str(ROOT / "data" / "reference_model"), help="model folder or hub id")
+    parser.add_argument("--data", type=Path, default=ROOT / "data" / "demo" / "manifest.csv", help="manifest of the clips (CSV)")
+    parser.add_argument("--prompt", default="speaker", help="speaker, voice, words, or a text file with {audio} and {labels}")
+    parser.add_argument("--limit", type=positive, help="use only this many clips, drawn with --seed (default: all)")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps")
+    parser.add_argument(
+        "--dtype", default="auto", choices=("auto", "float32", "bfloat16", "float16"), help="auto: bfloat16 on cuda"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="draws clips, pairs and bootstrap samples")
+    parser.add_argument("--out", type=Path, default=out, help="output folder")
+    parser.add_argument("--overwrite", action="store_true", help="start anew where --out holds another run")
+    return parser
+
+
+def positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise ValueError
+    return value
+
+
+positive.__name__ = "whole number above 0"  # argparse names the type in its message
+
+
+def main_of(run: Callable[[list[str] | None], None]) -> None:
+    """Call `run` as a program: a user's mistake or a failed self-check is one line on stderr and exit code 2 or 3."""
+    try:
+        run(None)
+    except InputError as error:
+        sys.exit(_say(f"error: {error}", 2))
+    except CheckFailed as error:
+        sys.exit(_say(f"error: {error}; no figure of this run could be trusted", 3))
+    except KeyboardInterrupt:
+        sys.exit(_say("interrupted; the same command goes on from here", 130))
+
+
+def _say(line: str, code: int) -> int:
+    print(line, file=sys.stderr)
+    return code
+
+
+# What identifies a run ---------------------------------------------------------------------------------------------------
+
+
+def identify(args: argparse.Namespace, samples: Iterable[Sample], session: Session) -> dict[str, Any]:
+    """Return everything that the rows of a run depend on: two runs with the same values may share their rows."""
+    own = {k: v for k, v in vars(args).items() if k not in ("out", "overwrite", "model", "data", "prompt", "device", "dtype")}
+    audio = "\n".join(f"{s.sample_id} {_stamp(s.audio)}" for s in samples)
+    model = Path(args.model)
+    files = sorted(f for f in model.iterdir() if f.is_file()) if model.is_dir() else []
+    return own | {
+        "model": _shown(args.model),
+        "model_files": _digest("\n".join(f"{f.name} {_stamp(f)}" for f in files)),
+        "data": _shown(args.data),
+        "data_files": _digest(args.data.read_text(encoding="utf-8-sig") + audio),
+        "prompt": session.prompt,
+        "device": str(session.lm.device),
+        "dtype": str(session.lm.dtype).removeprefix("torch."),
+        "code": _digest("".join(f.read_text(encoding="utf-8") for d in CODE for f in sorted((ROOT / d).glob("*.py")))),
+        "versions": {p: importlib.metadata.version(p) for p in PACKAGES},
+    }
+
+
+def _stamp(file: Path) -> str:
+    status = file.stat()
+    return f"{status.st_size} {status.st_mtime_ns}"
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _shown(path: Any) -> str:
+    """Return a path inside the repository relative to it, so that no machine's folders enter run.json."""
+    resolved = Path(path).resolve()
+    return str(resolved.relative_to(ROOT)) if resolved.is_relative_to(ROOT) else str(path)
+
+
+def commit() -> str:
+    """Return the repository's commit, with "+" where files differ from it, or "unknown" outside a checkout."""
+    try:
+        return subprocess.run(
+            ["git", "-C", str(ROOT), "describe", "--always", "--abbrev=12", "--dirty=+"],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+# The output folder -------------------------------------------------------------------------------------------------------
+
+
+def open_output(out: Path, rows: Path, identity: dict[str, Any], *, overwrite: bool) -> None:
+    """Make `out` ready for the run with this identity: a fresh one, or the one to go on with.
+
+    Raises InputError, touching nothing, where `out` holds another run, or rows that nobody can place, and not `overwrite`.
+    """
+    record = out / "run.json"
+    offer = "give another --out, or --overwrite to start anew"
+    if not overwrite and record.exists():
+        try:
+            before = json.loads(record.read_text())["identity"]
+        except (ValueError, KeyError, TypeError):
+            raise InputError(f"{record}: not the record of a run; {offer}") from None
+        differing = [k for k in sorted({*before, *identity}) if before.get(k) != json.loads(json.dumps(identity)).get(k)]
+        if differing:
+            listed = ", ".join(f"{k} ({_brief(before.get(k))} there, {_brief(identity.get(k))} now)" for k in differing)
+            raise InputError(f"{out} holds a run with other settings: {listed}; {offer}")
+    elif not overwrite and rows.exists():
+        raise InputError(f"{rows} is there without a run.json that says how it came about; {offer}")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        if overwrite:
+            rows.unlink(missing_ok=True)
+        write_record(out, {"identity": identity, "finished": False})
+    except OSError as error:
+        raise InputError(f"--out {out}: cannot be written ({error.strerror})") from None
+
+
+def _brief(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def close_output(out: Path, identity: dict[str, Any], session: Session, counts: dict[str, Any], *, began: float) -> None:
+    """Write the finished run's run.json: what was asked, what was used, what was kept, how the checks came out."""
+    record = {"identity": identity, "finished": True, "commit": commit(), "python": platform.python_version(), **session.facts()}
+    write_record(out, {**record, "counts": counts, "seconds": round(time.time() - began, 1)})
+
+
+def subtitle(args: argparse.Namespace) -> str:
+    """Return the line under every figure that says what was asked of which model."""
+    return f"model: {Path(args.model).name}, prompt: {Path(args.prompt).name}, clips: {_shown(args.data)}"
+
+
+def files_written(out: Path, *names: str) -> str:
+    """Return the closing line that names a run's files."""
+    return f"written to {_shown(out)}: {', '.join((*names, 'layers.csv', 'run.json'))}"
+
+
+def write_record(out: Path, record: dict[str, Any]) -> None:
+    """Write run.json in one step, so that an interruption leaves the old one or the new one."""
+    partial = out / "run.json.partial"
+    partial.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    partial.replace(out / "run.json")
+
+
+def read_rows(path: Path) -> pd.DataFrame:
+    """Read a CSV of rows; ids stay text ("007", "NA"), and numbers are numbers."""
+    columns = pd.read_csv(path, nrows=0).columns
+    return pd.read_csv(path, dtype={c: str for c in TEXT_COLUMNS if c in columns}, keep_default_na=False, na_values=[""])
+
+
+def finished_units(path: Path, unit: str, size: int) -> set[str]:
+    """Return the ids in column `unit` that have all their `size` rows; drop the rows of the one that was being written."""
+    if not path.exists():
+        return set()
+    with open(path, newline="", encoding="utf-8") as file:
+        header, *rows = list(csv.reader(file)) or [[]]
+    if unit not in header:
+        path.unlink()
+        return set()
+    column = header.index(unit)
+    whole = [r for r in rows if len(r) == len(header)]
+    counts: dict[str, int] = {}
+    for row in whole:
+        counts[row[column]] = counts.get(row[column], 0) + 1
+    done = {u for u, n in counts.items() if n == size}
+    if len(done) * size < len(rows):
+        partial = path.with_suffix(".partial")
+        with open(partial, "w", newline="", encoding="utf-8") as file:
+            csv.writer(file, lineterminator="\n").writerows([header, *(r for r in whole if r[column] in done)])
+        partial.replace(path)
+    return done
+
+
+def append_rows(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Append rows to a CSV, with a header where it is new; numbers to six decimals."""
+    frame = pd.DataFrame(rows)
+    frame.to_csv(path, mode="a", header=not path.exists(), index=False, float_format="%.6f", lineterminator="\n")

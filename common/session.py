@@ -1,0 +1,65 @@
+"""Make ready for a run: check the clips, load the model, find the label tokens, check the identities."""
+
+import argparse
+from dataclasses import dataclass
+from typing import Any
+
+from tqdm import tqdm
+
+from common.audio import load_audio
+from common.checks import CheckFailed, self_check
+from common.models import AudioLM, EncodedClip, choose_device, choose_dtype, encode_clip, load_clip, load_model
+from common.readout import Readout, fill_prompt, get_prompt, resolve_readout
+from common.samples import LABELS, Sample
+
+_SEARCHED = 100  # clips looked at for a self-check pair of equal length
+
+
+@dataclass(frozen=True)
+class Session:
+    """A model that has been checked on this run's clips, with the prompt and the readout of the run."""
+
+    lm: AudioLM
+    prompt: str
+    readout: Readout
+    first: EncodedClip
+    checks: dict[str, Any]
+
+    def encode(self, sample: Sample) -> EncodedClip:
+        """Encode a clip. Raises CheckFailed where its prefix or tail differ from the first clip's: only the audio may."""
+        clip = encode_clip(self.lm, sample.audio, self.prompt)
+        if clip.prefix_ids != self.first.prefix_ids or clip.tail_ids != self.first.tail_ids:
+            raise CheckFailed(f"{sample.sample_id}: the tokens around the audio differ from those of the first clip")
+        return clip
+
+    def facts(self) -> dict[str, Any]:
+        """Return what run.json says of the session."""
+        return {
+            "prompt_text": fill_prompt(self.prompt),
+            "label_tokens": dict(zip(LABELS, self.readout.tokens)),
+            "model_class": type(self.lm.model).__name__,
+            "layers": len(self.lm.blocks),
+            "self_check": self.checks,
+        }
+
+
+def open_session(args: argparse.Namespace, samples: list[Sample]) -> Session:
+    """Check every clip, load the model and check it on two of the clips. Raises InputError or CheckFailed; writes nothing."""
+    device = choose_device(args.device)
+    prompt = get_prompt(args.prompt)
+    lm = load_model(args.model, device=device, dtype=choose_dtype(args.dtype, device))
+    for sample in tqdm(samples, desc="checking the audio", leave=False):
+        load_clip(lm, sample.audio)
+    first = encode_clip(lm, samples[0].audio, prompt)
+    readout = resolve_readout(lm.processor.tokenizer, first.tail_ids)
+    other = encode_clip(lm, _partner(lm, samples).audio, prompt)
+    return Session(lm, prompt, readout, first, self_check(lm, first, other))
+
+
+def _partner(lm: AudioLM, samples: list[Sample]) -> Sample:
+    """Return a clip as long as the first, for the stricter patch oracle, else the last one (the first itself if alone)."""
+    first, *others = samples
+    rate = lm.processor.feature_extractor.sampling_rate
+    length = len(load_audio(first.audio, rate))
+    equal = (s for s in others[:_SEARCHED] if len(load_audio(s.audio, rate)) == length)
+    return next(equal, samples[-1])

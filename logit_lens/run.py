@@ -1,0 +1,49 @@
+"""Experiment 1, logit lens: what an audio language model would answer at every layer, on clips whose words and voice disagree."""
+
+import sys
+import time
+from pathlib import Path
+
+from tqdm import tqdm
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent))
+
+from common import runs
+from common.metrics import lens_layers
+from common.samples import conflict_clips, draw, read_manifest
+from common.session import open_session
+from common.tracing import record
+from logit_lens.lens import lens_rows, summary
+from logit_lens.plots import FIGURES, plot_lens
+
+
+def run(argv: list[str] | None = None) -> None:
+    args = runs.argument_parser(__doc__, out=HERE / "outputs").parse_args(argv)
+    began = time.time()
+
+    conflict, dropped = conflict_clips(read_manifest(args.data))
+    samples = draw(conflict, args.limit, seed=args.seed)
+    dropped["over --limit"] = len(conflict) - len(samples)
+    session = open_session(args, samples)
+    layers = len(session.lm.blocks)
+    print(f"{len(samples)} conflict clips x {layers + 1} layers, prompt {args.prompt}, {session.lm.dtype} on {session.lm.device}")
+
+    rows = args.out / "lens.csv"
+    identity = runs.identify(args, samples, session)
+    runs.open_output(args.out, rows, identity, overwrite=args.overwrite)
+    done = runs.finished_units(rows, "sample_id", layers + 1)
+    for sample in tqdm([s for s in samples if s.sample_id not in done], desc="lens", unit="clip"):
+        _, lens_logits = record(session.lm, session.encode(sample))
+        runs.append_rows(rows, lens_rows(sample, session.readout.label_logits(lens_logits)))
+
+    table = lens_layers(runs.read_rows(rows), seed=args.seed)
+    table.to_csv(args.out / "layers.csv", index=False, float_format="%.6f")
+    plot_lens(args.out, subtitle=runs.subtitle(args))
+    counts = {"clips": len(samples), "dropped": dict(dropped)}
+    runs.close_output(args.out, identity, session, counts, began=began)
+    print(summary(table), runs.files_written(args.out, rows.name, *FIGURES), sep="\n")
+
+
+if __name__ == "__main__":
+    runs.main_of(run)

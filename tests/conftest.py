@@ -1,0 +1,23 @@
+from pathlib import Path
+
+import pytest
+import torch
+
+from common.models import AudioLM, load_model
+from tests.tiny import save_clips, save_tiny_model
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny_model(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="session")
+def lm(tiny_folder: Path) -> AudioLM:
+    return load_model(str(tiny_folder), device=torch.device("cpu"), dtype=torch.float32)
+
+
+@pytest.fixture(scope="session")
+def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """10 texts of different length x 5 prosodies x 2 speakers."""
+    return save_clips(tmp_path_factory.mktemp("clips"))

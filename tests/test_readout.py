@@ -1,0 +1,60 @@
+from pathlib import Path
+
+import pytest
+import torch
+
+from common.models import AudioLM, encode_clip, load_model
+from common.readout import PROMPTS, Readout, fill_prompt, get_prompt, resolve_readout
+from common.samples import LABELS, InputError
+from tests.tiny import save_tiny_model
+
+
+def test_prompts_name_all_labels_and_hold_one_clip() -> None:
+    for name in PROMPTS:
+        filled = fill_prompt(get_prompt(name))
+        assert filled.count("{audio}") == 1 and "neutral, happy, sad, angry or surprised" in filled
+
+
+def test_a_prompt_file(tmp_path: Path) -> None:
+    file = tmp_path / "mine.txt"
+    file.write_text("Listen. {audio} One of {labels}?\n")
+    assert fill_prompt(get_prompt(str(file)), ("a", "b", "c")) == "Listen. {audio} One of a, b or c?"
+    file.write_text("No clip here")
+    with pytest.raises(InputError, match=r"mine.txt: holds \{audio\} 0 times"):
+        get_prompt(str(file))
+    with pytest.raises(InputError, match="neither a readable text file nor one of speaker, voice, words"):
+        get_prompt(str(tmp_path / "gone.txt"))
+
+
+def test_label_tokens_are_found_in_their_place(lm: AudioLM, manifest: Path) -> None:
+    tail = encode_clip(lm, manifest.parent / "sad_0_happy_a.wav", PROMPTS["voice"]).tail_ids
+    readout = resolve_readout(lm.processor.tokenizer, tail)
+    assert readout.tokens == LABELS
+    logits = torch.arange(600.0).expand(2, 3, -1)
+    assert readout.label_logits(logits)[1, 2].tolist() == list(map(float, readout.ids))
+
+
+def test_label_words_that_share_their_first_token_are_refused(tmp_path: Path, manifest: Path) -> None:
+    folder = save_tiny_model(tmp_path, label_tokens=False)
+    lm = load_model(str(folder), device=torch.device("cpu"), dtype=torch.float32)
+    tail = encode_clip(lm, manifest.parent / "sad_0_happy_a.wav", PROMPTS["voice"]).tail_ids
+    with pytest.raises(InputError, match="two label words share their first token: .*sad -> 's'.*surprised -> 's'"):
+        resolve_readout(lm.processor.tokenizer, tail)
+
+
+def test_a_word_that_changes_the_prompts_own_tokens_is_refused() -> None:
+    class Greedy:
+        """A tokenizer of whole words, so that what is glued to the prompt's end is another token."""
+
+        def decode(self, ids: list[int], **_: bool) -> str:
+            return {7: "say"}[ids[0]]
+
+        def encode(self, text: str, **_: bool) -> list[int]:
+            return [7] if text == "say" else [8]
+
+    with pytest.raises(InputError, match="'neutral' melts into"):
+        resolve_readout(Greedy(), [7])
+
+
+def test_label_logits_keep_the_labels_order() -> None:
+    assert Readout((4, 0, 2, 1, 3), LABELS).label_logits(torch.tensor([10, 11, 12, 13, 14])).tolist() == [14, 10, 12, 11, 13]

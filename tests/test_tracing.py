@@ -1,0 +1,163 @@
+"""The identities of record, splice and rerun, on a random model of a real class."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from common import checks
+from common.checks import CheckFailed, self_check
+from common.models import AudioLM, EncodedClip, encode_clip, load_model
+from common.readout import PROMPTS
+from common.tracing import record, rerun, run, splice, states_at
+from tests.tiny import LAYERS, save_tiny_model
+
+PROMPT = PROMPTS["speaker"]
+
+
+@pytest.fixture(scope="module")
+def clips(lm: AudioLM, manifest: Path) -> dict[str, EncodedClip]:
+    """a and b are equally long, c is longer."""
+    names = {"a": "happy_0_sad_a", "b": "happy_0_angry_a", "c": "surprised_1_sad_b"}
+    return {k: encode_clip(lm, manifest.parent / f"{name}.wav", PROMPT) for k, name in names.items()}
+
+
+def span_length(clip: EncodedClip) -> int:
+    return clip.span.stop - clip.span.start
+
+
+def test_the_clips_are_what_the_tests_below_take_them_for(lm: AudioLM, clips: dict[str, EncodedClip]) -> None:
+    assert span_length(clips["a"]) == span_length(clips["b"]) < span_length(clips["c"])
+    answers = torch.stack([run(lm, clip) for clip in clips.values()])
+    assert torch.pdist(answers, p=torch.inf).min() > 0.1  # else the identities would hold of anything
+
+
+def test_lens_row_L_is_the_models_own_answer(lm: AudioLM, clips: dict[str, EncodedClip]) -> None:
+    _, lens = record(lm, clips["a"])
+    assert lens.shape[0] == LAYERS + 1
+    torch.testing.assert_close(lens[-1], run(lm, clips["a"]), atol=1e-5, rtol=0)
+
+
+def test_lens_equals_norm_and_head_of_each_h_l(lm: AudioLM, clips: dict[str, EncodedClip]) -> None:
+    """In this family the way out is head(norm(h)); `hidden_states` of transformers give h_0..h_L-1 independently of our hooks."""
+    _, lens = record(lm, clips["a"])
+    with torch.inference_mode():
+        hidden = lm.model(**clips["a"].inputs, output_hidden_states=True).hidden_states
+        expected = [lm.model.lm_head(lm.model.model.language_model.norm(h[0, -1])) for h in hidden[:-1]]
+    torch.testing.assert_close(lens[:-1], torch.stack(expected), atol=1e-5, rtol=0)
+
+
+def test_trace_holds_the_tail_states_and_only_prefix_and_audio_of_the_cache(lm: AudioLM, clips: dict[str, EncodedClip]) -> None:
+    clip = clips["c"]
+    trace, _ = record(lm, clip)
+    torch.testing.assert_close(trace.tail, states_at(lm, clip, clip.tail), atol=1e-5, rtol=0)
+    assert len(trace.keys) == len(trace.values) == LAYERS
+    assert {k.shape[-2] for k in (*trace.keys, *trace.values)} == {clip.span.stop}
+
+
+def test_splice_equals_rerun_at_every_layer_on_an_equal_length_pair(lm: AudioLM, clips: dict[str, EncodedClip]) -> None:
+    a, b = clips["a"], clips["b"]
+    patched = splice(lm, record(lm, b)[0], [record(lm, a)[0]])[0]
+    donated = states_at(lm, b, b.span)
+    oracle = torch.stack([rerun(lm, a, layer, a.span, donated[layer]) for layer in range(LAYERS + 1)])
+    torch.testing.assert_close(patched, oracle, atol=1e-4, rtol=0)
+    assert (oracle[1] - oracle[0]).abs().max() > 1e-2  # the patch does something, and something else at each layer
+
+
+def test_splice_is_the_patch_of_the_donors_tail_whatever_the_lengths(lm: AudioLM, clips: dict[str, EncodedClip]) -> None:
+    a, c = clips["a"], clips["c"]
+    trace = record(lm, a)[0]
+    patched = splice(lm, record(lm, c)[0], [trace])[0]
+    oracle = torch.stack([rerun(lm, c, layer, c.tail, trace.tail[layer]) for layer in range(LAYERS + 1)])
+    torch.testing.assert_close(patched, oracle, atol=1e-4, rtol=0)
+
+
+def test_row_0_is_the_donor_and_row_L_the_recipient_for_all_recipients_of_a_pass(lm: AudioLM, clips: dict[str, EncodedClip]) -> None:
+    recipients = [record(lm, clips[k])[0] for k in "abc"]
+    patched = splice(lm, record(lm, clips["c"])[0], recipients)
+    for row, name in zip(patched, "abc"):
+        torch.testing.assert_close(row[0], run(lm, clips["c"]), atol=1e-4, rtol=0)
+        torch.testing.assert_close(row[-1], run(lm, clips[name]), atol=1e-4, rtol=0)
+
+
+def test_recipients_of_one_pass_do_not_touch_each_other(lm: AudioLM, clips: dict[str, EncodedClip]) -> None:
+    donor, a, b = (record(lm, clips[k])[0] for k in "cab")
+    together = splice(lm, donor, [a, b])
+    alone = torch.cat([splice(lm, donor, [a]), splice(lm, donor, [b])])
+    torch.testing.assert_close(together, alone, atol=1e-4, rtol=0)
+
+
+def test_a_clip_patched_with_itself_does_not_move(lm: AudioLM, clips: dict[str, EncodedClip]) -> None:
+    trace, lens = record(lm, clips["c"])
+    patched = splice(lm, trace, [trace])[0]
+    torch.testing.assert_close(patched, lens[-1].expand_as(patched), atol=1e-4, rtol=0)
+
+
+def test_splice_leaves_its_traces_as_they_were(lm: AudioLM, clips: dict[str, EncodedClip]) -> None:
+    donor, recipient = record(lm, clips["b"])[0], record(lm, clips["a"])[0]
+    before = [t.clone() for t in (*donor.keys, *donor.values, recipient.tail)]
+    splice(lm, donor, [recipient])
+    assert all(torch.equal(x, y) for x, y in zip(before, (*donor.keys, *donor.values, recipient.tail)))
+
+
+def test_no_hook_is_left_behind(lm: AudioLM, clips: dict[str, EncodedClip]) -> None:
+    def hooks() -> list[int]:  # transformers may keep some of its own
+        return [len(block._forward_hooks) + len(block._forward_pre_hooks) for block in lm.blocks]
+
+    before, own = hooks(), run(lm, clips["a"])
+    splice(lm, record(lm, clips["b"])[0], [record(lm, clips["a"])[0]])
+    rerun(lm, clips["a"], 1, clips["a"].span, states_at(lm, clips["b"], clips["b"].span)[1])
+    assert hooks() == before and torch.equal(run(lm, clips["a"]), own)
+
+
+@pytest.mark.parametrize("block", range(LAYERS))
+def test_a_planted_block_shows_as_a_step(block: int, clips: dict[str, EncodedClip], tmp_path: Path) -> None:
+    """With everything happening in block k, rows up to k are one answer and rows above k another."""
+    folder = str(save_tiny_model(tmp_path, only_block=block))
+    planted = load_model(folder, device=torch.device("cpu"), dtype=torch.float32)
+    (a, lens), (c, _) = record(planted, clips["a"]), record(planted, clips["c"])
+    for rows in (lens, splice(planted, c, [a])[0]):
+        torch.testing.assert_close(rows[: block + 1], rows[:1].expand(block + 1, -1), atol=1e-5, rtol=0)
+        torch.testing.assert_close(rows[block + 1 :], rows[-1:].expand(LAYERS - block, -1), atol=1e-5, rtol=0)
+        assert (rows[block] - rows[block + 1]).abs().max() > 0.05
+
+
+def test_self_check_gives_its_figures(lm: AudioLM, clips: dict[str, EncodedClip]) -> None:
+    figures = self_check(lm, clips["a"], clips["b"])
+    assert figures["oracle"] == "span of A" and figures["audio tokens"] == span_length(clips["a"])
+    assert max(v for v in figures.values() if isinstance(v, float)) < 1e-4
+    assert self_check(lm, clips["a"], clips["c"])["oracle"] == "tail of B"
+
+
+@pytest.mark.parametrize(
+    ("name", "broken"),
+    [
+        ("record", lambda lm, clip: (record(lm, clip)[0], record(lm, clip)[1] + 1)),
+        ("splice", lambda lm, donor, recipients: splice(lm, donor, recipients).roll(1, dims=1)),
+        ("splice", lambda lm, donor, recipients: splice(lm, recipients[0], [donor])),
+        ("audio_states", lambda lm, clip: span_length(clip) - 1),
+        ("run", lambda lm, clip: run(lm, clip) * torch.nan),
+    ],
+)
+def test_self_check_stops_a_run_whose_code_is_wrong(name, broken, lm, clips, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    monkeypatch.setattr(checks, name, broken)
+    with pytest.raises(CheckFailed, match="self-check"):
+        self_check(lm, clips["a"], clips["b"])
+
+
+def test_an_unknown_kind_of_block_output_raises(lm: AudioLM, clips: dict[str, EncodedClip]) -> None:
+    handle = lm.blocks[-1].register_forward_hook(lambda module, args, output: {"states": output})
+    try:
+        with pytest.raises(TypeError, match="a block passes dict"):
+            record(lm, clips["a"])
+    finally:
+        handle.remove()
+
+
+def test_a_hook_that_is_never_reached_raises(lm: AudioLM, clips: dict[str, EncodedClip], tiny_folder: Path) -> None:
+    stranger = load_model(str(tiny_folder), device=torch.device("cpu"), dtype=torch.float32)
+    mixed = AudioLM(lm.model, lm.processor, stranger.blocks, lm.audio_token_id)
+    with pytest.raises(RuntimeError, match="reached 0 times"):
+        rerun(mixed, clips["a"], 1, clips["a"].span, torch.zeros(span_length(clips["a"]), 32))
+    with pytest.raises(RuntimeError, match="not reached once each"):
+        states_at(mixed, clips["a"], clips["a"].span)
