@@ -36,7 +36,7 @@ def run(argv: list[str] | None = None) -> None:
     )
 
     rows = args.out / "patches.csv"
-    identity = runs.identify(args, samples, session)
+    identity = runs.identify(args, clips, session)
     runs.open_output(args.out, rows, identity, overwrite=args.overwrite)
     done = runs.finished_units(rows, "pair_id", layers + 1)
     todo = [p for p in pairs if p.pair_id not in done]

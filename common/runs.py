@@ -72,10 +72,13 @@ def _say(line: str, code: int) -> int:
 # What identifies a run ---------------------------------------------------------------------------------------------------
 
 
-def identify(args: argparse.Namespace, samples: Iterable[Sample], session: Session) -> dict[str, Any]:
-    """Return everything that the rows of a run depend on: two runs with the same values may share their rows."""
+def identify(args: argparse.Namespace, clips: Iterable[Sample], session: Session) -> dict[str, Any]:
+    """Return everything that the rows of a run depend on: two runs with the same values may share their rows.
+
+    `clips` are all of the manifest; files are known by size and time of change, code by its text.
+    """
     own = {k: v for k, v in vars(args).items() if k not in ("out", "overwrite", "model", "data", "prompt", "device", "dtype")}
-    audio = "\n".join(f"{s.sample_id} {_stamp(s.audio)}" for s in samples)
+    audio = "\n".join(f"{s.sample_id} {_stamp(s.audio)}" for s in clips)
     model = Path(args.model)
     files = sorted(f for f in model.iterdir() if f.is_file()) if model.is_dir() else []
     return own | {

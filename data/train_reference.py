@@ -87,8 +87,8 @@ def render_recipe(recipe: Recipe) -> list[Clip]:
     for pace in recipe.paces:
         analysis = _speaker().analyse(recipe.text, pace)
         for _ in range(recipe.voices):
-            pitch = float(np.exp(rng.uniform(np.log(0.85), np.log(1.75))))
-            voice = Voice("random", pitch, tract=pitch**0.33 * rng.uniform(0.95, 1.05))
+            pitch = float(np.exp(rng.uniform(np.log(0.85), np.log(2.1))))
+            voice = Voice("random", pitch, tract=pitch**0.22 * rng.uniform(0.95, 1.05))
             for label in LABELS:
                 prosody = strengthen(PROSODIES[label], rng.uniform(0.8, 1.2))
                 wave = render(analysis, voice, prosody, seed=int(rng.integers(2**31))) * 10 ** (rng.uniform(-3, 0) / 20)
@@ -335,7 +335,7 @@ def train(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=ROOT / "data" / "reference_model")
-    parser.add_argument("--steps", type=int, default=2400)
+    parser.add_argument("--steps", type=int, default=1200)
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--processes", type=int, default=2, help="processes for rendering and threads for training")

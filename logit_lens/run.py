@@ -22,7 +22,8 @@ def run(argv: list[str] | None = None) -> None:
     args = runs.argument_parser(__doc__, out=HERE / "outputs").parse_args(argv)
     began = time.time()
 
-    conflict, dropped = conflict_clips(read_manifest(args.data))
+    clips = read_manifest(args.data)
+    conflict, dropped = conflict_clips(clips)
     samples = draw(conflict, args.limit, seed=args.seed)
     dropped["over --limit"] = len(conflict) - len(samples)
     session = open_session(args, samples)
@@ -30,7 +31,7 @@ def run(argv: list[str] | None = None) -> None:
     print(f"{len(samples)} conflict clips x {layers + 1} layers, prompt {args.prompt}, {session.lm.dtype} on {session.lm.device}")
 
     rows = args.out / "lens.csv"
-    identity = runs.identify(args, samples, session)
+    identity = runs.identify(args, clips, session)
     runs.open_output(args.out, rows, identity, overwrite=args.overwrite)
     done = runs.finished_units(rows, "sample_id", layers + 1)
     for sample in tqdm([s for s in samples if s.sample_id not in done], desc="lens", unit="clip"):

@@ -31,7 +31,14 @@ ALLOWED = {
     },
     "report.build": {"common.samples"},
 }  # fmt: skip
-WITHOUT_TORCH = ("common.samples", "common.metrics", "common.plotting", "logit_lens.plots", "activation_patching.plots", "report.build")
+WITHOUT_TORCH = (
+    "common.samples",
+    "common.metrics",
+    "common.plotting",
+    "logit_lens.plots",
+    "activation_patching.plots",
+    "report.build",
+)
 
 
 def imported(module: str) -> set[str]:
@@ -57,7 +64,11 @@ def test_the_table_names_every_module() -> None:
 
 @pytest.mark.parametrize("module", modules())
 def test_imports(module: str) -> None:
-    own = {name for name in imported(module) if name.split(".")[0] in ("common", "logit_lens", "activation_patching", "report", "data")}
+    own = {
+        name
+        for name in imported(module)
+        if name.split(".")[0] in ("common", "logit_lens", "activation_patching", "report", "data")
+    }
     assert own <= ALLOWED[module]
 
 

@@ -15,7 +15,9 @@ def lens_table(outcomes: list[list[str]], margins: list[list[float]], texts: lis
 
 
 def test_lens_layers_by_hand() -> None:
-    rows = lens_table([["other", "semantic"], ["prosody", "semantic"], ["other", "prosody"]], [[0, -1], [2, -3], [1, 1]], ["a", "a", "b"])
+    rows = lens_table(
+        [["other", "semantic"], ["prosody", "semantic"], ["other", "prosody"]], [[0, -1], [2, -3], [1, 1]], ["a", "a", "b"]
+    )
     table = lens_layers(rows, seed=0)
     assert table.n.tolist() == [3, 3] and table.n_texts.tolist() == [2, 2]
     np.testing.assert_allclose(table.margin, [1, -1])
@@ -58,7 +60,10 @@ def test_patch_layers_by_hand() -> None:
 def test_interval_is_wider_when_clips_share_their_text() -> None:
     values = np.repeat(np.random.default_rng(0).normal(size=(20, 1)), 10, axis=0)  # ten equal clips of each text
     texts, own = np.repeat(np.arange(20), 10), np.arange(200)
-    (low, high), (low_naive, high_naive) = bootstrap_interval(values, texts, texts, seed=0), bootstrap_interval(values, own, own, seed=0)
+    (low, high), (low_naive, high_naive) = (
+        bootstrap_interval(values, texts, texts, seed=0),
+        bootstrap_interval(values, own, own, seed=0),
+    )
     assert (high - low)[0] > 2.5 * (high_naive - low_naive)[0]
 
 

@@ -19,7 +19,9 @@ def test_load_finds_the_decoder(lm: AudioLM) -> None:
 
 
 def test_encode_puts_the_span_between_shared_prefix_and_tail(lm: AudioLM, manifest: Path) -> None:
-    short, long = (encode_clip(lm, manifest.parent / f"{n}.wav", PROMPTS["words"]) for n in ("neutral_0_sad_a", "surprised_1_sad_a"))
+    short, long = (
+        encode_clip(lm, manifest.parent / f"{n}.wav", PROMPTS["words"]) for n in ("neutral_0_sad_a", "surprised_1_sad_a")
+    )
     assert short.prefix_ids == long.prefix_ids and short.tail_ids == long.tail_ids
     text = lm.processor.tokenizer.decode(short.tail_ids)
     assert text.startswith("<|audio_eos|>\nWhich emotion is in the words?") and text.endswith("<|im_start|>assistant\n")

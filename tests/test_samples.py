@@ -86,7 +86,9 @@ def test_pairs_are_drawn_by_the_seed_and_counted(manifest: Path) -> None:
     clips, _ = conflict_clips(read_manifest(manifest))
     some, _, dropped = build_pairs(clips, "prosody", max_pairs=50, seed=1)
     assert len(set(some)) == 50 and dropped == {"over --max-pairs": 190}
-    assert some == build_pairs(clips, "prosody", max_pairs=50, seed=1)[0] != build_pairs(clips, "prosody", max_pairs=50, seed=2)[0]
+    assert (
+        some == build_pairs(clips, "prosody", max_pairs=50, seed=1)[0] != build_pairs(clips, "prosody", max_pairs=50, seed=2)[0]
+    )
 
 
 def test_draw_keeps_the_order() -> None:

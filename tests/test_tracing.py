@@ -72,7 +72,9 @@ def test_splice_is_the_patch_of_the_donors_tail_whatever_the_lengths(lm: AudioLM
     torch.testing.assert_close(patched, oracle, atol=1e-4, rtol=0)
 
 
-def test_row_0_is_the_donor_and_row_L_the_recipient_for_all_recipients_of_a_pass(lm: AudioLM, clips: dict[str, EncodedClip]) -> None:
+def test_row_0_is_the_donor_and_row_L_the_recipient_for_all_recipients_of_a_pass(
+    lm: AudioLM, clips: dict[str, EncodedClip]
+) -> None:
     recipients = [record(lm, clips[k])[0] for k in "abc"]
     patched = splice(lm, record(lm, clips["c"])[0], recipients)
     for row, name in zip(patched, "abc"):

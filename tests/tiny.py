@@ -88,7 +88,19 @@ def save_clips(folder: Path, *, texts: int = 2, speakers: tuple[str, ...] = ("a"
                 length = RATE // 2 if equal_length else RATE // 3 + 700 * number
                 wave = 0.2 * rng.standard_normal(length) + 0.3 * np.sin(2 * np.pi * 200 * (tone + 1) * np.arange(length) / RATE)
                 soundfile.write(folder / f"{name}.wav", np.clip(wave, -1, 1), RATE)
-                rows.append((name, f"{name}.wav", f"text {semantic} {index}", f"{semantic}_{index}", semantic, prosody, speaker, "en", "tone"))
+                rows.append(
+                    (
+                        name,
+                        f"{name}.wav",
+                        f"text {semantic} {index}",
+                        f"{semantic}_{index}",
+                        semantic,
+                        prosody,
+                        speaker,
+                        "en",
+                        "tone",
+                    )
+                )
     return save_manifest(folder / "manifest.csv", rows)
 
 

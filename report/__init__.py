@@ -1,0 +1,1 @@
+"""The report that people read, built from the CSVs of both experiments."""

@@ -1,0 +1,172 @@
+"""Both scripts as a user starts them, on a tiny model: files, resume, and every wrong input."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+
+import activation_patching.run
+import logit_lens.run
+from common.samples import COLUMNS, InputError
+from tests.tiny import LAYERS, save_clips, save_manifest, save_tiny_model
+
+ROOT = Path(__file__).resolve().parents[1]
+SCRIPTS = {"logit_lens": logit_lens.run.run, "activation_patching": activation_patching.run.run}
+ROWS = {"logit_lens": "lens.csv", "activation_patching": "patches.csv"}
+FIGURES = {
+    "logit_lens": ("margin_curve_conflict.png", "winrate_curve_conflict.png"),
+    "activation_patching": tuple(f"{f}_curve_{k}.png" for k in ("semantic", "prosody") for f in ("flip_rate", "delta_logit")),
+}
+
+
+def start(name: str, model: Path, data: Path, out: Path, *more: str) -> None:
+    limit = ("--limit", "12") if name == "logit_lens" else ("--max-pairs", "20")
+    SCRIPTS[name](["--model", str(model), "--data", str(data), "--out", str(out), "--device", "cpu", *limit, *more])
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_a_run_writes_its_files(name: str, tiny_folder: Path, manifest: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    start(name, tiny_folder, manifest, tmp_path)
+    assert {f.name for f in tmp_path.iterdir()} == {ROWS[name], "layers.csv", "run.json", *FIGURES[name]}
+    rows, layers = pd.read_csv(tmp_path / ROWS[name]), pd.read_csv(tmp_path / "layers.csv")
+    units = 12 if name == "logit_lens" else 40
+    assert len(rows) == units * (LAYERS + 1) and set(rows.layer) == set(range(LAYERS + 1))
+    if name == "logit_lens":
+        np.testing.assert_allclose(layers[["win_semantic", "win_prosody", "win_other"]].sum(axis=1), 1, atol=2e-6)
+        assert (rows.semantic_label != rows.prosody_label).all()
+    else:
+        last = rows[rows.layer == LAYERS]
+        assert (last.pred_patch == last.pred_base).all() and (last.delta_logit == 0).all()
+        first = rows[rows.layer == 0]
+        assert (first.pred_patch == first.pred_donor).all() and (first.delta_logit != 0).any()
+    record = json.loads((tmp_path / "run.json").read_text())
+    assert record["finished"] and record["label_tokens"]["sad"] == "sad" and record["identity"]["dtype"] == "float32"
+    assert record["identity"]["versions"]["torch"] and record["prompt_text"].startswith("{audio}How does the speaker feel?")
+    assert record["self_check"]["splice - rerun"] < 1e-4 and record["counts"]["dropped"]["congruent"] == 20
+    assert "written to" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_an_interrupted_run_goes_on_and_ends_the_same(name: str, tiny_folder: Path, manifest: Path, tmp_path: Path) -> None:
+    start(name, tiny_folder, manifest, tmp_path / "whole")
+    start(name, tiny_folder, manifest, tmp_path / "cut")
+    rows = tmp_path / "cut" / ROWS[name]
+    text = rows.read_text()
+    rows.write_text(text[: len(text) // 2])  # in the middle of a line
+    start(name, tiny_folder, manifest, tmp_path / "cut")
+    for file in (ROWS[name], "layers.csv"):
+        whole, cut = (pd.read_csv(tmp_path / d / file) for d in ("whole", "cut"))
+        key = [c for c in ("sample_id", "pair_id", "kind", "layer") if c in whole]
+        pd.testing.assert_frame_equal(*(t.sort_values(key, ignore_index=True) for t in (whole, cut)), atol=2e-6)
+
+
+def test_other_settings_stop_and_nothing_is_touched(tiny_folder: Path, manifest: Path, tmp_path: Path) -> None:
+    start("logit_lens", tiny_folder, manifest, tmp_path)
+    before = {f.name: f.read_bytes() for f in tmp_path.iterdir()}
+    with pytest.raises(InputError, match=r"other settings: prompt \(.*\), seed \(0 there, 1 now\); give another --out, or --overwrite"):
+        start("logit_lens", tiny_folder, manifest, tmp_path, "--prompt", "voice", "--seed", "1")
+    assert {f.name: f.read_bytes() for f in tmp_path.iterdir()} == before
+    start("logit_lens", tiny_folder, manifest, tmp_path, "--prompt", "voice", "--seed", "1", "--overwrite")
+    assert json.loads((tmp_path / "run.json").read_text())["identity"]["seed"] == 1
+
+
+def test_rows_of_nobody_are_not_taken_over(tiny_folder: Path, manifest: Path, tmp_path: Path) -> None:
+    (tmp_path / "lens.csv").write_text("precious\n")
+    with pytest.raises(InputError, match="without a run.json"):
+        start("logit_lens", tiny_folder, manifest, tmp_path)
+    assert (tmp_path / "lens.csv").read_text() == "precious\n"
+
+
+@pytest.mark.parametrize("block", [0, 2, LAYERS - 1])
+def test_a_planted_block_shows_exactly_there_in_both_experiments(block: int, manifest: Path, tmp_path: Path) -> None:
+    """All computation in block k: every curve is flat up to l = k, steps, and is flat from l = k + 1."""
+    planted = save_tiny_model(tmp_path / "model", only_block=block)
+    for name in SCRIPTS:
+        start(name, planted, manifest, tmp_path / name)
+        rows = pd.read_csv(tmp_path / name / ROWS[name])
+        unit = "sample_id" if name == "logit_lens" else "pair_id"
+        logits = rows.filter(like="logit_").drop(columns="delta_logit", errors="ignore").to_numpy().reshape(rows[unit].nunique(), LAYERS + 1, 5)
+        steps = np.abs(np.diff(logits, axis=1)).max(axis=(0, 2))  # [layer], from l to l + 1
+        assert steps[block] > 0.1 and np.delete(steps, block).max() < 1e-4
+
+
+def write_wave(path: Path, wave: np.ndarray) -> Path:
+    soundfile.write(path, wave, 16_000)
+    return path
+
+
+WRONG = {
+    "missing manifest": (("--data", "gone.csv"), "gone.csv: no such manifest"),
+    "unknown label": ({"semantic_label": "furious"}, "row 2, column semantic_label: unknown label 'furious'; allowed: neutral"),
+    "missing file": ({"audio": "gone.wav"}, "row 2, column audio: no such file"),
+    "unreadable audio": ({"audio": "text.wav"}, "text.wav: not readable as audio"),
+    "empty audio": ({"audio": "empty.wav"}, "empty.wav: empty"),
+    "silent audio": ({"audio": "silent.wav"}, "silent.wav: silent"),
+    "long audio": ({"audio": "long.wav"}, "long.wav: 2.00 s long; the model hears 1 s"),
+    "duplicate id": ({"sample_id": "neutral_0_sad_a"}, "'neutral_0_sad_a' is already in row 2"),
+    "no conflict": ("congruent", "no conflict clips"),
+    "missing column": ("column", "column text_id is missing"),
+    "no such model": (("--model", "gone"), "--model gone: no model folder or hub id"),
+    "no audio model": (("--model", "text"), "is not an audio language model"),
+    "label tokens": (("--model", "bytes"), "two label words share their first token"),
+    "no such prompt": (("--prompt", "gone.txt"), "--prompt gone.txt: neither a readable text file nor one of"),
+    "no such device": (("--device", "cuda:9"), "--device cuda:9: not usable here"),
+    "limit": (("--limit", "0"), "argument --limit: invalid whole number above 0 value: '0'"),
+}
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Path:
+    """A folder with one clip of each fault, and models that are none."""
+    folder = tmp_path_factory.mktemp("wrong")
+    save_clips(folder, texts=1, speakers=("a",))
+    write_wave(folder / "empty.wav", np.zeros(0))
+    write_wave(folder / "silent.wav", np.zeros(16_000))
+    write_wave(folder / "long.wav", np.random.default_rng(0).uniform(-0.5, 0.5, 32_000))
+    (folder / "text.wav").write_text("not audio")
+    (folder / "text").mkdir()
+    (folder / "text" / "config.json").write_text('{"model_type": "llama"}')
+    save_tiny_model(folder / "bytes", label_tokens=False)
+    shutil.copytree(tiny_folder, folder / "model")
+    return folder
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_wrong_input_is_one_line_and_exit_code_2(case: str, workplace: Path, tmp_path: Path) -> None:
+    change, message = WRONG[case]
+    rows = [tuple(r) for r in pd.read_csv(workplace / "manifest.csv", dtype=str).itertuples(index=False)]
+    columns = COLUMNS
+    if isinstance(change, dict):  # of the manifest's first conflict clip
+        rows = [tuple((dict(zip(COLUMNS, rows[1])) | change).values()), *rows[2:]]
+    elif change == "congruent":
+        rows = [r for r in rows if r[4] == r[5]]
+    elif change == "column":
+        columns, rows = tuple(c for c in COLUMNS if c != "text_id"), [r[:3] + r[4:] for r in rows]
+    data = save_manifest(workplace / f"{case.replace(' ', '_')}.csv", rows, columns)
+    out = tmp_path / "out"
+    more = change if isinstance(change, tuple) else ()
+    for name in ("logit_lens", "activation_patching"):
+        command = [sys.executable, str(ROOT / name / "run.py"), "--model", "model", "--data", str(data), "--out", str(out), *more]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=workplace, env={**os.environ, "HF_HUB_OFFLINE": "1"})
+        assert done.returncode == 2, done.stderr
+        last = done.stderr.rstrip().splitlines()[-1]
+        assert "error: " in last and message in last and "Traceback" not in done.stderr
+        assert not out.exists()
+        if case not in ("unknown label", "no such device", "label tokens"):
+            break  # the two scripts share this path; a few cases through both are enough
+
+
+def test_no_pairs(tiny_folder: Path, tmp_path: Path) -> None:
+    clips = save_clips(tmp_path / "clips", texts=1, speakers=("a",))
+    rows = [tuple(r) for r in pd.read_csv(clips, dtype=str).itertuples(index=False)]
+    alone = save_manifest(clips.parent / "alone.csv", [r for r in rows if r[4] != r[5]][:1])
+    with pytest.raises(InputError, match="no semantic pairs among 1 clips"):
+        start("activation_patching", tiny_folder, alone, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
