@@ -30,7 +30,7 @@ def build_all_pairs(samples: list[Sample], kinds: list[str], *, max_pairs: int, 
     counts: dict[str, Any] = {}
     for kind in kinds:
         built, shared, dropped = build_pairs(samples, kind, max_pairs=max_pairs, seed=seed)
-        counts[f"{kind} pairs"] = {"kept": len(built), "dropped": dict(dropped), "share": shared}
+        counts[kind] = {"kept": len(built), "dropped": dict(dropped), "share": shared}
         pairs += built
     return pairs, counts
 
@@ -43,7 +43,7 @@ def record_clips(session: Session, pairs: list[Pair]) -> dict[str, OwnRun]:
     for sample in bar:
         trace, lens_logits = record(session.lm, session.encode(sample))
         own[sample.sample_id] = OwnRun(trace.to("cpu"), session.readout.label_logits(lens_logits[-1]).cpu())
-        bar.set_postfix_str(f"{trace.nbytes * len(samples) / 1e9:.2f} GB in all")
+        bar.set_postfix_str(f"{trace.nbytes * len(samples) / 1e9:.2f} GB in all", refresh=False)
     return own
 
 
@@ -70,8 +70,9 @@ def patch_pairs(
             base = torch.stack([own[p.recipient.sample_id].label_logits for p in some])
             ends = {"row 0 - donor": patched[:, 0] - own[donor_id].label_logits, "row L - recipient": patched[:, -1] - base}
             for name, difference in ends.items():
-                controls[name] = max(controls[name], float(difference.abs().max()))
-                check_equal(name, float(difference.abs().max()), lm, scale=float(patched.abs().max()))
+                largest = float(difference.abs().max())
+                controls[name] = max(controls.get(name, 0.0), largest)
+                check_equal(name, largest, lm, scale=float(patched.abs().max()))
             for pair, logits, own_logits in zip(some, patched, base):
                 rows += pair_rows(pair, logits, own_logits, own[donor_id].label_logits)
         yield rows

@@ -27,21 +27,21 @@ def run(argv: list[str] | None = None) -> None:
 
     clips = read_manifest(args.data)
     pool, dropped = conflict_clips(clips) if args.pool == "conflict" else (clips, {})
-    pairs, counts = build_all_pairs(draw(pool, args.limit, seed=args.seed), args.kinds, max_pairs=args.max_pairs, seed=args.seed)
+    pairs, pair_counts = build_all_pairs(
+        draw(pool, args.limit, seed=args.seed), args.kinds, max_pairs=args.max_pairs, seed=args.seed
+    )
     samples = list({s.sample_id: s for p in pairs for s in (p.recipient, p.donor)}.values())
     session = open_session(args, samples)
     layers = len(session.lm.blocks)
-    print(
-        f"{len(pairs)} pairs of {len(samples)} clips x {layers + 1} layers, prompt {args.prompt}, {session.lm.dtype} on {session.lm.device}"
-    )
+    print(f"{len(pairs)} pairs of {len(samples)} clips x {session.describe(args.prompt)}")
 
     rows = args.out / "patches.csv"
     identity = runs.identify(args, clips, session)
-    runs.open_output(args.out, rows, identity, overwrite=args.overwrite)
+    finished = runs.open_output(args.out, rows, identity, overwrite=args.overwrite)
     done = runs.finished_units(rows, "pair_id", layers + 1)
     todo = [p for p in pairs if p.pair_id not in done]
     own = record_clips(session, todo)
-    controls = {"row 0 - donor": 0.0, "row L - recipient": 0.0}
+    controls: dict[str, float] = {}
     with tqdm(total=len(todo), desc="patching", unit="pair") as bar:
         for patched_rows in patch_pairs(session, todo, own, controls):
             runs.append_rows(rows, patched_rows)
@@ -50,8 +50,9 @@ def run(argv: list[str] | None = None) -> None:
     table = patch_layers(runs.read_rows(rows), seed=args.seed)
     table.to_csv(args.out / "layers.csv", index=False, float_format="%.6f")
     plot_patching(args.out, subtitle=runs.subtitle(args))
-    counts |= {"clips": len(samples), "dropped": dict(dropped), "controls over all pairs": controls}
-    runs.close_output(args.out, identity, session, counts, began=began)
+    if todo or not finished:
+        counts = {"clips": len(samples), "dropped": dict(dropped), "pairs": pair_counts, "controls": controls}
+        runs.close_output(args.out, identity, session, counts, began=began)
     print(summary(table), runs.files_written(args.out, rows.name, *(f for k in args.kinds for f in figure_names(k))), sep="\n")
 
 

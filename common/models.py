@@ -107,8 +107,11 @@ def load_model(name: str, *, device: torch.device, dtype: torch.dtype) -> AudioL
 
 
 def wrap_model(model: Any, processor: Any) -> AudioLM:
-    """Find the decoder blocks and the audio token of a loaded model."""
-    return AudioLM(model, processor, _find_decoder(model).layers, _audio_token_id(model.config))
+    """Find the decoder blocks and the audio token of a loaded model. Raises ValueError where it has none."""
+    audio_token_id = _audio_token_id(model.config)
+    if audio_token_id is None:
+        raise ValueError(f"{type(model).__name__}: no audio token in its config")
+    return AudioLM(model, processor, _find_decoder(model).layers, audio_token_id)
 
 
 def _model_class(name: str, config: Any) -> Any:
@@ -125,7 +128,7 @@ def _audio_token_id(config: Any) -> int | None:
     return next((i for i in ids if i is not None), None)
 
 
-def _find_decoder(model: nn.Module) -> Any:
+def _find_decoder(model: Any) -> Any:
     """Return the module that owns both the input embeddings and a ModuleList `layers`."""
     embeddings = model.get_input_embeddings()
     for module in model.modules():
@@ -157,7 +160,8 @@ def encode_clip(lm: AudioLM, path: Path, prompt: str) -> EncodedClip:
     """
     wave = load_clip(lm, path)
     before, after = fill_prompt(prompt).split("{audio}")
-    content = [{"type": "text", "text": before}, {"type": "audio", "audio": wave}, {"type": "text", "text": after}]
+    content: list[dict[str, Any]] = [{"type": "text", "text": t} for t in (before, after)]
+    content.insert(1, {"type": "audio", "audio": wave})
     batch = lm.processor.apply_chat_template(
         [{"role": "user", "content": [c for c in content if c.get("text") != ""]}],
         add_generation_prompt=True,

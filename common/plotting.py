@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import pandas as pd
@@ -11,7 +12,7 @@ from matplotlib.figure import Figure
 
 COLORS = {"semantic": "#0072B2", "prosody": "#D55E00", "other": "#7F7F7F"}  # Okabe & Ito: told apart by colour-blind readers
 NAMES = {"semantic": "words", "prosody": "voice", "other": "neither"}
-_STYLE = {
+_STYLE: Any = {
     "font.size": 14,
     "axes.labelsize": 15,
     "legend.fontsize": 13,

@@ -125,8 +125,8 @@ def commit() -> str:
 # The output folder -------------------------------------------------------------------------------------------------------
 
 
-def open_output(out: Path, rows: Path, identity: dict[str, Any], *, overwrite: bool) -> None:
-    """Make `out` ready for the run with this identity: a fresh one, or the one to go on with.
+def open_output(out: Path, rows: Path, identity: dict[str, Any], *, overwrite: bool) -> bool:
+    """Make `out` ready for the run with this identity, a fresh one or the one to go on with; return whether it has finished.
 
     Raises InputError, touching nothing, where `out` holds another run, or rows that nobody can place, and not `overwrite`.
     """
@@ -141,6 +141,8 @@ def open_output(out: Path, rows: Path, identity: dict[str, Any], *, overwrite: b
         if differing:
             listed = ", ".join(f"{k} ({_brief(before.get(k))} there, {_brief(identity.get(k))} now)" for k in differing)
             raise InputError(f"{out} holds a run with other settings: {listed}; {offer}")
+        if json.loads(record.read_text())["finished"]:
+            return True
     elif not overwrite and rows.exists():
         raise InputError(f"{rows} is there without a run.json that says how it came about; {offer}")
     try:
@@ -150,6 +152,7 @@ def open_output(out: Path, rows: Path, identity: dict[str, Any], *, overwrite: b
         write_record(out, {"identity": identity, "finished": False})
     except OSError as error:
         raise InputError(f"--out {out}: cannot be written ({error.strerror})") from None
+    return False
 
 
 def _brief(value: Any) -> str:
@@ -165,7 +168,8 @@ def close_output(out: Path, identity: dict[str, Any], session: Session, counts: 
 
 def subtitle(args: argparse.Namespace) -> str:
     """Return the line under every figure that says what was asked of which model."""
-    return f"model: {Path(args.model).name}, prompt: {Path(args.prompt).name}, clips: {_shown(args.data)}"
+    clips = Path(*args.data.resolve().parts[-2:])
+    return f"model: {Path(args.model).name}, prompt: {Path(args.prompt).name}, clips: {clips}"
 
 
 def files_written(out: Path, *names: str) -> str:

@@ -32,6 +32,10 @@ class Session:
             raise CheckFailed(f"{sample.sample_id}: the tokens around the audio differ from those of the first clip")
         return clip
 
+    def describe(self, prompt_name: str) -> str:
+        """Say what every unit of the run goes through."""
+        return f"{len(self.lm.blocks) + 1} layers, prompt {prompt_name}, {self.lm.dtype} on {self.lm.device}"
+
     def facts(self) -> dict[str, Any]:
         """Return what run.json says of the session."""
         return {

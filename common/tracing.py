@@ -98,6 +98,9 @@ def splice(lm: AudioLM, donor: Trace, recipients: Sequence[Trace]) -> torch.Tens
 class _SharedLayer(DynamicLayer):
     """The donor's keys and values of one block, read by every row and never grown."""
 
+    keys: torch.Tensor
+    values: torch.Tensor
+
     def __init__(self, keys: torch.Tensor, values: torch.Tensor) -> None:
         super().__init__()
         self.keys, self.values = keys, values
@@ -124,7 +127,7 @@ def states_at(lm: AudioLM, clip: EncodedClip, positions: slice) -> torch.Tensor:
 
 @torch.inference_mode()
 def rerun(lm: AudioLM, clip: EncodedClip, layer: int, positions: slice, states: torch.Tensor) -> torch.Tensor:
-    """Return the last position's logits [vocab] of a full run of `clip` with h_layer at `positions` set to `states` [pos, d_model]."""
+    """Return the last position's logits [vocab] of a full run with h_layer at `positions` set to `states` [pos, d_model]."""
     reached = []
 
     def overwrite(h: torch.Tensor) -> torch.Tensor:

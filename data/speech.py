@@ -76,8 +76,8 @@ class Speaker:
         chunks = list(self._voice.synthesize(text, config))
         wave = np.concatenate([chunk.audio_float_array for chunk in chunks]).astype(np.float64)
         wave = soxr.resample(wave, chunks[0].sample_rate, RATE)
-        # The voice lies near 87 Hz with almost no energy at its fundamental. Rectifying brings the fundamental back; without it the
-        # tracker takes the second harmonic in two frames of three.
+        # The voice lies near 87 Hz with almost no energy at its fundamental. Rectifying brings the fundamental back; without it
+        # the tracker takes the second harmonic in two frames of three.
         coarse, times = pyworld.harvest(np.abs(wave), RATE, f0_floor=_F0_FLOOR, f0_ceil=250.0, frame_period=_FRAME_MS)
         f0 = pyworld.stonemask(wave, coarse, times, RATE)
         envelope = pyworld.cheaptrick(wave, f0, times, RATE, f0_floor=_F0_FLOOR)

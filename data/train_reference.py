@@ -223,7 +223,7 @@ def pack(clips: list[Clip], frame: Frame, processor: Qwen2AudioProcessor) -> dic
         position = list(range(start + span))
         target = [IGNORE] * len(ids)
         for number, (question, answer) in enumerate(answers(clip).items(), 1):
-            said = processor.tokenizer.encode(answer) + [processor.tokenizer.eos_token_id]
+            said = [*processor.tokenizer.encode(answer), processor.tokenizer.eos_token_id]
             tail = frame.tails[question]
             ids += tail + said[:-1]
             target += [IGNORE] * (len(tail) - 1) + said

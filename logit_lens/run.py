@@ -28,21 +28,23 @@ def run(argv: list[str] | None = None) -> None:
     dropped["over --limit"] = len(conflict) - len(samples)
     session = open_session(args, samples)
     layers = len(session.lm.blocks)
-    print(f"{len(samples)} conflict clips x {layers + 1} layers, prompt {args.prompt}, {session.lm.dtype} on {session.lm.device}")
+    print(f"{len(samples)} conflict clips x {session.describe(args.prompt)}")
 
     rows = args.out / "lens.csv"
     identity = runs.identify(args, clips, session)
-    runs.open_output(args.out, rows, identity, overwrite=args.overwrite)
+    finished = runs.open_output(args.out, rows, identity, overwrite=args.overwrite)
     done = runs.finished_units(rows, "sample_id", layers + 1)
-    for sample in tqdm([s for s in samples if s.sample_id not in done], desc="lens", unit="clip"):
+    todo = [s for s in samples if s.sample_id not in done]
+    for sample in tqdm(todo, desc="lens", unit="clip"):
         _, lens_logits = record(session.lm, session.encode(sample))
         runs.append_rows(rows, lens_rows(sample, session.readout.label_logits(lens_logits)))
 
     table = lens_layers(runs.read_rows(rows), seed=args.seed)
     table.to_csv(args.out / "layers.csv", index=False, float_format="%.6f")
     plot_lens(args.out, subtitle=runs.subtitle(args))
-    counts = {"clips": len(samples), "dropped": dict(dropped)}
-    runs.close_output(args.out, identity, session, counts, began=began)
+    if todo or not finished:
+        counts = {"clips": len(samples), "dropped": dict(dropped)}
+        runs.close_output(args.out, identity, session, counts, began=began)
     print(summary(table), runs.files_written(args.out, rows.name, *FIGURES), sep="\n")
 
 

@@ -18,7 +18,7 @@ from common.samples import InputError  # noqa: E402
 
 LENS_FIGURES = {
     "winrate_curve_conflict.png": "Whose label the answer would be at each layer: the words', the voice's, or neither's.",
-    "margin_curve_conflict.png": "Mean margin, logit of the voice's label minus logit of the words' label. Above 0 the voice leads.",
+    "margin_curve_conflict.png": "Mean margin: the voice's logit minus the words' logit. Above 0 the voice leads.",
 }
 PATCHING_FIGURES = {
     "flip_rate_curve_{kind}.png": "Share of {kind} pairs whose patched answer is the donor's label (target), and share whose "
@@ -66,7 +66,8 @@ def lens_in_short(layers: pd.DataFrame) -> str:
     last, best = layers.iloc[-1], layers.loc[layers.win_prosody.idxmax()]
     return (
         f"- **Its answer** on {last.n:.0f} conflict clips: the words' label {interval(last, 'win_semantic')}, the voice's "
-        f"{interval(last, 'win_prosody')}, neither {interval(last, 'win_other')}; margin {interval(last, 'margin', '+.2f')} logits.\n"
+        f"{interval(last, 'win_prosody')}, neither {interval(last, 'win_other')}; "
+        f"margin {interval(last, 'margin', '+.2f')} logits.\n"
         f"- **On the way there** the voice's label wins most at l = {best.layer:.0f}: {interval(best, 'win_prosody')}."
     )
 
@@ -84,17 +85,25 @@ def patching_in_short(kind: str, layers: pd.DataFrame) -> str:
 def setting(name: str, record: dict[str, Any]) -> list[str]:
     """Return one line of the table of runs."""
     identity, counts = record["identity"], record["counts"]
-    pairs = [f"{v['kept']} {k}" for k, v in counts.items() if k.endswith("pairs")]
+    pairs = [f"{of_kind['kept']} {kind} pairs" for kind, of_kind in counts.get("pairs", {}).items()]
     used = ", ".join([f"{counts['clips']} clips", *pairs])
     where = f"{identity['dtype']} on {identity['device']}, seed {identity['seed']}"
     versions = f"torch {identity['versions']['torch']}, transformers {identity['versions']['transformers']}"
-    return [name, f"`{identity['model']}` ({record['model_class']})", used, where, versions, record["commit"], f"{record['seconds']:.0f} s"]
+    return [
+        name,
+        f"`{identity['model']}` ({record['model_class']})",
+        used,
+        where,
+        versions,
+        record["commit"],
+        f"{record['seconds']:.0f} s",
+    ]
 
 
 def checks(records: dict[str, dict[str, Any]]) -> str:
     rows = []
     for name, record in records.items():
-        figures = record["self_check"] | record["counts"].get("controls over all pairs", {})
+        figures = record["self_check"] | {f"{k}, all pairs": v for k, v in record["counts"].get("controls", {}).items()}
         rows += [[name, check, f"{figure:.1e}"] for check, figure in figures.items() if isinstance(figure, float)]
     return table(("run", "check", "largest difference of two logits"), rows)
 
@@ -102,12 +111,17 @@ def checks(records: dict[str, dict[str, Any]]) -> str:
 def dropped(records: dict[str, dict[str, Any]]) -> str:
     lines = []
     for name, record in records.items():
-        for what, counts in {"clips": {"dropped": record["counts"]["dropped"]}, **record["counts"]}.items():
-            if isinstance(counts, dict) and "dropped" in counts:
-                reasons = ", ".join(f"{n} {reason}" for reason, n in counts["dropped"].items() if n) or "none"
-                shared = f"; the two clips of a pair share {counts['share']}" if "share" in counts else ""
-                lines.append(f"- {name}, {what} left out: {reasons}{shared}")
+        counts = record["counts"]
+        lines.append(f"- {name}, clips left out: {_reasons(counts['dropped'])}")
+        for kind, of_kind in counts.get("pairs", {}).items():
+            lines.append(
+                f"- {name}, {kind} pairs left out: {_reasons(of_kind['dropped'])}; the two clips share {of_kind['share']}"
+            )
     return "\n".join(lines)
+
+
+def _reasons(counts: dict[str, int]) -> str:
+    return ", ".join(f"{n} {reason}" for reason, n in counts.items() if n) or "none"
 
 
 def build(lens_folder: Path, patching_folder: Path, out: Path) -> str:
@@ -123,11 +137,11 @@ def build(lens_folder: Path, patching_folder: Path, out: Path) -> str:
             shutil.copyfile(folder / name, out / "figures" / name)
         return "\n\n".join(f"![{caption}](figures/{name})\n\n*{caption}*" for name, caption in captions.items())
 
-    prompts = {record["prompt_text"] for record in records.values()}
+    prompts = {f"“{record['prompt_text']}”" for record in records.values()}
     tokens = ", ".join(f"{label} → `{token}`" for label, token in lens_record["label_tokens"].items())
     sections = [
         "# Words or voice: what the model answers with, and where",
-        f"Built by `python report/build.py` from the CSVs of both experiments. Prompt: {' / '.join(f'“{p}”' for p in sorted(prompts))}",
+        f"Built by `python report/build.py` from the CSVs of both experiments. Prompt: {' / '.join(sorted(prompts))}",
         "## In short",
         "\n".join([lens_in_short(lens), *(patching_in_short(k, t) for k, t in by_kind.items())]),
         "Means over clips or pairs; in brackets 95 % intervals of a bootstrap over texts. l = 0 is the input of the first block, "
@@ -138,11 +152,11 @@ def build(lens_folder: Path, patching_folder: Path, out: Path) -> str:
         figures(lens_folder, LENS_FIGURES),
         lens_table(lens),
         "## Activation patching",
-        "At layer l the states of the recipient's audio span are replaced by the donor's, and the run goes on. Semantic pairs differ "
-        "in the words and share the voice's emotion; prosody pairs differ in the voice's emotion and share the words. The curve of flips "
-        "starts at the donor's own answers (l = 0) and ends at the recipient's (the last l) by construction: what it shows in between is "
-        "until when the answer still depends on the audio span. Where it falls, the information has left the span, which is not "
-        "where emotion is computed.",
+        "At layer l the states of the recipient's audio span are replaced by the donor's, and the run goes on. Semantic pairs "
+        "differ in the words and share the voice's emotion; prosody pairs differ in the voice's emotion and share the words. The "
+        "curve of flips starts at the donor's own answers (l = 0) and ends at the recipient's (the last l) by construction: what "
+        "it shows in between is until when the answer still depends on the audio span. Where it falls, the information has left "
+        "the span, which is not where emotion is computed.",
     ]
     for kind, layers in by_kind.items():
         captions = {name.format(kind=kind): text.format(kind=kind) for name, text in PATCHING_FIGURES.items()}
@@ -160,7 +174,9 @@ def build(lens_folder: Path, patching_folder: Path, out: Path) -> str:
 def run(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--lens", type=Path, default=ROOT / "logit_lens" / "outputs", help="outputs of logit_lens/run.py")
-    parser.add_argument("--patching", type=Path, default=ROOT / "activation_patching" / "outputs", help="outputs of activation_patching/run.py")
+    parser.add_argument(
+        "--patching", type=Path, default=ROOT / "activation_patching" / "outputs", help="outputs of activation_patching/run.py"
+    )
     parser.add_argument("--out", type=Path, default=HERE, help="folder for report.md and figures/")
     args = parser.parse_args(argv)
     try:

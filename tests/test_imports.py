@@ -27,7 +27,8 @@ ALLOWED = {
     "activation_patching.patching": {"common.checks", "common.samples", "common.session", "common.tracing"},
     "activation_patching.plots": {"common.plotting"},
     "activation_patching.run": {
-        "common", "common.metrics", "common.samples", "common.session", "activation_patching.patching", "activation_patching.plots",
+        "common", "common.metrics", "common.samples", "common.session",
+        "activation_patching.patching", "activation_patching.plots",
     },
     "report.build": {"common.samples"},
 }  # fmt: skip

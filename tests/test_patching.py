@@ -17,4 +17,6 @@ def test_pair_rows_by_hand() -> None:
     assert [r["flip_to_target"] for r in rows] == [1, 0, 0]
     assert [r["flip_from_base"] for r in rows] == [1, 1, 0]
     assert [r["delta_logit"] for r in rows] == [3.0, -1.0, 0.0]
-    assert {(r["recipient_id"], r["donor_id"], r["recipient_text_id"], r["donor_text_id"]) for r in rows} == {("a", "b", "ta", "tb")}
+    assert {(r["recipient_id"], r["donor_id"], r["recipient_text_id"], r["donor_text_id"]) for r in rows} == {
+        ("a", "b", "ta", "tb")
+    }

@@ -32,7 +32,9 @@ def start(name: str, model: Path, data: Path, out: Path, *more: str) -> None:
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
-def test_a_run_writes_its_files(name: str, tiny_folder: Path, manifest: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_a_run_writes_its_files(
+    name: str, tiny_folder: Path, manifest: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
     start(name, tiny_folder, manifest, tmp_path)
     assert {f.name for f in tmp_path.iterdir()} == {ROWS[name], "layers.csv", "run.json", *FIGURES[name]}
     rows, layers = pd.read_csv(tmp_path / ROWS[name]), pd.read_csv(tmp_path / "layers.csv")
@@ -67,10 +69,22 @@ def test_an_interrupted_run_goes_on_and_ends_the_same(name: str, tiny_folder: Pa
         pd.testing.assert_frame_equal(*(t.sort_values(key, ignore_index=True) for t in (whole, cut)), atol=2e-6)
 
 
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_a_finished_run_started_again_computes_nothing_and_keeps_its_record(
+    name: str, tiny_folder: Path, manifest: Path, tmp_path: Path
+) -> None:
+    start(name, tiny_folder, manifest, tmp_path)
+    before = {f.name: f.read_bytes() for f in tmp_path.iterdir()}
+    start(name, tiny_folder, manifest, tmp_path)
+    assert {f.name: f.read_bytes() for f in tmp_path.iterdir()} == before
+
+
 def test_other_settings_stop_and_nothing_is_touched(tiny_folder: Path, manifest: Path, tmp_path: Path) -> None:
     start("logit_lens", tiny_folder, manifest, tmp_path)
     before = {f.name: f.read_bytes() for f in tmp_path.iterdir()}
-    with pytest.raises(InputError, match=r"other settings: prompt \(.*\), seed \(0 there, 1 now\); give another --out, or --overwrite"):
+    with pytest.raises(
+        InputError, match=r"other settings: prompt \(.*\), seed \(0 there, 1 now\); give another --out, or --overwrite"
+    ):
         start("logit_lens", tiny_folder, manifest, tmp_path, "--prompt", "voice", "--seed", "1")
     assert {f.name: f.read_bytes() for f in tmp_path.iterdir()} == before
     start("logit_lens", tiny_folder, manifest, tmp_path, "--prompt", "voice", "--seed", "1", "--overwrite")
@@ -92,7 +106,12 @@ def test_a_planted_block_shows_exactly_there_in_both_experiments(block: int, man
         start(name, planted, manifest, tmp_path / name)
         rows = pd.read_csv(tmp_path / name / ROWS[name])
         unit = "sample_id" if name == "logit_lens" else "pair_id"
-        logits = rows.filter(like="logit_").drop(columns="delta_logit", errors="ignore").to_numpy().reshape(rows[unit].nunique(), LAYERS + 1, 5)
+        logits = (
+            rows.filter(like="logit_")
+            .drop(columns="delta_logit", errors="ignore")
+            .to_numpy()
+            .reshape(rows[unit].nunique(), LAYERS + 1, 5)
+        )
         steps = np.abs(np.diff(logits, axis=1)).max(axis=(0, 2))  # [layer], from l to l + 1
         assert steps[block] > 0.1 and np.delete(steps, block).max() < 1e-4
 
