@@ -1,6 +1,6 @@
 """Patch the audio span of every layer of every pair, all pairs of a donor together."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,18 +42,16 @@ def record_clips(session: Session, pairs: list[Pair]) -> dict[str, OwnRun]:
     bar = tqdm(samples.values(), desc="recording", unit="clip")
     for sample in bar:
         trace, lens_logits = record(session.lm, session.encode(sample))
-        own[sample.sample_id] = OwnRun(trace.to("cpu"), session.readout.label_logits(lens_logits[-1]).cpu())
+        own[sample.sample_id] = OwnRun(trace.to("cpu"), session.label_logits(lens_logits[-1], sample.sample_id))
         bar.set_postfix_str(f"{trace.nbytes * len(samples) / 1e9:.2f} GB in all", refresh=False)
     return own
 
 
-def patch_pairs(
-    session: Session, pairs: list[Pair], own: dict[str, OwnRun], controls: dict[str, float]
-) -> Iterator[list[dict[str, Any]]]:
+def patch_pairs(session: Session, pairs: list[Pair], own: dict[str, OwnRun]) -> Iterator[list[dict[str, Any]]]:
     """Yield the rows of all pairs of a donor at a time; a pair's rows always come together.
 
-    Keeps in `controls` the largest difference between row 0 and the donor's own answer and between row L and the
-    recipient's, over all pairs, and raises CheckFailed where one is beyond the tolerance of the dtype.
+    Every pair is its own control: row 0 must be the donor's own answer and row L the recipient's. Raises CheckFailed where
+    they differ beyond the tolerance of the dtype.
     """
     lm = session.lm
     at_once = max(1, _MAX_ROWS // (len(lm.blocks) + 1))
@@ -66,26 +64,26 @@ def patch_pairs(
         for start in range(0, len(group), at_once):
             some = group[start : start + at_once]
             traces = [own[p.recipient.sample_id].trace.to(lm.device) for p in some]
-            patched = session.readout.label_logits(splice(lm, donor, traces)).cpu()  # [pair, layer, label]
-            base = torch.stack([own[p.recipient.sample_id].label_logits for p in some])
-            ends = {"row 0 - donor": patched[:, 0] - own[donor_id].label_logits, "row L - recipient": patched[:, -1] - base}
-            for name, difference in ends.items():
-                largest = float(difference.abs().max())
-                controls[name] = max(controls.get(name, 0.0), largest)
-                check_equal(name, largest, lm, scale=float(patched.abs().max()))
-            for pair, logits, own_logits in zip(some, patched, base):
-                rows += pair_rows(pair, logits, own_logits, own[donor_id].label_logits)
+            patched = session.label_logits(splice(lm, donor, traces), f"donor {donor_id}")  # [pair, layer, label]
+            scale = float(patched.abs().max())
+            for pair, logits in zip(some, patched):
+                ends = (own[donor_id].label_logits, own[pair.recipient.sample_id].label_logits)
+                differences = [float((logits[row] - end).abs().max()) for row, end in zip((0, -1), ends)]
+                check_equal(f"{pair.pair_id}: row 0 - donor", differences[0], lm, scale=scale)
+                check_equal(f"{pair.pair_id}: row L - recipient", differences[1], lm, scale=scale)
+                rows += pair_rows(pair, logits, differences)
         yield rows
 
 
-def pair_rows(pair: Pair, patched: torch.Tensor, base: torch.Tensor, donor: torch.Tensor) -> list[dict[str, Any]]:
-    """Return one row per layer of a pair from the label logits of its splice [layer, label] and of the two own runs [label].
+def pair_rows(pair: Pair, patched: torch.Tensor, differences: Sequence[float]) -> list[dict[str, Any]]:
+    """Return one row per layer of a pair from the label logits of its splice [layer, label].
 
-    `flip_to_target`: the patched answer is the target. `flip_from_base`: it differs from the recipient's own answer.
-    `delta_logit`: the target's logit, patched minus base, the base being row L of the same pass.
+    Row 0 is the donor's answer and row L the base, the recipient's, of the same pass: batches of other sizes round otherwise.
+    `flip_to_target`: the patched answer is the target. `flip_from_base`: it differs from the base. `delta_logit`: the
+    target's logit, patched minus base. `own_run_difference`, at both ends: largest difference from the clip's own run.
     """
-    target = LABELS.index(pair.target)
-    pred_base, pred_donor = _answer(base), _answer(donor)
+    target, last = LABELS.index(pair.target), len(patched) - 1
+    pred_donor, pred_base = _answer(patched[0]), _answer(patched[last])
     rows = []
     for layer, logits in enumerate(patched):
         pred_patch = _answer(logits)
@@ -103,12 +101,19 @@ def pair_rows(pair: Pair, patched: torch.Tensor, base: torch.Tensor, donor: torc
                 "pred_patch": pred_patch,
                 "flip_to_target": int(pred_patch == pair.target),
                 "flip_from_base": int(pred_patch != pred_base),
-                "delta_logit": float(logits[target] - patched[-1, target]),
+                "delta_logit": float(logits[target] - patched[last, target]),
                 "recipient_text_id": pair.recipient.text_id,
                 "donor_text_id": pair.donor.text_id,
+                "own_run_difference": {0: differences[0], last: differences[1]}.get(layer),
             }
         )
     return rows
+
+
+def controls(rows: pd.DataFrame) -> dict[str, float]:
+    """Return the largest difference, over all pairs, of row 0 from the donor's own run and of row L from the recipient's."""
+    ends = rows.groupby("layer").own_run_difference.max()
+    return {"row 0 - donor, all pairs": float(ends.iloc[0]), "row L - recipient, all pairs": float(ends.iloc[-1])}
 
 
 def _answer(label_logits: torch.Tensor) -> str:

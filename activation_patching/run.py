@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 from tqdm import tqdm
@@ -9,7 +10,7 @@ from tqdm import tqdm
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
-from activation_patching.patching import build_all_pairs, patch_pairs, record_clips, summary
+from activation_patching.patching import build_all_pairs, controls, patch_pairs, record_clips, summary
 from activation_patching.plots import figure_names, plot_patching
 from common import runs
 from common.metrics import patch_layers
@@ -23,35 +24,35 @@ def run(argv: list[str] | None = None) -> None:
     parser.add_argument("--max-pairs", type=runs.positive, default=1200, help="pairs of each kind, drawn with --seed")
     parser.add_argument("--pool", choices=("conflict", "all"), default="conflict", help="clips that pairs are built from")
     args = parser.parse_args(argv)
+    args.kinds = list(dict.fromkeys(args.kinds))
     began = time.time()
 
     clips = read_manifest(args.data)
-    pool, dropped = conflict_clips(clips) if args.pool == "conflict" else (clips, {})
-    pairs, pair_counts = build_all_pairs(
-        draw(pool, args.limit, seed=args.seed), args.kinds, max_pairs=args.max_pairs, seed=args.seed
-    )
+    pool, dropped = conflict_clips(clips) if args.pool == "conflict" else (clips, Counter())
+    drawn = draw(pool, args.limit, seed=args.seed)
+    pairs, pair_counts = build_all_pairs(drawn, args.kinds, max_pairs=args.max_pairs, seed=args.seed)
     samples = list({s.sample_id: s for p in pairs for s in (p.recipient, p.donor)}.values())
+    dropped.update({"over --limit": len(pool) - len(drawn), "in no pair": len(drawn) - len(samples)})
     session = open_session(args, samples)
-    layers = len(session.lm.blocks)
     print(f"{len(pairs)} pairs of {len(samples)} clips x {session.describe(args.prompt)}")
 
     rows = args.out / "patches.csv"
     identity = runs.identify(args, clips, session)
     finished = runs.open_output(args.out, rows, identity, overwrite=args.overwrite)
-    done = runs.finished_units(rows, "pair_id", layers + 1)
+    done = runs.finished_units(rows, "pair_id", session.layers)
     todo = [p for p in pairs if p.pair_id not in done]
     own = record_clips(session, todo)
-    controls: dict[str, float] = {}
     with tqdm(total=len(todo), desc="patching", unit="pair") as bar:
-        for patched_rows in patch_pairs(session, todo, own, controls):
+        for patched_rows in patch_pairs(session, todo, own):
             runs.append_rows(rows, patched_rows)
-            bar.update(len(patched_rows) // (layers + 1))
+            bar.update(len(patched_rows) // session.layers)
 
-    table = patch_layers(runs.read_rows(rows), seed=args.seed)
+    patches = runs.read_rows(rows)
+    table = patch_layers(patches, seed=args.seed)
     table.to_csv(args.out / "layers.csv", index=False, float_format="%.6f")
     plot_patching(args.out, subtitle=runs.subtitle(args))
     if todo or not finished:
-        counts = {"clips": len(samples), "dropped": dict(dropped), "pairs": pair_counts, "controls": controls}
+        counts = {"clips": len(samples), "dropped": dict(dropped), "pairs": pair_counts, "controls": controls(patches)}
         runs.close_output(args.out, identity, session, counts, began=began)
     print(summary(table), runs.files_written(args.out, rows.name, *(f for k in args.kinds for f in figure_names(k))), sep="\n")
 

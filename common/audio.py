@@ -19,7 +19,7 @@ def load_audio(path: Path, rate: int) -> np.ndarray:
     """
     try:
         wave, file_rate = soundfile.read(path, dtype="float32", always_2d=True)
-    except (OSError, RuntimeError) as error:  # soundfile.LibsndfileError is a RuntimeError
+    except (OSError, RuntimeError, TypeError) as error:  # LibsndfileError is a RuntimeError; a .raw file, a TypeError
         raise InputError(f"{path}: not readable as audio ({error})") from None
     if not len(wave):
         raise InputError(f"{path}: empty, it has no samples")

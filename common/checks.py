@@ -16,6 +16,8 @@ class CheckFailed(Exception):
 def self_check(lm: AudioLM, a: EncodedClip, b: EncodedClip) -> dict[str, float | int | str]:
     """Return the largest difference of each identity on two clips of the run's own data. Raises CheckFailed beyond TOLERANCE.
 
+    "A - B" is no identity but the measure for them: a check says little where its difference is not far below it.
+
     The patch oracle overwrites the span of A's run where the spans have equal length; else it reads the same hybrid from the
     other side and overwrites the tail of B's run.
     """
@@ -43,6 +45,7 @@ def self_check(lm: AudioLM, a: EncodedClip, b: EncodedClip) -> dict[str, float |
     for clip in (a, b):
         if (states := audio_states(lm, clip)) != _length(clip):
             raise CheckFailed(f"self-check: the audio span has {_length(clip)} tokens but {states} audio states")
+    figures["A - B, for comparison"] = _difference(own_a, own_b)
     return figures | {"audio tokens": _length(a), "oracle": "span of A" if equal_length else "tail of B", "layers": layers}
 
 
@@ -51,6 +54,14 @@ def check_equal(name: str, difference: float, lm: AudioLM, *, scale: float) -> N
     limit = TOLERANCE[lm.dtype] * max(1.0, scale)
     if not difference <= limit:  # catches nan
         raise CheckFailed(f"self-check: {name} is {difference:.3g}, above {limit:.3g} for {lm.dtype}")
+
+
+def check_finite(logits: torch.Tensor, name: str) -> None:
+    """Raise CheckFailed where a logit of the clip or pair `name` is not a number: its largest would be no answer."""
+    if not logits.isfinite().all():
+        raise CheckFailed(
+            f"{name}: the model's logits are not all finite numbers (float16 overflows; try --dtype bfloat16 or float32)"
+        )
 
 
 def audio_states(lm: AudioLM, clip: EncodedClip) -> int:

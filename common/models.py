@@ -90,7 +90,7 @@ def load_model(name: str, *, device: torch.device, dtype: torch.dtype) -> AudioL
     transformers.utils.logging.disable_progress_bar()
     try:
         config = AutoConfig.from_pretrained(name)
-    except (OSError, ValueError, KeyError) as error:
+    except Exception as error:  # whatever is wrong with a user's folder is not ours to list
         raise InputError(f"--model {name}: no model folder or hub id that can be read ({str(error).splitlines()[0]})") from None
     config = getattr(config, "thinker_config", config)
     model_class = _model_class(name, config)
@@ -100,17 +100,21 @@ def load_model(name: str, *, device: torch.device, dtype: torch.dtype) -> AudioL
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             processor = AutoProcessor.from_pretrained(name)
-            model = model_class.from_pretrained(name, config=config, dtype=dtype, use_safetensors=True)
-    except (OSError, ValueError, ImportError) as error:
-        raise InputError(f"--model {name}: cannot be loaded ({str(error).splitlines()[0]})") from None
+            model, loaded = model_class.from_pretrained(
+                name, config=config, dtype=dtype, use_safetensors=True, output_loading_info=True
+            )
+    except Exception as error:
+        raise InputError(f"--model {name}: cannot be loaded ({type(error).__name__}: {str(error).splitlines()[0]})") from None
+    if missing := sorted(loaded["missing_keys"]):  # transformers would go on with random numbers in their place
+        raise InputError(f"--model {name}: {len(missing)} weights are not in its files, the first is {missing[0]}")
     return wrap_model(model.to(device).eval(), processor)
 
 
 def wrap_model(model: Any, processor: Any) -> AudioLM:
-    """Find the decoder blocks and the audio token of a loaded model. Raises ValueError where it has none."""
+    """Find the decoder blocks and the audio token of a loaded model. Raises InputError where it has none."""
     audio_token_id = _audio_token_id(model.config)
     if audio_token_id is None:
-        raise ValueError(f"{type(model).__name__}: no audio token in its config")
+        raise InputError(f"{type(model).__name__} is not an audio language model: no audio token in its config")
     return AudioLM(model, processor, _find_decoder(model).layers, audio_token_id)
 
 
@@ -134,7 +138,9 @@ def _find_decoder(model: Any) -> Any:
     for module in model.modules():
         if isinstance(getattr(module, "layers", None), nn.ModuleList) and any(c is embeddings for c in module.children()):
             return module
-    raise ValueError(f"{type(model).__name__}: no module owns both the input embeddings and a list of blocks")
+    raise InputError(
+        f"{type(model).__name__} is of an unknown build: no module owns both the input embeddings and a list of blocks"
+    )
 
 
 def load_clip(lm: AudioLM, path: Path) -> np.ndarray:
@@ -156,7 +162,7 @@ def encode_clip(lm: AudioLM, path: Path, prompt: str) -> EncodedClip:
     """Put one clip into `prompt` with the model's own chat template and processor.
 
     One clip at a time: padding to a longer one changes the shorter one's states. Raises InputError as load_clip does, and
-    ValueError where the audio tokens are not one span of the prompt.
+    where the audio tokens are not one span of the prompt.
     """
     wave = load_clip(lm, path)
     before, after = fill_prompt(prompt).split("{audio}")
@@ -172,5 +178,5 @@ def encode_clip(lm: AudioLM, path: Path, prompt: str) -> EncodedClip:
     inputs = dict(batch.to(lm.device, lm.dtype))
     positions = (inputs["input_ids"][0] == lm.audio_token_id).nonzero().flatten().tolist()
     if not positions or len(positions) != positions[-1] + 1 - positions[0]:
-        raise ValueError(f"{path}: its {len(positions)} audio tokens are not one span of the prompt")
+        raise InputError(f"{path}: its {len(positions)} audio tokens are not one span of the prompt")
     return EncodedClip(inputs, slice(positions[0], positions[-1] + 1))

@@ -9,6 +9,7 @@ import platform
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,7 @@ def argument_parser(description: str, out: Path) -> argparse.ArgumentParser:
     parser.add_argument(
         "--dtype", default="auto", choices=("auto", "float32", "bfloat16", "float16"), help="auto: bfloat16 on cuda"
     )
-    parser.add_argument("--seed", type=int, default=0, help="draws clips, pairs and bootstrap samples")
+    parser.add_argument("--seed", type=seed_number, default=0, help="draws clips, pairs and bootstrap samples")
     parser.add_argument("--out", type=Path, default=out, help="output folder")
     parser.add_argument("--overwrite", action="store_true", help="start anew where --out holds another run")
     return parser
@@ -49,7 +50,14 @@ def positive(text: str) -> int:
     return value
 
 
-positive.__name__ = "whole number above 0"  # argparse names the type in its message
+def seed_number(text: str) -> int:
+    value = int(text)
+    if value < 0:
+        raise ValueError
+    return value
+
+
+positive.__name__, seed_number.__name__ = "whole number above 0", "whole number from 0"  # argparse names the type in its message
 
 
 def main_of(run: Callable[[list[str] | None], None]) -> None:
@@ -61,7 +69,7 @@ def main_of(run: Callable[[list[str] | None], None]) -> None:
     except CheckFailed as error:
         sys.exit(_say(f"error: {error}; no figure of this run could be trusted", 3))
     except KeyboardInterrupt:
-        sys.exit(_say("interrupted; the same command goes on from here", 130))
+        sys.exit(_say("interrupted; the same command without --overwrite goes on from here", 130))
 
 
 def _say(line: str, code: int) -> int:
@@ -83,7 +91,9 @@ def identify(args: argparse.Namespace, clips: Iterable[Sample], session: Session
     files = sorted(f for f in model.iterdir() if f.is_file()) if model.is_dir() else []
     return own | {
         "model": _shown(args.model),
-        "model_files": _digest("\n".join(f"{f.name} {_stamp(f)}" for f in files)),
+        "model_files": _digest("\n".join(f"{f.name} {_stamp(f)}" for f in files))
+        if files
+        else session.lm.model.config._commit_hash,
         "data": _shown(args.data),
         "data_files": _digest(args.data.read_text(encoding="utf-8-sig") + audio),
         "prompt": session.prompt,
@@ -106,7 +116,7 @@ def _digest(text: str) -> str:
 def _shown(path: Any) -> str:
     """Return a path inside the repository relative to it, so that no machine's folders enter run.json."""
     resolved = Path(path).resolve()
-    return str(resolved.relative_to(ROOT)) if resolved.is_relative_to(ROOT) else str(path)
+    return str(resolved.relative_to(ROOT)) if resolved.exists() and resolved.is_relative_to(ROOT) else str(path)
 
 
 def commit() -> str:
@@ -148,7 +158,8 @@ def open_output(out: Path, rows: Path, identity: dict[str, Any], *, overwrite: b
     try:
         out.mkdir(parents=True, exist_ok=True)
         if overwrite:
-            rows.unlink(missing_ok=True)
+            for old in (rows, out / "layers.csv", *out.glob("*_curve_*.png")):
+                old.unlink(missing_ok=True)
         write_record(out, {"identity": identity, "finished": False})
     except OSError as error:
         raise InputError(f"--out {out}: cannot be written ({error.strerror})") from None
@@ -191,24 +202,26 @@ def read_rows(path: Path) -> pd.DataFrame:
 
 
 def finished_units(path: Path, unit: str, size: int) -> set[str]:
-    """Return the ids in column `unit` that have all their `size` rows; drop the rows of the one that was being written."""
+    """Return the ids in column `unit` that have all their `size` rows; drop what an interruption left of other units.
+
+    Raises InputError, touching nothing, where the file is not one of ours.
+    """
     if not path.exists():
         return set()
-    with open(path, newline="", encoding="utf-8") as file:
-        header, *rows = list(csv.reader(file)) or [[]]
-    if unit not in header:
-        path.unlink()
-        return set()
+    text = path.read_bytes()
+    whole = text[: text.rfind(b"\n") + 1]  # the last line may be cut anywhere
+    header, *rows = list(csv.reader(whole.decode("utf-8", errors="replace").splitlines())) or [[unit]]
+    if unit not in header or any(len(r) != len(header) for r in rows):
+        raise InputError(f"{path}: not as this script writes it; give another --out, or --overwrite to start anew")
     column = header.index(unit)
-    whole = [r for r in rows if len(r) == len(header)]
-    counts: dict[str, int] = {}
-    for row in whole:
-        counts[row[column]] = counts.get(row[column], 0) + 1
+    counts = Counter(row[column] for row in rows)
     done = {u for u, n in counts.items() if n == size}
-    if len(done) * size < len(rows):
+    if not done:
+        path.unlink()
+    elif len(done) * size < len(rows) or len(whole) < len(text):
         partial = path.with_suffix(".partial")
         with open(partial, "w", newline="", encoding="utf-8") as file:
-            csv.writer(file, lineterminator="\n").writerows([header, *(r for r in whole if r[column] in done)])
+            csv.writer(file, lineterminator="\n").writerows([header, *(r for r in rows if r[column] in done)])
         partial.replace(path)
     return done
 

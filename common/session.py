@@ -4,10 +4,11 @@ import argparse
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from tqdm import tqdm
 
 from common.audio import load_audio
-from common.checks import CheckFailed, self_check
+from common.checks import CheckFailed, check_finite, self_check
 from common.models import AudioLM, EncodedClip, choose_device, choose_dtype, encode_clip, load_clip, load_model
 from common.readout import Readout, fill_prompt, get_prompt, resolve_readout
 from common.samples import LABELS, Sample
@@ -32,9 +33,20 @@ class Session:
             raise CheckFailed(f"{sample.sample_id}: the tokens around the audio differ from those of the first clip")
         return clip
 
+    def label_logits(self, logits: torch.Tensor, name: str) -> torch.Tensor:
+        """Return the label columns of `logits` [..., vocab] in main memory; raises CheckFailed, naming `name`, for nan."""
+        label_logits = self.readout.label_logits(logits).cpu()
+        check_finite(label_logits, name)
+        return label_logits
+
+    @property
+    def layers(self) -> int:
+        """The number of points h_0..h_L, one more than there are blocks."""
+        return len(self.lm.blocks) + 1
+
     def describe(self, prompt_name: str) -> str:
         """Say what every unit of the run goes through."""
-        return f"{len(self.lm.blocks) + 1} layers, prompt {prompt_name}, {self.lm.dtype} on {self.lm.device}"
+        return f"{self.layers} layers, prompt {prompt_name}, {self.lm.dtype} on {self.lm.device}"
 
     def facts(self) -> dict[str, Any]:
         """Return what run.json says of the session."""
@@ -42,7 +54,7 @@ class Session:
             "prompt_text": fill_prompt(self.prompt),
             "label_tokens": dict(zip(LABELS, self.readout.tokens)),
             "model_class": type(self.lm.model).__name__,
-            "layers": len(self.lm.blocks),
+            "blocks": len(self.lm.blocks),
             "self_check": self.checks,
         }
 

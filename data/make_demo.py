@@ -15,12 +15,11 @@ from tqdm import tqdm
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from common.samples import LABELS  # noqa: E402
+from common.samples import COLUMNS, LABELS  # noqa: E402
 from data.sentences import DEMO  # noqa: E402
 from data.speech import PROSODIES, RATE, Speaker, Voice, render  # noqa: E402
 
 VOICES = (Voice("joe", pitch=1.0, tract=1.0), Voice("joe_high", pitch=1.8, tract=1.14))
-COLUMNS = ("sample_id", "audio", "text", "text_id", "semantic_label", "prosody_label", "speaker", "language", "source")
 
 
 def main() -> None:

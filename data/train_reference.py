@@ -70,8 +70,8 @@ class Recipe:
 def recipes(seed: int) -> tuple[list[Recipe], list[Recipe]]:
     """Return the recipes of the training clips and of the held-out clips (new texts, new voices).
 
-    The demo's sentences are among the training texts, never at the demo's pace and never in its voices or at its strength of
-    prosody: the demo's renderings are not heard in training, its sentences are.
+    The demo's sentences are among the training texts, never at the demo's pace; voices and strengths of prosody are drawn at
+    random from ranges that hold the demo's. So the demo's sentences are heard in training, its renderings are not.
     """
     trained, held_out = training_texts()
     demo = [(text, label) for label in LABELS for text in DEMO[label]]
@@ -341,6 +341,8 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=2, help="processes for rendering and threads for training")
     parser.add_argument("--limit", type=int, help="render only this many texts of each list (to try the script out)")
     args = parser.parse_args()
+    if args.limit and args.out == parser.get_default("out"):
+        parser.error("--limit makes a model that knows nothing; give --out, so that it does not replace the shipped one")
     began = time.time()
     torch.manual_seed(args.seed)
     torch.set_num_threads(args.processes)

@@ -27,17 +27,16 @@ def run(argv: list[str] | None = None) -> None:
     samples = draw(conflict, args.limit, seed=args.seed)
     dropped["over --limit"] = len(conflict) - len(samples)
     session = open_session(args, samples)
-    layers = len(session.lm.blocks)
     print(f"{len(samples)} conflict clips x {session.describe(args.prompt)}")
 
     rows = args.out / "lens.csv"
     identity = runs.identify(args, clips, session)
     finished = runs.open_output(args.out, rows, identity, overwrite=args.overwrite)
-    done = runs.finished_units(rows, "sample_id", layers + 1)
+    done = runs.finished_units(rows, "sample_id", session.layers)
     todo = [s for s in samples if s.sample_id not in done]
     for sample in tqdm(todo, desc="lens", unit="clip"):
         _, lens_logits = record(session.lm, session.encode(sample))
-        runs.append_rows(rows, lens_rows(sample, session.readout.label_logits(lens_logits)))
+        runs.append_rows(rows, lens_rows(sample, session.label_logits(lens_logits, sample.sample_id)))
 
     table = lens_layers(runs.read_rows(rows), seed=args.seed)
     table.to_csv(args.out / "layers.csv", index=False, float_format="%.6f")

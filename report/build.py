@@ -27,14 +27,19 @@ PATCHING_FIGURES = {
 }
 
 
-def read_outputs(folder: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """Return layers.csv and run.json of one experiment. Raises InputError where they are missing or the run is not finished."""
+def read_outputs(folder: Path, column: str) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Return layers.csv and run.json of the experiment whose layers.csv has `column`.
+
+    Raises InputError where they are missing, another experiment's, or the run has not finished.
+    """
     try:
         layers, record = pd.read_csv(folder / "layers.csv"), json.loads((folder / "run.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(f"{folder}: no finished run to report on ({error}); run the experiment first") from None
     if not record.get("finished"):
         raise InputError(f"{folder}: its run has not finished; the same command goes on with it")
+    if column not in layers:
+        raise InputError(f"{folder}: its layers.csv has no column {column}, so it is of the other experiment")
     return layers, record
 
 
@@ -103,7 +108,7 @@ def setting(name: str, record: dict[str, Any]) -> list[str]:
 def checks(records: dict[str, dict[str, Any]]) -> str:
     rows = []
     for name, record in records.items():
-        figures = record["self_check"] | {f"{k}, all pairs": v for k, v in record["counts"].get("controls", {}).items()}
+        figures = record["self_check"] | record["counts"].get("controls", {})
         rows += [[name, check, f"{figure:.1e}"] for check, figure in figures.items() if isinstance(figure, float)]
     return table(("run", "check", "largest difference of two logits"), rows)
 
@@ -126,15 +131,18 @@ def _reasons(counts: dict[str, int]) -> str:
 
 def build(lens_folder: Path, patching_folder: Path, out: Path) -> str:
     """Return the text of the report; copy the figures into `out`/figures."""
-    lens, lens_record = read_outputs(lens_folder)
-    patching, patching_record = read_outputs(patching_folder)
+    lens, lens_record = read_outputs(lens_folder, "win_prosody")
+    patching, patching_record = read_outputs(patching_folder, "flip_to_target")
     records = {"logit lens": lens_record, "patching": patching_record}
     by_kind = dict(list(patching.groupby("kind", sort=False)))
     (out / "figures").mkdir(parents=True, exist_ok=True)
 
     def figures(folder: Path, captions: dict[str, str]) -> str:
         for name in captions:
-            shutil.copyfile(folder / name, out / "figures" / name)
+            try:
+                shutil.copyfile(folder / name, out / "figures" / name)
+            except OSError as error:
+                raise InputError(f"{folder / name}: cannot be copied ({error.strerror}); run the experiment again") from None
         return "\n\n".join(f"![{caption}](figures/{name})\n\n*{caption}*" for name, caption in captions.items())
 
     prompts = {f"“{record['prompt_text']}”" for record in records.values()}
@@ -153,7 +161,7 @@ def build(lens_folder: Path, patching_folder: Path, out: Path) -> str:
         lens_table(lens),
         "## Activation patching",
         "At layer l the states of the recipient's audio span are replaced by the donor's, and the run goes on. Semantic pairs "
-        "differ in the words and share the voice's emotion; prosody pairs differ in the voice's emotion and share the words. The "
+        "differ in the words' label, prosody pairs in the voice's; what else the two clips of a pair share stands below. The "
         "curve of flips starts at the donor's own answers (l = 0) and ends at the recipient's (the last l) by construction: what "
         "it shows in between is until when the answer still depends on the audio span. Where it falls, the information has left "
         "the span, which is not where emotion is computed.",

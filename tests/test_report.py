@@ -49,3 +49,6 @@ def test_a_run_that_has_not_finished_is_refused(outputs: Path, tmp_path: Path, c
         build(outputs, tmp_path)
     record.write_text(before)
     assert "has not finished" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="2"):
+        report.build.run(["--lens", str(outputs / "patching"), "--patching", str(outputs / "lens"), "--out", str(tmp_path)])
+    assert "no column win_prosody" in capsys.readouterr().err

@@ -11,10 +11,15 @@ import numpy as np
 import pandas as pd
 import pytest
 import soundfile
+from safetensors.torch import load_file, save_file
 
 import activation_patching.run
 import logit_lens.run
+from activation_patching import patching
+from common.checks import CheckFailed
+from common.runs import main_of
 from common.samples import COLUMNS, InputError
+from common.tracing import splice
 from tests.tiny import LAYERS, save_clips, save_manifest, save_tiny_model
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -44,24 +49,29 @@ def test_a_run_writes_its_files(
         np.testing.assert_allclose(layers[["win_semantic", "win_prosody", "win_other"]].sum(axis=1), 1, atol=2e-6)
         assert (rows.semantic_label != rows.prosody_label).all()
     else:
-        last = rows[rows.layer == LAYERS]
-        assert (last.pred_patch == last.pred_base).all() and (last.delta_logit == 0).all()
-        first = rows[rows.layer == 0]
-        assert (first.pred_patch == first.pred_donor).all() and (first.delta_logit != 0).any()
+        ends = rows[rows.layer.isin((0, LAYERS))]
+        assert ends.own_run_difference.max() < 1e-4 and ends.own_run_difference.notna().all()
+        assert rows[rows.layer == 0].delta_logit.abs().max() > 0.1
     record = json.loads((tmp_path / "run.json").read_text())
     assert record["finished"] and record["label_tokens"]["sad"] == "sad" and record["identity"]["dtype"] == "float32"
     assert record["identity"]["versions"]["torch"] and record["prompt_text"].startswith("{audio}How does the speaker feel?")
     assert record["self_check"]["splice - rerun"] < 1e-4 and record["counts"]["dropped"]["congruent"] == 20
+    assert record["self_check"]["A - B, for comparison"] > 0.1
     assert "written to" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("keep", [-2, 0, 20])  # cut within a line's last field, before its newline, within a line
 @pytest.mark.parametrize("name", SCRIPTS)
-def test_an_interrupted_run_goes_on_and_ends_the_same(name: str, tiny_folder: Path, manifest: Path, tmp_path: Path) -> None:
+def test_an_interrupted_run_goes_on_and_ends_the_same(
+    name: str, keep: int, tiny_folder: Path, manifest: Path, tmp_path: Path
+) -> None:
     start(name, tiny_folder, manifest, tmp_path / "whole")
     start(name, tiny_folder, manifest, tmp_path / "cut")
     rows = tmp_path / "cut" / ROWS[name]
     text = rows.read_text()
-    rows.write_text(text[: len(text) // 2])  # in the middle of a line
+    rows.write_text(text[: text.rfind("\n", 0, len(text) // 2) + keep])
+    record = tmp_path / "cut" / "run.json"
+    record.write_text(json.dumps({"identity": json.loads(record.read_text())["identity"], "finished": False}))
     start(name, tiny_folder, manifest, tmp_path / "cut")
     for file in (ROWS[name], "layers.csv"):
         whole, cut = (pd.read_csv(tmp_path / d / file) for d in ("whole", "cut"))
@@ -89,6 +99,35 @@ def test_other_settings_stop_and_nothing_is_touched(tiny_folder: Path, manifest:
     assert {f.name: f.read_bytes() for f in tmp_path.iterdir()} == before
     start("logit_lens", tiny_folder, manifest, tmp_path, "--prompt", "voice", "--seed", "1", "--overwrite")
     assert json.loads((tmp_path / "run.json").read_text())["identity"]["seed"] == 1
+
+
+def test_a_splice_that_is_wrong_stops_the_run(
+    tiny_folder: Path, manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The self-check sees one pair; this fault is in the others, and the controls of every pair find it."""
+    monkeypatch.setattr(patching, "splice", lambda lm, donor, recipients: splice(lm, donor, recipients[::-1]))
+    with pytest.raises(CheckFailed, match="row L - recipient is"):
+        start("activation_patching", tiny_folder, manifest, tmp_path)
+
+
+def test_more_recipients_than_a_pass_holds(
+    tiny_folder: Path, manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start("activation_patching", tiny_folder, manifest, tmp_path / "one")
+    monkeypatch.setattr(patching, "_MAX_ROWS", 1)
+    start("activation_patching", tiny_folder, manifest, tmp_path / "many")
+    pd.testing.assert_frame_equal(*(pd.read_csv(tmp_path / d / "patches.csv") for d in ("one", "many")), atol=2e-5)
+
+
+def test_exit_codes(capsys: pytest.CaptureFixture) -> None:
+    for error, code in ((InputError("x"), 2), (CheckFailed("x"), 3), (KeyboardInterrupt(), 130)):
+
+        def fail(argv: list[str] | None, error: BaseException = error) -> None:
+            raise error
+
+        with pytest.raises(SystemExit) as stopped:
+            main_of(fail)
+        assert stopped.value.code == code and len(capsys.readouterr().err.splitlines()) == 1
 
 
 def test_rows_of_nobody_are_not_taken_over(tiny_folder: Path, manifest: Path, tmp_path: Path) -> None:
@@ -137,6 +176,9 @@ WRONG = {
     "label tokens": (("--model", "bytes"), "two label words share their first token"),
     "no such prompt": (("--prompt", "gone.txt"), "--prompt gone.txt: neither a readable text file nor one of"),
     "no such device": (("--device", "cuda:9"), "--device cuda:9: not usable here"),
+    "broken weights": (("--model", "broken"), "--model broken: cannot be loaded"),
+    "missing weights": (("--model", "partial"), "--model partial: 2 weights are not in its files, the first is"),
+    "negative seed": (("--seed", "-1"), "argument --seed: invalid whole number from 0 value: '-1'"),
     "limit": (("--limit", "0"), "argument --limit: invalid whole number above 0 value: '0'"),
 }
 
@@ -153,7 +195,12 @@ def workplace(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Pa
     (folder / "text").mkdir()
     (folder / "text" / "config.json").write_text('{"model_type": "llama"}')
     save_tiny_model(folder / "bytes", label_tokens=False)
-    shutil.copytree(tiny_folder, folder / "model")
+    for name in ("model", "broken", "partial"):
+        shutil.copytree(tiny_folder, folder / name)
+    (folder / "broken" / "model.safetensors").write_bytes(b"not weights")
+    weights = load_file(tiny_folder / "model.safetensors")
+    kept = {k: v for k, v in weights.items() if "layers.1.mlp.down_proj" not in k and "layers.2.mlp.down_proj" not in k}
+    save_file(kept, folder / "partial" / "model.safetensors", metadata={"format": "pt"})
     return folder
 
 
@@ -182,10 +229,12 @@ def test_wrong_input_is_one_line_and_exit_code_2(case: str, workplace: Path, tmp
             break  # the two scripts share this path; a few cases through both are enough
 
 
-def test_no_pairs(tiny_folder: Path, tmp_path: Path) -> None:
+def test_no_pairs_and_doubled_kinds(tiny_folder: Path, tmp_path: Path) -> None:
     clips = save_clips(tmp_path / "clips", texts=1, speakers=("a",))
     rows = [tuple(r) for r in pd.read_csv(clips, dtype=str).itertuples(index=False)]
     alone = save_manifest(clips.parent / "alone.csv", [r for r in rows if r[4] != r[5]][:1])
     with pytest.raises(InputError, match="no semantic pairs among 1 clips"):
         start("activation_patching", tiny_folder, alone, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+    start("activation_patching", tiny_folder, clips, tmp_path / "out", "--kinds", "semantic", "semantic")
+    assert pd.read_csv(tmp_path / "out" / "layers.csv").kind.tolist() == ["semantic"] * (LAYERS + 1)

@@ -127,7 +127,7 @@ def test_a_planted_block_shows_as_a_step(block: int, clips: dict[str, EncodedCli
 def test_self_check_gives_its_figures(lm: AudioLM, clips: dict[str, EncodedClip]) -> None:
     figures = self_check(lm, clips["a"], clips["b"])
     assert figures["oracle"] == "span of A" and figures["audio tokens"] == span_length(clips["a"])
-    assert max(v for v in figures.values() if isinstance(v, float)) < 1e-4
+    assert max(v for k, v in figures.items() if isinstance(v, float) and not k.startswith("A - B")) < 1e-4
     assert self_check(lm, clips["a"], clips["c"])["oracle"] == "tail of B"
 
 
