@@ -1,13 +1,19 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test clean
+.PHONY: demo controls test clean
 .DELETE_ON_ERROR:
 
 demo: .venv/run  ## both experiments on the demo clips, then the report
 	$(BIN)/python logit_lens/run.py
 	$(BIN)/python activation_patching/run.py
 	$(BIN)/python report/build.py
+
+controls: .venv/run  ## the positive controls: the shipped model asked for one cue at a time
+	for prompt in words voice; do \
+	  $(BIN)/python logit_lens/run.py --prompt $$prompt --out logit_lens/outputs/$$prompt || exit; \
+	  $(BIN)/python activation_patching/run.py --prompt $$prompt --out activation_patching/outputs/$$prompt || exit; \
+	done
 
 test: .venv/dev  ## lint, types, tests
 	$(BIN)/ruff check .

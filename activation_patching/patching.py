@@ -28,18 +28,23 @@ def build_all_pairs(samples: list[Sample], kinds: list[str], *, max_pairs: int, 
     """Return the pairs of all `kinds` and, by kind, how many there are, what their clips share and what was left out."""
     pairs: list[Pair] = []
     counts: dict[str, Any] = {}
-    for kind in kinds:
+    for kind in dict.fromkeys(kinds):
         built, shared, dropped = build_pairs(samples, kind, max_pairs=max_pairs, seed=seed)
         counts[kind] = {"kept": len(built), "dropped": dict(dropped), "share": shared}
         pairs += built
     return pairs, counts
 
 
+def clips_of(pairs: list[Pair]) -> list[Sample]:
+    """Return each clip of `pairs` once."""
+    return list({s.sample_id: s for p in pairs for s in (p.recipient, p.donor)}.values())
+
+
 def record_clips(session: Session, pairs: list[Pair]) -> dict[str, OwnRun]:
     """Record each clip of `pairs` once, by sample_id: one run serves every pair that it is in, as recipient or donor."""
     own: dict[str, OwnRun] = {}
-    samples = {s.sample_id: s for p in pairs for s in (p.recipient, p.donor)}
-    bar = tqdm(samples.values(), desc="recording", unit="clip")
+    samples = clips_of(pairs)
+    bar = tqdm(samples, desc="recording", unit="clip")
     for sample in bar:
         trace, lens_logits = record(session.lm, session.encode(sample))
         own[sample.sample_id] = OwnRun(trace.to("cpu"), session.label_logits(lens_logits[-1], sample.sample_id))

@@ -1,4 +1,4 @@
-"""A run and its folder: shared arguments, what identifies a run, rows that survive an interruption, run.json."""
+"""A run and its folder: what identifies a run, rows that survive an interruption, run.json."""
 
 import argparse
 import csv
@@ -7,16 +7,14 @@ import importlib.metadata
 import json
 import platform
 import subprocess
-import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from common.checks import CheckFailed
 from common.samples import InputError, Sample
 from common.session import Session
 
@@ -24,57 +22,6 @@ ROOT = Path(__file__).resolve().parents[1]
 TEXT_COLUMNS = ("sample_id", "pair_id", "recipient_id", "donor_id", "text_id", "recipient_text_id", "donor_text_id", "speaker")
 CODE = ("common", "logit_lens", "activation_patching")
 PACKAGES = ("torch", "transformers", "tokenizers", "numpy", "pandas", "soundfile", "soxr")
-
-
-def argument_parser(description: str, out: Path) -> argparse.ArgumentParser:
-    """Return a parser with the arguments that both experiments share; `out` is the default output folder."""
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("--model", default=str(ROOT / "data" / "reference_model"), help="model folder or hub id")
-    parser.add_argument("--data", type=Path, default=ROOT / "data" / "demo" / "manifest.csv", help="manifest of the clips (CSV)")
-    parser.add_argument("--prompt", default="speaker", help="speaker, voice, words, or a text file with {audio} and {labels}")
-    parser.add_argument("--limit", type=positive, help="use only this many clips, drawn with --seed (default: all)")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps")
-    parser.add_argument(
-        "--dtype", default="auto", choices=("auto", "float32", "bfloat16", "float16"), help="auto: bfloat16 on cuda"
-    )
-    parser.add_argument("--seed", type=seed_number, default=0, help="draws clips, pairs and bootstrap samples")
-    parser.add_argument("--out", type=Path, default=out, help="output folder")
-    parser.add_argument("--overwrite", action="store_true", help="start anew where --out holds another run")
-    return parser
-
-
-def positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise ValueError
-    return value
-
-
-def seed_number(text: str) -> int:
-    value = int(text)
-    if value < 0:
-        raise ValueError
-    return value
-
-
-positive.__name__, seed_number.__name__ = "whole number above 0", "whole number from 0"  # argparse names the type in its message
-
-
-def main_of(run: Callable[[list[str] | None], None]) -> None:
-    """Call `run` as a program: a user's mistake or a failed self-check is one line on stderr and exit code 2 or 3."""
-    try:
-        run(None)
-    except InputError as error:
-        sys.exit(_say(f"error: {error}", 2))
-    except CheckFailed as error:
-        sys.exit(_say(f"error: {error}; no figure of this run could be trusted", 3))
-    except KeyboardInterrupt:
-        sys.exit(_say("interrupted; the same command without --overwrite goes on from here", 130))
-
-
-def _say(line: str, code: int) -> int:
-    print(line, file=sys.stderr)
-    return code
 
 
 # What identifies a run ---------------------------------------------------------------------------------------------------
@@ -87,13 +34,9 @@ def identify(args: argparse.Namespace, clips: Iterable[Sample], session: Session
     """
     own = {k: v for k, v in vars(args).items() if k not in ("out", "overwrite", "model", "data", "prompt", "device", "dtype")}
     audio = "\n".join(f"{s.sample_id} {_stamp(s.audio)}" for s in clips)
-    model = Path(args.model)
-    files = sorted(f for f in model.iterdir() if f.is_file()) if model.is_dir() else []
     return own | {
         "model": _shown(args.model),
-        "model_files": _digest("\n".join(f"{f.name} {_stamp(f)}" for f in files))
-        if files
-        else session.lm.model.config._commit_hash,
+        "model_files": _model_version(args.model, session),
         "data": _shown(args.data),
         "data_files": _digest(args.data.read_text(encoding="utf-8-sig") + audio),
         "prompt": session.prompt,
@@ -102,6 +45,13 @@ def identify(args: argparse.Namespace, clips: Iterable[Sample], session: Session
         "code": _digest("".join(f.read_text(encoding="utf-8") for d in CODE for f in sorted((ROOT / d).glob("*.py")))),
         "versions": {p: importlib.metadata.version(p) for p in PACKAGES},
     }
+
+
+def _model_version(name: str, session: Session) -> str | None:
+    """Return what tells one state of a model from another: its files, or the commit of a hub id."""
+    if not Path(name).is_dir():
+        return session.lm.model.config._commit_hash
+    return _digest("\n".join(f"{f.name} {_stamp(f)}" for f in sorted(Path(name).iterdir()) if f.is_file()))
 
 
 def _stamp(file: Path) -> str:

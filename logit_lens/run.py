@@ -10,6 +10,7 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
 from common import runs
+from common.arguments import argument_parser, main_of
 from common.metrics import lens_layers
 from common.samples import conflict_clips, draw, read_manifest
 from common.session import open_session
@@ -19,7 +20,7 @@ from logit_lens.plots import FIGURES, plot_lens
 
 
 def run(argv: list[str] | None = None) -> None:
-    args = runs.argument_parser(__doc__, out=HERE / "outputs").parse_args(argv)
+    args = argument_parser(__doc__, out=HERE / "outputs").parse_args(argv)
     began = time.time()
 
     clips = read_manifest(args.data)
@@ -29,8 +30,7 @@ def run(argv: list[str] | None = None) -> None:
     session = open_session(args, samples)
     print(f"{len(samples)} conflict clips x {session.describe(args.prompt)}")
 
-    rows = args.out / "lens.csv"
-    identity = runs.identify(args, clips, session)
+    rows, identity = args.out / "lens.csv", runs.identify(args, clips, session)
     finished = runs.open_output(args.out, rows, identity, overwrite=args.overwrite)
     done = runs.finished_units(rows, "sample_id", session.layers)
     todo = [s for s in samples if s.sample_id not in done]
@@ -48,4 +48,4 @@ def run(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    runs.main_of(run)
+    main_of(run)

@@ -16,8 +16,8 @@ from safetensors.torch import load_file, save_file
 import activation_patching.run
 import logit_lens.run
 from activation_patching import patching
+from common.arguments import main_of
 from common.checks import CheckFailed
-from common.runs import main_of
 from common.samples import COLUMNS, InputError
 from common.tracing import splice
 from tests.tiny import LAYERS, save_clips, save_manifest, save_tiny_model
@@ -178,8 +178,8 @@ WRONG = {
     "no such device": (("--device", "cuda:9"), "--device cuda:9: not usable here"),
     "broken weights": (("--model", "broken"), "--model broken: cannot be loaded"),
     "missing weights": (("--model", "partial"), "--model partial: 2 weights are not in its files, the first is"),
-    "negative seed": (("--seed", "-1"), "argument --seed: invalid whole number from 0 value: '-1'"),
-    "limit": (("--limit", "0"), "argument --limit: invalid whole number above 0 value: '0'"),
+    "negative seed": (("--seed", "-1"), "argument --seed: invalid whole number from 0 on value: '-1'"),
+    "limit": (("--limit", "0"), "argument --limit: invalid whole number from 1 on value: '0'"),
 }
 
 

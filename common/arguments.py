@@ -1,0 +1,57 @@
+"""The command line that both experiments share: arguments, and mistakes as one line with an exit code."""
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from common.checks import CheckFailed
+from common.samples import InputError
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def argument_parser(description: str, out: Path) -> argparse.ArgumentParser:
+    """Return a parser with the arguments that both experiments share; `out` is the default output folder."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("--model", default=str(ROOT / "data" / "reference_model"), help="model folder or hub id")
+    parser.add_argument("--data", type=Path, default=ROOT / "data" / "demo" / "manifest.csv", help="manifest of the clips (CSV)")
+    parser.add_argument("--prompt", default="speaker", help="speaker, voice, words, or a text file with {audio} and {labels}")
+    parser.add_argument("--limit", type=whole_number(1), help="use only this many clips, drawn with --seed (default: all)")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps")
+    parser.add_argument(
+        "--dtype", default="auto", choices=("auto", "float32", "bfloat16", "float16"), help="auto: bfloat16 on cuda"
+    )
+    parser.add_argument("--seed", type=whole_number(0), default=0, help="draws clips, pairs and bootstrap samples")
+    parser.add_argument("--out", type=Path, default=out, help="output folder")
+    parser.add_argument("--overwrite", action="store_true", help="start anew where --out holds another run")
+    return parser
+
+
+def whole_number(least: int) -> Callable[[str], int]:
+    """Return an argument type: whole numbers from `least` on."""
+
+    def parse(text: str) -> int:
+        if int(text) < least:
+            raise ValueError
+        return int(text)
+
+    parse.__name__ = f"whole number from {least} on"  # argparse names the type in its message
+    return parse
+
+
+def main_of(run: Callable[[list[str] | None], None]) -> None:
+    """Call `run` as a program: a user's mistake or a failed self-check is one line on stderr and exit code 2 or 3."""
+    try:
+        run(None)
+    except InputError as error:
+        sys.exit(_say(f"error: {error}", 2))
+    except CheckFailed as error:
+        sys.exit(_say(f"error: {error}; no figure of this run could be trusted", 3))
+    except KeyboardInterrupt:
+        sys.exit(_say("interrupted; the same command without --overwrite goes on from here", 130))
+
+
+def _say(line: str, code: int) -> int:
+    print(line, file=sys.stderr)
+    return code
