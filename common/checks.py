@@ -46,7 +46,7 @@ def self_check(lm: AudioLM, a: EncodedClip, b: EncodedClip) -> dict[str, float |
         if (states := audio_states(lm, clip)) != _length(clip):
             raise CheckFailed(f"self-check: the audio span has {_length(clip)} tokens but {states} audio states")
     figures["A - B, for comparison"] = _difference(own_a, own_b)
-    return figures | {"audio tokens": _length(a), "oracle": "span of A" if equal_length else "tail of B", "layers": layers}
+    return figures | {"audio tokens": _length(a), "oracle": "span of A" if equal_length else "tail of B"}
 
 
 def check_equal(name: str, difference: float, lm: AudioLM, *, scale: float) -> None:

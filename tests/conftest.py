@@ -6,6 +6,8 @@ import torch
 from common.models import AudioLM, load_model
 from tests.tiny import save_clips, save_tiny_model
 
+torch.set_num_threads(1)  # the models are tiny: threads would only wait for each other, worst of all on a busy machine
+
 
 @pytest.fixture(scope="session")
 def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:

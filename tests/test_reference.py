@@ -20,7 +20,7 @@ def layers(script, prompt: str, out: Path, *more: str) -> pd.DataFrame:  # type:
 
 @pytest.mark.parametrize("prompt", ASKED)
 def test_the_answer_is_the_cue_that_was_asked_for(prompt: str, tmp_path: Path) -> None:
-    last = layers(logit_lens.run, prompt, tmp_path, "--limit", "150").iloc[-1]
+    last = layers(logit_lens.run, prompt, tmp_path).iloc[-1]
     assert last[f"win_{ASKED[prompt]}"] >= 0.95
     assert last.margin_lo > 0 if prompt == "voice" else last.margin_hi < 0
 
