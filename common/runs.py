@@ -177,6 +177,6 @@ def finished_units(path: Path, unit: str, size: int) -> set[str]:
 
 
 def append_rows(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Append rows to a CSV, with a header where it is new; numbers to six decimals."""
+    """Append rows to a CSV, with a header where it is new; numbers to eight digits, the precision of float32."""
     frame = pd.DataFrame(rows)
-    frame.to_csv(path, mode="a", header=not path.exists(), index=False, float_format="%.6f", lineterminator="\n")
+    frame.to_csv(path, mode="a", header=not path.exists(), index=False, float_format="%.8g", lineterminator="\n")
