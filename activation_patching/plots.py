@@ -19,11 +19,10 @@ def plot_patching(out: Path, *, subtitle: str) -> None:
         flips, deltas = (out / name for name in figure_names(kind))
         xlabel = "layer l (audio span of h_l is the donor's)"
         with figure(flips, xlabel=xlabel, ylabel="flip rate (share of pairs)", caption=counts) as axes:
-            level(axes, first.floor, "recipient says target unpatched")
             curve(axes, layers, "flip_to_target", color=COLORS[kind], label=f"to target (donor's {NAMES[kind]})")
             curve(axes, layers, "flip_from_base", color=COLORS["other"], label="from recipient's own answer", dashed=True)
+            level(axes, first.floor, "floor: recipient says target unpatched")
             axes.set_ylim(-0.03, 1.03)
-            axes.legend(loc="upper center", bbox_to_anchor=(0.5, 1.22))
         with figure(deltas, xlabel=xlabel, ylabel="Δ target logit (patched − base)", caption=counts) as axes:
+            curve(axes, layers, "delta_logit", color=COLORS[kind], label=f"logit of the donor's {NAMES[kind]}")
             level(axes, 0, "no effect")
-            curve(axes, layers, "delta_logit", color=COLORS[kind], label=f"donor's {NAMES[kind]}")

@@ -25,16 +25,19 @@ _STYLE: Any = {
 
 
 @contextmanager
-def figure(path: Path, *, xlabel: str = "layer l (state entering block l)", ylabel: str, caption: str) -> Iterator[Axes]:
-    """Give one panel to draw on and write it to `path` with `caption` below."""
+def figure(
+    path: Path, *, xlabel: str = "layer l (state entering block l)", ylabel: str, caption: str, legend_columns: int = 1
+) -> Iterator[Axes]:
+    """Give one panel to draw on; write it to `path` with the legend above, where no curve can be, and `caption` below."""
     with matplotlib.rc_context(_STYLE):
-        sheet = Figure(figsize=(6.4, 4.6), layout="constrained")
+        sheet = Figure(figsize=(6.4, 5.0), layout="constrained")
         axes = sheet.subplots()
         yield axes
         axes.set_xlabel(xlabel)
         axes.set_ylabel(ylabel)
         axes.locator_params(axis="x", integer=True)
         axes.margins(x=0.02)
+        sheet.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=legend_columns)
         sheet.supxlabel(caption, fontsize=10.5, color="#444444")
         sheet.savefig(path)
 
@@ -46,9 +49,5 @@ def curve(axes: Axes, table: pd.DataFrame, column: str, *, color: str, label: st
 
 
 def level(axes: Axes, height: float, label: str) -> None:
-    """Draw a dotted line of reference (zero, chance, floor) and say what it is."""
-    axes.axhline(height, color="#444444", linestyle=":", linewidth=1.4)
-    axes.annotate(
-        label, (0.995, height), xycoords=("axes fraction", "data"), xytext=(0, 3), textcoords="offset points",
-        ha="right", va="bottom", fontsize=11, color="#444444",
-    )  # fmt: skip
+    """Draw a dotted line of reference (zero, chance, floor); the legend says what it is."""
+    axes.axhline(height, color="#222222", linestyle=":", linewidth=1.6, label=label)

@@ -5,6 +5,7 @@ from pathlib import Path
 import pandas as pd
 
 from common.plotting import COLORS, NAMES, curve, figure, level
+from common.samples import LABELS
 
 FIGURES = ("margin_curve_conflict.png", "winrate_curve_conflict.png")
 
@@ -14,11 +15,10 @@ def plot_lens(out: Path, *, subtitle: str) -> None:
     layers = pd.read_csv(out / "layers.csv")
     counts = f"n = {layers.n[0]} conflict clips, {layers.n_texts[0]} texts; band: 95 % bootstrap over texts\n{subtitle}"
     with figure(out / FIGURES[0], ylabel="margin: voice − words (logits)", caption=counts) as axes:
-        level(axes, 0, "above: voice, below: words")
-        curve(axes, layers, "margin", color="#000000", label="margin")
-    with figure(out / FIGURES[1], ylabel="win rate (share of clips)", caption=counts) as axes:
-        level(axes, 0.2, "one label by chance")
+        curve(axes, layers, "margin", color="#000000", label="mean margin")
+        level(axes, 0, "above 0 voice leads, below 0 words")
+    with figure(out / FIGURES[1], ylabel="answer follows (share of clips)", caption=counts, legend_columns=4) as axes:
         for outcome, color in COLORS.items():
             curve(axes, layers, f"win_{outcome}", color=color, label=NAMES[outcome], dashed=outcome == "other")
+        level(axes, 1 / len(LABELS), "chance")
         axes.set_ylim(-0.03, 1.03)
-        axes.legend(title="answer follows", ncols=3, loc="upper center", bbox_to_anchor=(0.5, 1.24))

@@ -21,7 +21,7 @@ ALLOWED = {
     "common.metrics": set(),
     "common.plotting": set(),
     "logit_lens.lens": {"common.samples"},
-    "logit_lens.plots": {"common.plotting"},
+    "logit_lens.plots": {"common.plotting", "common.samples"},
     "logit_lens.run": {
         "common", "common.arguments", "common.metrics", "common.samples", "common.session", "common.tracing",
         "logit_lens.lens", "logit_lens.plots",
