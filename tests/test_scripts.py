@@ -229,6 +229,20 @@ def test_wrong_input_is_one_line_and_exit_code_2(case: str, workplace: Path, tmp
             break  # the two scripts share this path; a few cases through both are enough
 
 
+def test_the_pool_of_all_clips_takes_congruent_ones_too(tiny_folder: Path, manifest: Path, tmp_path: Path) -> None:
+    start("activation_patching", tiny_folder, manifest, tmp_path, "--pool", "all", "--max-pairs", "60")
+    ids = pd.read_csv(tmp_path / "patches.csv").recipient_id
+    assert ids.str.match(r"(\w+?)_\d_\1_").any() and not ids.str.match(r"(\w+?)_\d_\1_").all()
+    assert "congruent" not in json.loads((tmp_path / "run.json").read_text())["counts"]["dropped"]
+
+
+def test_bfloat16_runs_and_keeps_its_noise_in_sight(tiny_folder: Path, manifest: Path, tmp_path: Path) -> None:
+    start("activation_patching", tiny_folder, manifest, tmp_path, "--dtype", "bfloat16")
+    record = json.loads((tmp_path / "run.json").read_text())
+    assert record["identity"]["dtype"] == "bfloat16"
+    assert max(record["counts"]["controls"].values()) < record["self_check"]["A - B, for comparison"]
+
+
 def test_no_pairs_and_doubled_kinds(tiny_folder: Path, tmp_path: Path) -> None:
     clips = save_clips(tmp_path / "clips", texts=1, speakers=("a",))
     rows = [tuple(r) for r in pd.read_csv(clips, dtype=str).itertuples(index=False)]
