@@ -70,7 +70,7 @@ def choose_device(name: str) -> torch.device:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:  # torch raises AssertionError where it is built without CUDA
         raise InputError(
-            f"--device {name}: not usable here ({str(error).splitlines()[0]}); allowed: auto, cpu, cuda, cuda:N, mps"
+            f"--device {name}: not usable here ({_first_line(error)}); allowed: auto, cpu, cuda, cuda:N, mps"
         ) from None
     return device
 
@@ -91,7 +91,7 @@ def load_model(name: str, *, device: torch.device, dtype: torch.dtype) -> AudioL
     try:
         config = AutoConfig.from_pretrained(name)
     except Exception as error:  # whatever is wrong with a user's folder is not ours to list
-        raise InputError(f"--model {name}: no model folder or hub id that can be read ({str(error).splitlines()[0]})") from None
+        raise InputError(f"--model {name}: no model folder or hub id that can be read ({_first_line(error)})") from None
     config = getattr(config, "thinker_config", config)
     model_class = _model_class(name, config)
     if _audio_token_id(config) is None or not hasattr(config, "audio_config"):
@@ -104,7 +104,7 @@ def load_model(name: str, *, device: torch.device, dtype: torch.dtype) -> AudioL
                 name, config=config, dtype=dtype, use_safetensors=True, output_loading_info=True
             )
     except Exception as error:
-        raise InputError(f"--model {name}: cannot be loaded ({type(error).__name__}: {str(error).splitlines()[0]})") from None
+        raise InputError(f"--model {name}: cannot be loaded ({type(error).__name__}: {_first_line(error)})") from None
     if missing := sorted(loaded["missing_keys"]):  # transformers would go on with random numbers in their place
         raise InputError(f"--model {name}: {len(missing)} weights are not in its files, the first is {missing[0]}")
     return wrap_model(model.to(device).eval(), processor)
@@ -115,7 +115,13 @@ def wrap_model(model: Any, processor: Any) -> AudioLM:
     audio_token_id = _audio_token_id(model.config)
     if audio_token_id is None:
         raise InputError(f"{type(model).__name__} is not an audio language model: no audio token in its config")
+    if not hasattr(processor, "feature_extractor"):
+        raise InputError(f"{type(processor).__name__} has no feature_extractor; this kind of processor is not supported yet")
     return AudioLM(model, processor, _find_decoder(model).layers, audio_token_id)
+
+
+def _first_line(error: BaseException) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def _model_class(name: str, config: Any) -> Any:
