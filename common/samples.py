@@ -2,15 +2,19 @@
 
 import csv
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
 LABELS = ("neutral", "happy", "sad", "angry", "surprised")  # this order everywhere
 KINDS = ("semantic", "prosody")
 COLUMNS = ("sample_id", "audio", "text", "text_id", "semantic_label", "prosody_label", "speaker", "language", "source")
+
+
+Item = TypeVar("Item")
 
 
 class InputError(Exception):
@@ -110,10 +114,10 @@ def conflict_clips(samples: Iterable[Sample]) -> tuple[list[Sample], Counter[str
     return kept, Counter({"congruent": len(samples) - len(kept)})
 
 
-def draw(items: list, count: int | None, *, seed: int) -> list:
+def draw(items: Sequence[Item], count: int | None, *, seed: int) -> list[Item]:
     """Return `count` of `items` drawn at random, in their own order; all of them if `count` is None or larger."""
     if count is None or count >= len(items):
-        return items
+        return list(items)
     chosen = np.random.default_rng(seed).choice(len(items), size=count, replace=False)
     return [items[i] for i in sorted(chosen)]
 
@@ -125,18 +129,28 @@ def build_pairs(samples: list[Sample], kind: str, *, max_pairs: int | None, seed
     also share the speaker and, in prosody pairs, the text; where the data has no such pair at all, first the text and then
     the speaker is let go, and the second value says so. Raises InputError where even then there is no pair.
     """
-    shared, other = ("prosody_label", "semantic_label") if kind == "semantic" else ("semantic_label", "prosody_label")
+    same, other = ("prosody_label", "semantic_label") if kind == "semantic" else ("semantic_label", "prosody_label")
     wishes = [("speaker",), ()] if kind == "semantic" else [("speaker", "text_id"), ("speaker",), ()]
     for wish in wishes:
-        pairs = _pairs(samples, kind, key=lambda s: tuple(getattr(s, f) for f in (shared, *wish)), other=other)
-        if pairs:
-            kept = draw(pairs, max_pairs, seed=seed)
-            return kept, " and ".join((shared, *wish)), Counter({"over --max-pairs": len(pairs) - len(kept)})
-    raise InputError(f"no {kind} pairs among {len(samples)} clips: no two share the {shared} and differ in {other}")
+        shared = (same, *wish)
+        donors = _donors(samples, shared, other)
+        ends = np.cumsum([len(d) for d in donors])
+        if ends[-1]:  # pairs are numbered and drawn by number: a large set has too many to list
+            numbers = draw(range(ends[-1]), max_pairs, seed=seed)
+            recipients = np.searchsorted(ends, numbers, side="right")
+            pairs = [Pair(kind, samples[r], donors[r][n - ends[r]]) for r, n in zip(recipients, numbers)]
+            return pairs, " and ".join(shared), Counter({"over --max-pairs": int(ends[-1]) - len(pairs)})
+    raise InputError(f"no {kind} pairs among {len(samples)} clips: no two share the {same} and differ in {other}")
 
 
-def _pairs(samples: list[Sample], kind: str, *, key: Callable[[Sample], tuple[str, ...]], other: str) -> list[Pair]:
+def _donors(samples: list[Sample], shared: tuple[str, ...], other: str) -> list[list[Sample]]:
+    """Return for each sample those that agree with it in all of `shared` and differ in `other`; equal lists are one object."""
     groups: dict[tuple[str, ...], list[Sample]] = {}
     for sample in samples:
-        groups.setdefault(key(sample), []).append(sample)
-    return [Pair(kind, a, b) for group in groups.values() for a in group for b in group if getattr(a, other) != getattr(b, other)]
+        groups.setdefault(tuple(getattr(sample, f) for f in shared), []).append(sample)
+    lists = {
+        (key, label): [s for s in group if getattr(s, other) != label]
+        for key, group in groups.items()
+        for label in {getattr(s, other) for s in group}
+    }
+    return [lists[tuple(getattr(s, f) for f in shared), getattr(s, other)] for s in samples]
