@@ -20,7 +20,7 @@ from common.arguments import main_of
 from common.checks import CheckFailed
 from common.samples import COLUMNS, InputError
 from common.tracing import splice
-from tests.tiny import LAYERS, save_clips, save_manifest, save_tiny_model
+from tests.tiny import LAYERS, save_clips, save_manifest, save_tiny_flamingo, save_tiny_model
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPTS = {"logit_lens": logit_lens.run.run, "activation_patching": activation_patching.run.run}
@@ -234,6 +234,15 @@ def test_the_pool_of_all_clips_takes_congruent_ones_too(tiny_folder: Path, manif
     ids = pd.read_csv(tmp_path / "patches.csv").recipient_id
     assert ids.str.match(r"(\w+?)_\d_\1_").any() and not ids.str.match(r"(\w+?)_\d_\1_").all()
     assert "congruent" not in json.loads((tmp_path / "run.json").read_text())["counts"]["dropped"]
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_another_family_runs_by_the_same_code(name: str, manifest: Path, tmp_path: Path) -> None:
+    model = save_tiny_flamingo(tmp_path / "model")
+    start(name, model, manifest, tmp_path / "out")
+    record = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert record["model_class"] == "AudioFlamingo3ForConditionalGeneration"
+    assert record["self_check"]["splice - rerun"] < 1e-4 < record["self_check"]["A - B, for comparison"]
 
 
 def test_bfloat16_runs_and_keeps_its_noise_in_sight(tiny_folder: Path, manifest: Path, tmp_path: Path) -> None:

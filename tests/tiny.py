@@ -1,12 +1,21 @@
-"""Tiny random models of a real class, and clips to run them on. No network, no weights from anywhere."""
+"""Tiny random models of real classes, and clips to run them on. No network, no weights from anywhere."""
 
 import csv
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile
 import torch
-from transformers import Qwen2AudioConfig, Qwen2AudioForConditionalGeneration, Qwen2AudioProcessor, WhisperFeatureExtractor
+from transformers import (
+    AudioFlamingo3Config,
+    AudioFlamingo3ForConditionalGeneration,
+    AudioFlamingo3Processor,
+    Qwen2AudioConfig,
+    Qwen2AudioForConditionalGeneration,
+    Qwen2AudioProcessor,
+    WhisperFeatureExtractor,
+)
 from transformers.models.qwen2.tokenization_qwen2 import Qwen2Tokenizer
 
 from common.samples import COLUMNS, LABELS
@@ -15,62 +24,99 @@ LAYERS = 4
 RATE = 16_000
 
 
-def save_tiny_model(folder: Path, *, only_block: int | None = None, label_tokens: bool = True, seed: int = 0) -> Path:
-    """Save a random Qwen2-Audio of 4 blocks and its processor.
-
-    `only_block`: zero what attention and MLP add in every other block, so that everything happens in this one.
-    `label_tokens`: give each label a token of its own; without, "sad" and "surprised" share their first byte.
-    """
+def byte_tokenizer(special: tuple[str, ...]) -> Qwen2Tokenizer:
+    """Return a tokenizer of single bytes, with special tokens."""
     letters = [*range(33, 127), *range(161, 173), *range(174, 256)]
     names = {b: chr(b) for b in letters} | {b: chr(256 + i) for i, b in enumerate(b for b in range(256) if b not in letters)}
-    tokenizer = Qwen2Tokenizer(vocab={names[b]: b for b in range(256)}, merges=[], eos_token="<|im_end|>")
-    special = ["<|im_start|>", "<|im_end|>", "<|AUDIO|>", "<|audio_bos|>", "<|audio_eos|>"]
-    tokenizer.add_special_tokens({"extra_special_tokens": special})
-    if label_tokens:
-        tokenizer.add_tokens(list(LABELS))
-    processor = Qwen2AudioProcessor(WhisperFeatureExtractor(feature_size=128, chunk_length=1), tokenizer)
-    config = Qwen2AudioConfig(
-        audio_config=dict(
-            model_type="qwen2_audio_encoder",
-            num_mel_bins=128,
-            encoder_layers=1,
-            encoder_attention_heads=2,
-            encoder_ffn_dim=32,
-            d_model=32,
-            initializer_range=0.2,
-            max_source_positions=50,
-        ),
-        text_config=dict(
-            model_type="qwen2",
-            vocab_size=len(tokenizer),
-            hidden_size=32,
-            intermediate_size=64,
-            num_hidden_layers=LAYERS,
-            num_attention_heads=4,
-            num_key_value_heads=2,
-            max_position_embeddings=1024,
-            initializer_range=0.3,
-            tie_word_embeddings=False,
-            bos_token_id=None,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-        ),
-        audio_token_index=processor.audio_token_id,
+    vocabulary = {names[b]: b for b in range(256)}
+    tokenizer = Qwen2Tokenizer(vocab=vocabulary, merges=[], eos_token="<|im_end|>")
+    tokenizer.add_special_tokens({"extra_special_tokens": ["<|im_start|>", "<|im_end|>", *special]})
+    return tokenizer
+
+
+def decoder(tokenizer: Qwen2Tokenizer) -> dict[str, Any]:
+    """Return the config of a random decoder of LAYERS blocks."""
+    return dict(
+        model_type="qwen2",
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=LAYERS,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=1024,
+        initializer_range=0.3,
+        tie_word_embeddings=False,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
     )
-    torch.manual_seed(seed)
-    model = Qwen2AudioForConditionalGeneration(config)
+
+
+def save(folder: Path, model: Any, processor: Any) -> Path:
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if "norm" in name:  # so that skipping a norm, or norming twice, shows
                 parameter.mul_(1 + 0.3 * torch.randn_like(parameter))
-        if only_block is not None:
-            for number, block in enumerate(model.model.language_model.layers):
-                if number != only_block:
-                    block.self_attn.o_proj.weight.zero_()
-                    block.mlp.down_proj.weight.zero_()
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
     return folder
+
+
+def save_tiny_model(folder: Path, *, only_block: int | None = None, label_tokens: bool = True, seed: int = 0) -> Path:
+    """Save a random Qwen2-Audio of 4 blocks, with a window of 1 s, and its processor.
+
+    `only_block`: zero what attention and MLP add in every other block, so that everything happens in this one.
+    `label_tokens`: give each label a token of its own; without, "sad" and "surprised" share their first byte.
+    """
+    tokenizer = byte_tokenizer(("<|AUDIO|>", "<|audio_bos|>", "<|audio_eos|>"))
+    if label_tokens:
+        tokenizer.add_tokens(list(LABELS))
+    processor = Qwen2AudioProcessor(WhisperFeatureExtractor(feature_size=128, chunk_length=1), tokenizer)
+    tower = dict(
+        model_type="qwen2_audio_encoder",
+        num_mel_bins=128,
+        encoder_layers=1,
+        encoder_attention_heads=2,
+        encoder_ffn_dim=32,
+        d_model=32,
+        initializer_range=0.2,
+        max_source_positions=50,
+    )
+    torch.manual_seed(seed)
+    config = Qwen2AudioConfig(audio_config=tower, text_config=decoder(tokenizer), audio_token_index=processor.audio_token_id)
+    model = Qwen2AudioForConditionalGeneration(config)
+    if only_block is not None:
+        for number, block in enumerate(model.model.language_model.layers):
+            if number != only_block:
+                torch.nn.init.zeros_(block.self_attn.o_proj.weight)
+                torch.nn.init.zeros_(block.mlp.down_proj.weight)
+    return save(folder, model, processor)
+
+
+def save_tiny_flamingo(folder: Path) -> Path:
+    """Save a random Audio Flamingo 3 of 4 blocks, with its window of 30 s, and its processor."""
+    tokenizer = byte_tokenizer(("<sound>",))
+    tokenizer.add_tokens(list(LABELS))
+    template = (
+        "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{% for c in m['content'] %}"
+        "{% if c['type'] == 'audio' %}<sound>{% else %}{{ c['text'] }}{% endif %}{% endfor %}<|im_end|>\n{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    )
+    extractor = WhisperFeatureExtractor(feature_size=128, return_attention_mask=True)
+    processor = AudioFlamingo3Processor(extractor, tokenizer, chat_template=template)
+    tower = dict(
+        model_type="audioflamingo3_encoder",
+        num_mel_bins=128,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=32,
+        hidden_size=32,
+        initializer_range=0.2,
+    )
+    torch.manual_seed(0)
+    config = AudioFlamingo3Config(audio_config=tower, text_config=decoder(tokenizer), audio_token_id=processor.audio_token_id)
+    return save(folder, AudioFlamingo3ForConditionalGeneration(config), processor)
 
 
 def save_clips(folder: Path, *, texts: int = 2, speakers: tuple[str, ...] = ("a", "b"), equal_length: bool = False) -> Path:
