@@ -11,7 +11,8 @@ from common.audio import load_audio
 from common.checks import CheckFailed, check_finite, self_check
 from common.models import AudioLM, EncodedClip, choose_device, choose_dtype, encode_clip, load_clip, load_model
 from common.readout import Readout, fill_prompt, get_prompt, resolve_readout
-from common.samples import LABELS, Sample
+from common.samples import LABELS, InputError, Sample
+from common.tracing import UnknownBlock
 
 _SEARCHED = 100  # clips looked at for a self-check pair of equal length
 
@@ -69,7 +70,11 @@ def open_session(args: argparse.Namespace, samples: list[Sample]) -> Session:
     first = encode_clip(lm, samples[0].audio, prompt)
     readout = resolve_readout(lm.processor.tokenizer, first.tail_ids)
     other = encode_clip(lm, _partner(lm, samples).audio, prompt)
-    return Session(lm, prompt, readout, first, self_check(lm, first, other))
+    try:
+        checks = self_check(lm, first, other)
+    except UnknownBlock as error:
+        raise InputError(f"--model {args.model}: {error}; this kind of decoder is not supported yet") from None
+    return Session(lm, prompt, readout, first, checks)
 
 
 def _partner(lm: AudioLM, samples: list[Sample]) -> Sample:

@@ -16,6 +16,10 @@ from transformers.cache_utils import Cache, DynamicLayer
 from common.models import AudioLM, EncodedClip
 
 
+class UnknownBlock(TypeError):
+    """A decoder block passes on something else than its states: editing it would do nothing, or the wrong thing."""
+
+
 @dataclass(frozen=True)
 class Trace:
     """What one run of one clip leaves behind: enough to be recipient or donor of any splice.
@@ -205,5 +209,7 @@ def _way_out(edit: Callable[[torch.Tensor], torch.Tensor]) -> Callable[..., Any]
 
 def _checked(h: Any) -> torch.Tensor:
     if not isinstance(h, torch.Tensor) or h.dim() != 3:
-        raise TypeError(f"a block passes {type(h).__name__} where its states [row, pos, d_model] should be")
+        raise UnknownBlock(
+            f"a block passes {getattr(h, 'shape', type(h).__name__)} where its states [row, pos, d_model] should be"
+        )
     return h

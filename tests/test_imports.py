@@ -15,7 +15,9 @@ ALLOWED = {
     "common.models": {"common.audio", "common.readout", "common.samples"},
     "common.tracing": {"common.models"},
     "common.checks": {"common.models", "common.tracing"},
-    "common.session": {"common.audio", "common.checks", "common.models", "common.readout", "common.samples"},
+    "common.session": {
+        "common.audio", "common.checks", "common.models", "common.readout", "common.samples", "common.tracing",
+    },
     "common.arguments": {"common.checks", "common.samples"},
     "common.runs": {"common.samples", "common.session"},
     "common.metrics": set(),

@@ -16,10 +16,11 @@ from safetensors.torch import load_file, save_file
 import activation_patching.run
 import logit_lens.run
 from activation_patching import patching
+from common import session
 from common.arguments import main_of
 from common.checks import CheckFailed
 from common.samples import COLUMNS, InputError
-from common.tracing import splice
+from common.tracing import UnknownBlock, splice
 from tests.tiny import LAYERS, save_clips, save_manifest, save_tiny_flamingo, save_tiny_model
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -117,6 +118,18 @@ def test_more_recipients_than_a_pass_holds(
     monkeypatch.setattr(patching, "_MAX_ROWS", 1)
     start("activation_patching", tiny_folder, manifest, tmp_path / "many")
     pd.testing.assert_frame_equal(*(pd.read_csv(tmp_path / d / "patches.csv") for d in ("one", "many")), atol=2e-5)
+
+
+def test_a_decoder_of_another_build_is_refused(
+    tiny_folder: Path, manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def four_streams(*_: object) -> dict[str, float]:
+        raise UnknownBlock("a block passes torch.Size([4, 1, 9, 8]) where its states [row, pos, d_model] should be")
+
+    monkeypatch.setattr(session, "self_check", four_streams)
+    with pytest.raises(InputError, match=r"--model .*: a block passes .* not supported yet"):
+        start("logit_lens", tiny_folder, manifest, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_exit_codes(capsys: pytest.CaptureFixture) -> None:

@@ -9,7 +9,7 @@ from common import checks
 from common.checks import CheckFailed, self_check
 from common.models import AudioLM, EncodedClip, encode_clip, load_model
 from common.readout import PROMPTS
-from common.tracing import record, rerun, run, splice, states_at
+from common.tracing import UnknownBlock, record, rerun, run, splice, states_at
 from tests.tiny import LAYERS, save_tiny_model
 
 PROMPT = PROMPTS["speaker"]
@@ -150,7 +150,7 @@ def test_self_check_stops_a_run_whose_code_is_wrong(name, broken, lm, clips, mon
 def test_an_unknown_kind_of_block_output_raises(lm: AudioLM, clips: dict[str, EncodedClip]) -> None:
     handle = lm.blocks[-1].register_forward_hook(lambda module, args, output: {"states": output})
     try:
-        with pytest.raises(TypeError, match="a block passes dict"):
+        with pytest.raises(UnknownBlock, match="a block passes dict"):
             record(lm, clips["a"])
     finally:
         handle.remove()
