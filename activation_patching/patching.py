@@ -9,6 +9,7 @@ import torch
 from tqdm import tqdm
 
 from common.checks import check_equal
+from common.readout import answer
 from common.samples import LABELS, Pair, Sample, build_pairs
 from common.session import Session
 from common.tracing import Trace, record, splice
@@ -59,7 +60,7 @@ def patch_pairs(session: Session, pairs: list[Pair], own: dict[str, OwnRun]) -> 
     they differ beyond the tolerance of the dtype.
     """
     lm = session.lm
-    at_once = max(1, _MAX_ROWS // (len(lm.blocks) + 1))
+    at_once = max(1, _MAX_ROWS // session.layers)
     groups: dict[str, list[Pair]] = {}
     for pair in pairs:
         groups.setdefault(pair.donor.sample_id, []).append(pair)
@@ -68,7 +69,7 @@ def patch_pairs(session: Session, pairs: list[Pair], own: dict[str, OwnRun]) -> 
         rows = []
         for start in range(0, len(group), at_once):
             some = group[start : start + at_once]
-            traces = [own[p.recipient.sample_id].trace.to(lm.device) for p in some]
+            traces = [own[p.recipient.sample_id].trace for p in some]  # splice fetches their tails alone, layer by layer
             patched = session.label_logits(splice(lm, donor, traces), f"donor {donor_id}")  # [pair, layer, label]
             scale = float(patched.abs().max())
             for pair, logits in zip(some, patched):
@@ -88,10 +89,10 @@ def pair_rows(pair: Pair, patched: torch.Tensor, differences: Sequence[float]) -
     target's logit, patched minus base. `own_run_difference`, at both ends: largest difference from the clip's own run.
     """
     target, last = LABELS.index(pair.target), len(patched) - 1
-    pred_donor, pred_base = _answer(patched[0]), _answer(patched[last])
+    pred_donor, pred_base = answer(patched[0]), answer(patched[last])
     rows = []
     for layer, logits in enumerate(patched):
-        pred_patch = _answer(logits)
+        pred_patch = answer(logits)
         rows.append(
             {
                 "pair_id": pair.pair_id,
@@ -119,10 +120,6 @@ def controls(rows: pd.DataFrame) -> dict[str, float]:
     """Return the largest difference, over all pairs, of row 0 from the donor's own run and of row L from the recipient's."""
     ends = rows.groupby("layer").own_run_difference.max()
     return {"row 0 - donor, all pairs": float(ends.iloc[0]), "row L - recipient, all pairs": float(ends.iloc[-1])}
-
-
-def _answer(label_logits: torch.Tensor) -> str:
-    return LABELS[int(label_logits.argmax())]
 
 
 def summary(layers: pd.DataFrame) -> str:

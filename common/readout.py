@@ -28,6 +28,11 @@ class Readout:
         return logits[..., list(self.ids)].float()
 
 
+def answer(label_logits: torch.Tensor) -> str:
+    """Return the label with the largest of the five logits [label]; of equal ones the first."""
+    return LABELS[int(label_logits.argmax())]
+
+
 def get_prompt(name: str) -> str:
     """Return the built-in prompt `name`, or the text of the file of that name, with `{audio}` and `{labels}` still in it.
 

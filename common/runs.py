@@ -4,6 +4,7 @@ import argparse
 import csv
 import hashlib
 import importlib.metadata
+import io
 import json
 import platform
 import subprocess
@@ -94,14 +95,15 @@ def open_output(out: Path, rows: Path, identity: dict[str, Any], *, overwrite: b
     offer = "give another --out, or --overwrite to start anew"
     if not overwrite and record.exists():
         try:
-            before = json.loads(record.read_text())["identity"]
+            earlier = json.loads(record.read_text(encoding="utf-8"))
+            before, finished = earlier["identity"], earlier["finished"]
         except (ValueError, KeyError, TypeError):
             raise InputError(f"{record}: not the record of a run; {offer}") from None
         differing = [k for k in sorted({*before, *identity}) if before.get(k) != json.loads(json.dumps(identity)).get(k)]
         if differing:
             listed = ", ".join(f"{k} ({_brief(before.get(k))} there, {_brief(identity.get(k))} now)" for k in differing)
             raise InputError(f"{out} holds a run with other settings: {listed}; {offer}")
-        if json.loads(record.read_text())["finished"]:
+        if finished:
             return True
     elif not overwrite and rows.exists():
         raise InputError(f"{rows} is there without a run.json that says how it came about; {offer}")
@@ -160,7 +162,7 @@ def finished_units(path: Path, unit: str, size: int) -> set[str]:
         return set()
     text = path.read_bytes()
     whole = text[: text.rfind(b"\n") + 1]  # the last line may be cut anywhere
-    header, *rows = list(csv.reader(whole.decode("utf-8", errors="replace").splitlines())) or [[unit]]
+    header, *rows = list(csv.reader(io.StringIO(whole.decode("utf-8", errors="replace"), newline=""))) or [[unit]]
     if unit not in header or any(len(r) != len(header) for r in rows):
         raise InputError(f"{path}: not as this script writes it; give another --out, or --overwrite to start anew")
     column = header.index(unit)

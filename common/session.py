@@ -7,14 +7,11 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from common.audio import load_audio
 from common.checks import CheckFailed, check_finite, self_check
 from common.models import AudioLM, EncodedClip, choose_device, choose_dtype, encode_clip, load_clip, load_model
 from common.readout import Readout, fill_prompt, get_prompt, resolve_readout
 from common.samples import LABELS, InputError, Sample
 from common.tracing import UnknownBlock
-
-_SEARCHED = 100  # clips looked at for a self-check pair of equal length
 
 
 @dataclass(frozen=True)
@@ -65,22 +62,14 @@ def open_session(args: argparse.Namespace, samples: list[Sample]) -> Session:
     device = choose_device(args.device)
     prompt = get_prompt(args.prompt)
     lm = load_model(args.model, device=device, dtype=choose_dtype(args.dtype, device))
-    for sample in tqdm(samples, desc="checking the audio", leave=False):
-        load_clip(lm, sample.audio)
+    lengths = [len(load_clip(lm, s.audio)) for s in tqdm(samples, desc="checking the audio", leave=False)]
     first = encode_clip(lm, samples[0].audio, prompt)
     readout = resolve_readout(lm.processor.tokenizer, first.tail_ids)
-    other = encode_clip(lm, _partner(lm, samples).audio, prompt)
+    # A clip as long as the first makes the stricter patch oracle; else the last one serves, or the first itself if alone.
+    partner = next((s for s, n in zip(samples[1:], lengths[1:]) if n == lengths[0]), samples[-1])
+    other = encode_clip(lm, partner.audio, prompt)
     try:
         checks = self_check(lm, first, other)
     except UnknownBlock as error:
         raise InputError(f"--model {args.model}: {error}; this kind of decoder is not supported yet") from None
     return Session(lm, prompt, readout, first, checks)
-
-
-def _partner(lm: AudioLM, samples: list[Sample]) -> Sample:
-    """Return a clip as long as the first, for the stricter patch oracle, else the last one (the first itself if alone)."""
-    first, *others = samples
-    rate = lm.processor.feature_extractor.sampling_rate
-    length = len(load_audio(first.audio, rate))
-    equal = (s for s in others[:_SEARCHED] if len(load_audio(s.audio, rate)) == length)
-    return next(equal, samples[-1])

@@ -5,7 +5,7 @@ tone (`voice`), which is in the words (`words`), how does the speaker feel (`spe
 combinations of words and prosody; `speaker` only on clips where the two agree, so that what it answers on conflict clips is
 its own decision. Transcripts are a fourth kind of answer: without them a model this small never learns to hear words.
 
-Needs data/requirements-demo.txt; about 80 minutes on 2 cores.
+Needs data/requirements-demo.txt; about 45 minutes on 2 cores.
 """
 
 import argparse
@@ -36,8 +36,8 @@ from data.sentences import DEMO, training_texts  # noqa: E402
 from data.speech import PROSODIES, RATE, Speaker, Voice, render, strengthen  # noqa: E402
 
 TRANSCRIPT = "{audio}Write down the words."
-QUESTIONS = {**PROMPTS, "transcript": TRANSCRIPT}
-SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|AUDIO|>", "<|audio_bos|>", "<|audio_eos|>")
+QUESTIONS = {name: fill_prompt(q).replace("{audio}", "") for name, q in {**PROMPTS, "transcript": TRANSCRIPT}.items()}
+SPECIAL = ("<|im_start|>", "<|im_end|>", "<|AUDIO|>", "<|audio_bos|>", "<|audio_eos|>")
 WINDOW_S = 4  # seconds of audio the model takes; the real Qwen2-Audio takes 30
 IGNORE = -100
 
@@ -54,6 +54,11 @@ class Clip:
     text: str
     semantic_label: str
     prosody_label: str
+
+    @property
+    def tokens(self) -> int:
+        """The number of audio tokens, as Qwen2AudioProcessor counts them."""
+        return (((self.frames - 1) // 2 + 1) - 2) // 2 + 1
 
 
 @dataclass(frozen=True)
@@ -131,12 +136,11 @@ def build_processor(texts: list[str]) -> Qwen2AudioProcessor:
         ]
     )
     bpe.decoder = decoders.ByteLevel()
-    asked = [fill_prompt(q, LABELS).replace("{audio}", "") for q in QUESTIONS.values()]
     frame = ["system\nYou are a helpful assistant.", "user\nAudio 1: ", "assistant\n", *LABELS]
-    bpe.train_from_iterator(texts * 2 + (asked + frame) * 20, trainer)
+    bpe.train_from_iterator(texts * 2 + [*QUESTIONS.values(), *frame] * 20, trainer)
     learnt = json.loads(bpe.to_str())["model"]
     tokenizer = Qwen2Tokenizer(vocab=learnt["vocab"], merges=[tuple(m) for m in learnt["merges"]], eos_token="<|im_end|>")
-    tokenizer.add_special_tokens({"extra_special_tokens": list(SPECIAL[1:])})
+    tokenizer.add_special_tokens({"extra_special_tokens": list(SPECIAL)})
     return Qwen2AudioProcessor(feature_extractor(), tokenizer)
 
 
@@ -187,10 +191,7 @@ class Frame:
 def frame_of(processor: Qwen2AudioProcessor) -> Frame:
     tails, prefixes = {}, []
     for name, question in QUESTIONS.items():
-        content = [
-            {"type": "audio", "audio": "clip"},
-            {"type": "text", "text": fill_prompt(question, LABELS).replace("{audio}", "")},
-        ]
+        content = [{"type": "audio", "audio": "clip"}, {"type": "text", "text": question}]
         text = processor.apply_chat_template([{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True)
         before, after = text.split(processor.audio_token)
         prefixes.append(processor.tokenizer.encode(before))
@@ -213,7 +214,7 @@ def pack(clips: list[Clip], frame: Frame, processor: Qwen2AudioProcessor) -> dic
     the positions that it would have alone. One pass of the tower and of the span so teaches all answers.
     `segment` is 0 for prefix and audio, 1.. for the tails, -1 for padding.
     """
-    lengths = [(((c.frames - 1) // 2 + 1) - 2) // 2 + 1 for c in clips]  # as in Qwen2AudioProcessor
+    lengths = [c.tokens for c in clips]
     span = max(lengths)
     start = len(frame.prefix)
     rows = []
@@ -277,8 +278,7 @@ def accuracy(model: Any, clips: list[Clip], frame: Frame, processor: Qwen2AudioP
         for question, answer in answers(clip).items():
             if question == "transcript":
                 continue
-            length = (((clip.frames - 1) // 2 + 1) - 2) // 2 + 1
-            ids = torch.tensor([frame.prefix + [processor.audio_token_id] * length + frame.tails[question]])
+            ids = torch.tensor([frame.prefix + [processor.audio_token_id] * clip.tokens + frame.tails[question]])
             logits = model(
                 input_ids=ids,
                 attention_mask=torch.ones_like(ids),

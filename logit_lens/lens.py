@@ -5,6 +5,7 @@ from typing import Any
 import pandas as pd
 import torch
 
+from common.readout import answer
 from common.samples import LABELS, Sample
 
 
@@ -16,8 +17,7 @@ def lens_rows(sample: Sample, label_logits: torch.Tensor) -> list[dict[str, Any]
     """
     semantic, prosody = LABELS.index(sample.semantic_label), LABELS.index(sample.prosody_label)
     rows = []
-    for layer, logits in enumerate(label_logits.tolist()):
-        winner = LABELS[max(range(len(LABELS)), key=logits.__getitem__)]
+    for layer, (winner, logits) in enumerate(zip(map(answer, label_logits), label_logits.tolist())):
         outcome = {sample.semantic_label: "semantic", sample.prosody_label: "prosody"}.get(winner, "other")
         rows.append(
             {

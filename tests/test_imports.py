@@ -16,19 +16,19 @@ ALLOWED = {
     "common.tracing": {"common.models"},
     "common.checks": {"common.models", "common.tracing"},
     "common.session": {
-        "common.audio", "common.checks", "common.models", "common.readout", "common.samples", "common.tracing",
+        "common.checks", "common.models", "common.readout", "common.samples", "common.tracing",
     },
     "common.arguments": {"common.checks", "common.samples"},
     "common.runs": {"common.samples", "common.session"},
     "common.metrics": set(),
     "common.plotting": set(),
-    "logit_lens.lens": {"common.samples"},
+    "logit_lens.lens": {"common.readout", "common.samples"},
     "logit_lens.plots": {"common.plotting", "common.samples"},
     "logit_lens.run": {
         "common", "common.arguments", "common.metrics", "common.samples", "common.session", "common.tracing",
         "logit_lens.lens", "logit_lens.plots",
     },
-    "activation_patching.patching": {"common.checks", "common.samples", "common.session", "common.tracing"},
+    "activation_patching.patching": {"common.checks", "common.readout", "common.samples", "common.session", "common.tracing"},
     "activation_patching.plots": {"common.plotting"},
     "activation_patching.run": {
         "common", "common.arguments", "common.metrics", "common.samples", "common.session",
