@@ -1,18 +1,23 @@
 """Patch the audio span of every layer of every pair, all pairs of a donor together."""
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import groupby
 from typing import Any
 
 import pandas as pd
 import torch
-from tqdm import tqdm
 
-from common.checks import check_equal
+from common.checks import check_equal, difference
+from common.encoding import EncodedClip
+from common.engines import ENGINES, aligned, splice, sweep
+from common.memory import Kept, cache_bytes, in_chunks
 from common.readout import answer
-from common.samples import LABELS, Pair, Sample, build_pairs
+from common.samples import LABELS, InputError, Pair, Sample, build_pairs, conflict_clips, draw
 from common.session import Session
-from common.tracing import Trace, record, splice
+from common.tracing import Trace, record, states_at
 
 _MAX_ROWS = 256  # rows of tail tokens in one pass: enough to fill the matrix products, little memory
 
@@ -25,15 +30,23 @@ class OwnRun:
     label_logits: torch.Tensor
 
 
-def build_all_pairs(samples: list[Sample], kinds: list[str], *, max_pairs: int, seed: int) -> tuple[list[Pair], dict[str, Any]]:
-    """Return the pairs of all `kinds` and, by kind, how many there are, what their clips share and what was left out."""
-    pairs: list[Pair] = []
-    counts: dict[str, Any] = {}
+def choose_pairs(
+    clips: list[Sample], *, pool: str, limit: int | None, kinds: list[str], max_pairs: int, seed: int
+) -> tuple[list[Pair], dict[str, Any]]:
+    """Return the pairs to patch, a donor's together, and the counts of clips and pairs kept and dropped, with reasons."""
+    chosen, dropped = conflict_clips(clips) if pool == "conflict" else (clips, Counter())
+    drawn = draw(chosen, limit, seed=seed)
+    groups: dict[str, list[Pair]] = {s.sample_id: [] for s in drawn}
+    kept: dict[str, Any] = {}
     for kind in dict.fromkeys(kinds):
-        built, shared, dropped = build_pairs(samples, kind, max_pairs=max_pairs, seed=seed)
-        counts[kind] = {"kept": len(built), "dropped": dict(dropped), "share": shared}
-        pairs += built
-    return pairs, counts
+        built, shared, over = build_pairs(drawn, kind, max_pairs=max_pairs, seed=seed)
+        kept[kind] = {"kept": len(built), "dropped": dict(over), "share": shared}
+        for pair in built:
+            groups[pair.donor.sample_id].append(pair)
+    pairs = [pair for group in groups.values() for pair in group]
+    used = len(clips_of(pairs))
+    dropped.update({"over --limit": len(chosen) - len(drawn), "in no pair": len(drawn) - used})
+    return pairs, {"clips": used, "dropped": dict(dropped), "pairs": kept}
 
 
 def clips_of(pairs: list[Pair]) -> list[Sample]:
@@ -41,55 +54,93 @@ def clips_of(pairs: list[Pair]) -> list[Sample]:
     return list({s.sample_id: s for p in pairs for s in (p.recipient, p.donor)}.values())
 
 
-def record_clips(session: Session, pairs: list[Pair]) -> dict[str, OwnRun]:
-    """Record each clip of `pairs` once, by sample_id: one run serves every pair that it is in, as recipient or donor."""
-    own: dict[str, OwnRun] = {}
-    samples = clips_of(pairs)
-    bar = tqdm(samples, desc="recording", unit="clip")
-    for sample in bar:
-        trace, lens_logits = record(session.lm, session.encode(sample))
-        own[sample.sample_id] = OwnRun(trace.to("cpu"), session.label_logits(lens_logits[-1], sample.sample_id))
-        bar.set_postfix_str(f"{trace.nbytes * len(samples) / 1e9:.2f} GB in all", refresh=False)
-    return own
+def groups_of(pairs: list[Pair]) -> list[list[Pair]]:
+    """Return the pairs of each donor: what is patched together."""
+    return [list(group) for _, group in groupby(pairs, key=lambda p: p.donor.sample_id)]
 
 
-def patch_pairs(session: Session, pairs: list[Pair], own: dict[str, OwnRun]) -> Iterator[list[dict[str, Any]]]:
+def engines_for(align: str) -> Sequence[str]:
+    """Return the ways of patching for an alignment: splice puts in the whole span of the donor, whatever its length."""
+    return ENGINES if align == "splice" else ENGINES[1:]
+
+
+def patch_pairs(
+    session: Session, groups: Iterable[list[Pair]], *, align: str, cache_gb: float | None
+) -> Iterator[list[dict[str, Any]]]:
     """Yield the rows of all pairs of a donor at a time; a pair's rows always come together.
 
-    Every pair is its own control: row 0 must be the donor's own answer and row L the recipient's. Raises CheckFailed where
-    they differ beyond the tolerance of the dtype.
+    Clips are recorded when a pair first needs them and kept up to `cache_gb`. Every pair is its own control: row L must be
+    the recipient's own answer and, where the whole span is spliced in, row 0 the donor's. Raises CheckFailed where they differ
+    beyond the tolerance of the dtype, InputError where spans differ in length and `align` does not say what then.
     """
-    lm = session.lm
-    at_once = max(1, _MAX_ROWS // session.layers)
-    groups: dict[str, list[Pair]] = {}
-    for pair in pairs:
-        groups.setdefault(pair.donor.sample_id, []).append(pair)
-    for donor_id, group in groups.items():
-        donor = own[donor_id].trace.to(lm.device)
+
+    def record_clip(sample: Sample) -> OwnRun:
+        trace, lens_logits = record(session.lm, session.encode(sample))
+        return OwnRun(trace.to("cpu"), session.label_logits(lens_logits[-1], sample.sample_id))
+
+    own = Kept(record_clip, size=lambda run: run.trace.nbytes, budget=cache_bytes(cache_gb))
+    at_once = max(1, _MAX_ROWS // session.layers) if session.engine == "splice" else session.layers  # recipients, layers
+    for group in groups:
+        donor, recipients = own(group[0].donor), [p.recipient for p in group]
+        name = f"donor {group[0].donor.sample_id}"
+        if session.engine == "splice":
+            trace = donor.trace.to(session.lm.device)
+            work = partial(_spliced, session, trace, own, name)
+            chunks, at_once = in_chunks(work, recipients, at_once)
+        else:
+            states = states_at(session.lm, clip := session.encode(group[0].donor), clip.span)
+            chunks = []
+            for recipient in recipients:
+                work = partial(_swept, session, states, session.encode(recipient), align, name)
+                layers, at_once = in_chunks(work, range(session.layers), at_once)
+                chunks.append(torch.cat(layers)[None])
         rows = []
-        for start in range(0, len(group), at_once):
-            some = group[start : start + at_once]
-            traces = [own[p.recipient.sample_id].trace for p in some]  # splice fetches their tails alone, layer by layer
-            patched = session.label_logits(splice(lm, donor, traces), f"donor {donor_id}")  # [pair, layer, label]
-            scale = float(patched.abs().max())
-            for pair, logits in zip(some, patched):
-                ends = (own[donor_id].label_logits, own[pair.recipient.sample_id].label_logits)
-                differences = [float((logits[row] - end).abs().max()) for row, end in zip((0, -1), ends)]
-                check_equal(f"{pair.pair_id}: row 0 - donor", differences[0], lm, scale=scale)
-                check_equal(f"{pair.pair_id}: row L - recipient", differences[1], lm, scale=scale)
-                rows += pair_rows(pair, logits, differences)
+        for pair, logits in zip(group, torch.cat(chunks)):  # [layer, label]
+            ends = (donor.label_logits, own(pair.recipient).label_logits)
+            differences = _checked_ends(session, pair, logits, ends)
+            donor_logits = logits[0] if session.engine == "splice" else donor.label_logits
+            rows += pair_rows(pair, logits, donor_logits, differences=differences, reach=session.reach)
         yield rows
 
 
-def pair_rows(pair: Pair, patched: torch.Tensor, differences: Sequence[float]) -> list[dict[str, Any]]:
-    """Return one row per layer of a pair from the label logits of its splice [layer, label].
+def _spliced(session: Session, donor: Trace, own: Kept[Sample, OwnRun], name: str, recipients: Sequence[Sample]) -> torch.Tensor:
+    return session.label_logits(splice(session.lm, donor, [own(r).trace for r in recipients]), name)  # [pair, layer, label]
 
-    Row 0 is the donor's answer and row L the base, the recipient's, of the same pass: batches of other sizes round otherwise.
-    `flip_to_target`: the patched answer is the target. `flip_from_base`: it differs from the base. `delta_logit`: the
-    target's logit, patched minus base. `own_run_difference`, at both ends: largest difference from the clip's own run.
+
+def _swept(
+    session: Session, states: torch.Tensor, recipient: EncodedClip, align: str, name: str, layers: Sequence[int]
+) -> torch.Tensor:
+    if align == "splice" and recipient.span_length != states.shape[-2]:
+        raise InputError(
+            f"{name} has {states.shape[-2]} audio tokens and a recipient of it {recipient.span_length}; this model is patched by "
+            f"{session.engine}, which needs equal lengths: --align crop or --align stretch makes them equal"
+        )
+    donated = aligned(states, recipient.span_length, align)
+    return session.label_logits(sweep(session.lm, session.engine, recipient, donated, layers), name)  # [layer, label]
+
+
+def _checked_ends(session: Session, pair: Pair, patched: torch.Tensor, ends: tuple[torch.Tensor, torch.Tensor]) -> list[float]:
+    """Return how far rows 0 and L of a pair [layer, label] are from donor's and recipient's own run; raise where too far."""
+    scale = float(session.checks["largest logit"])
+    differences = [difference(patched[row], end) for row, end in zip((0, -1), ends)]
+    if session.engine == "splice":
+        check_equal(f"{pair.pair_id}: row 0 - donor", differences[0], session.lm, scale=scale)
+    check_equal(f"{pair.pair_id}: row L - recipient", differences[1], session.lm, scale=scale)
+    return differences
+
+
+def pair_rows(
+    pair: Pair, patched: torch.Tensor, donor: torch.Tensor, *, differences: Sequence[float], reach: int
+) -> list[dict[str, Any]]:
+    """Return one row per layer of a pair from the label logits of its patches [layer, label] and of its `donor` [label].
+
+    Row L is the base, the recipient's answer, of the same pass: batches of other sizes round otherwise. `flip_to_target`: the
+    patched answer is the target. `flip_from_base`: it differs from the base. `delta_logit`: the target's logit, patched minus
+    base. `kv_shared` marks the layers from `reach` on, where no block has keys and values of its own and nothing in the span can
+    reach the answer. `own_run_difference`, at both ends: the largest `differences` from donor's and recipient's own run.
     """
     target, last = LABELS.index(pair.target), len(patched) - 1
-    pred_donor, pred_base = answer(patched[0]), answer(patched[last])
+    pred_donor, pred_base = answer(donor), answer(patched[last])
     rows = []
     for layer, logits in enumerate(patched):
         pred_patch = answer(logits)
@@ -110,6 +161,7 @@ def pair_rows(pair: Pair, patched: torch.Tensor, differences: Sequence[float]) -
                 "delta_logit": float(logits[target] - patched[last, target]),
                 "recipient_text_id": pair.recipient.text_id,
                 "donor_text_id": pair.donor.text_id,
+                "kv_shared": int(reach <= layer < last),
                 "own_run_difference": {0: differences[0], last: differences[1]}.get(layer),
             }
         )

@@ -2,7 +2,6 @@
 
 import sys
 import time
-from collections import Counter
 from pathlib import Path
 
 from tqdm import tqdm
@@ -10,12 +9,13 @@ from tqdm import tqdm
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
-from activation_patching.patching import build_all_pairs, clips_of, controls, patch_pairs, record_clips, summary
-from activation_patching.plots import figure_names, plot_patching
-from common import runs
+from activation_patching.patching import choose_pairs, clips_of, controls, engines_for, groups_of, patch_pairs, summary
+from activation_patching.plots import plot_patching
+from common import parallel, runs
 from common.arguments import argument_parser, main_of, whole_number
+from common.engines import ALIGNMENTS
 from common.metrics import patch_layers
-from common.samples import KINDS, conflict_clips, draw, read_manifest
+from common.samples import KINDS, read_manifest
 from common.session import open_session
 
 
@@ -24,36 +24,36 @@ def run(argv: list[str] | None = None) -> None:
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS), help="what differs in a pair")
     parser.add_argument("--max-pairs", type=whole_number(1), default=1200, help="pairs of each kind, drawn with --seed")
     parser.add_argument("--pool", choices=("conflict", "all"), default="conflict", help="clips that pairs are built from")
+    parser.add_argument("--align", choices=ALIGNMENTS, default="splice", help="for spans of unequal length; splice needs none")
+    parser.add_argument("--cache-gb", type=float, help="main memory for recorded clips (default: a quarter of what is free)")
     args = parser.parse_args(argv)
     began = time.time()
 
     clips = read_manifest(args.data)
-    pool, dropped = conflict_clips(clips) if args.pool == "conflict" else (clips, Counter())
-    drawn = draw(pool, args.limit, seed=args.seed)
-    pairs, pair_counts = build_all_pairs(drawn, args.kinds, max_pairs=args.max_pairs, seed=args.seed)
-    samples = clips_of(pairs)
-    dropped.update({"over --limit": len(pool) - len(drawn), "in no pair": len(drawn) - len(samples)})
-    session = open_session(args, samples)
-    print(f"{len(pairs)} pairs of {len(samples)} clips x {session.describe(args.prompt)}")
+    pairs, counts = choose_pairs(
+        clips, pool=args.pool, limit=args.limit, kinds=args.kinds, max_pairs=args.max_pairs, seed=args.seed
+    )
+    session = open_session(args, clips_of(pairs), engines=engines_for(args.align))
+    if parallel.leads():
+        print(f"{len(pairs)} pairs of {counts['clips']} clips x {session.describe(args.prompt)}")
 
     rows, identity = args.out / "patches.csv", runs.identify(args, clips, session)
-    finished = runs.open_output(args.out, rows, identity, overwrite=args.overwrite)
-    done = runs.finished_units(rows, "pair_id", session.layers)
-    todo = [p for p in pairs if p.pair_id not in done]
-    own = record_clips(session, todo)
-    with tqdm(total=len(todo), desc="patching", unit="pair") as bar:
-        for patched_rows in patch_pairs(session, todo, own):
-            runs.append_rows(rows, patched_rows)
+    finished, done = runs.begin(args, rows, identity, "pair_id", session.layers)
+    todo = parallel.share(groups_of([p for p in pairs if p.pair_id not in done]))
+    with tqdm(total=sum(map(len, todo)), desc="patching", unit="pair", disable=not parallel.leads()) as bar:
+        for patched_rows in patch_pairs(session, todo, align=args.align, cache_gb=args.cache_gb):
+            runs.append_rows(runs.own_part(rows), patched_rows)
             bar.update(len(patched_rows) // session.layers)
+    if not runs.complete(rows, "pair_id", session.layers, order=[p.pair_id for p in pairs]):
+        return
 
     patches = runs.read_rows(rows)
     table = patch_layers(patches, seed=args.seed)
     table.to_csv(args.out / "layers.csv", index=False, float_format="%.6f")
-    plot_patching(args.out, subtitle=runs.subtitle(args))
+    figures = plot_patching(args.out, subtitle=runs.subtitle(args))
     if todo or not finished:
-        counts = {"clips": len(samples), "dropped": dict(dropped), "pairs": pair_counts, "controls": controls(patches)}
-        runs.close_output(args.out, identity, session, counts, began=began)
-    print(summary(table), runs.files_written(args.out, rows.name, *(f for k in pair_counts for f in figure_names(k))), sep="\n")
+        runs.close_output(args.out, identity, session, counts | {"controls": controls(patches)}, began=began)
+    print(summary(table), runs.files_written(args.out, rows.name, *figures), sep="\n")
 
 
 if __name__ == "__main__":

@@ -5,8 +5,11 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from torch import OutOfMemoryError
+
 from common.checks import CheckFailed
-from common.samples import InputError
+from common.parallel import leave
+from common.samples import LABELS, InputError
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -16,12 +19,22 @@ def argument_parser(description: str, out: Path) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--model", default=str(ROOT / "data" / "reference_model"), help="model folder or hub id")
     parser.add_argument("--data", type=Path, default=ROOT / "data" / "demo" / "manifest.csv", help="manifest of the clips (CSV)")
-    parser.add_argument("--prompt", default="speaker", help="speaker, voice, words, or a text file with {audio} and {labels}")
+    parser.add_argument("--revision", help="branch, tag or commit of a hub id")
+    parser.add_argument("--trust-remote-code", action="store_true", help="run model code that comes with the checkpoint")
+    parser.add_argument(
+        "--prompt",
+        default="speaker",
+        help="speaker, voice, words, the same with -zh for Chinese, or a text file with {audio} and {labels}",
+    )
+    parser.add_argument(
+        "--words", nargs=len(LABELS), metavar="WORD", help=f"words that the answer is read from, for {', '.join(LABELS)}"
+    )
     parser.add_argument("--limit", type=whole_number(1), help="use only this many clips, drawn with --seed (default: all)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps")
     parser.add_argument(
         "--dtype", default="auto", choices=("auto", "float32", "bfloat16", "float16"), help="auto: bfloat16 on cuda"
     )
+    parser.add_argument("--attention", help="attention implementation, such as eager or sdpa (default: the model's own)")
     parser.add_argument("--seed", type=whole_number(0), default=0, help="draws clips, pairs and bootstrap samples")
     parser.add_argument("--out", type=Path, default=out, help="output folder")
     parser.add_argument("--overwrite", action="store_true", help="start anew where --out holds another run")
@@ -44,10 +57,13 @@ def main_of(run: Callable[[list[str] | None], None]) -> None:
     """Call `run` as a program: a user's mistake or a failed self-check is one line on stderr and exit code 2 or 3."""
     try:
         run(None)
+        leave()
     except InputError as error:
         sys.exit(_say(f"error: {error}", 2))
     except CheckFailed as error:
         sys.exit(_say(f"error: {error}; no figure of this run could be trusted", 3))
+    except OutOfMemoryError as error:
+        sys.exit(_say(f"error: out of memory ({str(error).splitlines()[0]}); another --device or --dtype may be large enough", 2))
     except KeyboardInterrupt:
         sys.exit(_say("interrupted; the same command without --overwrite goes on from here", 130))
 

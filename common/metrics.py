@@ -23,17 +23,20 @@ def patch_layers(rows: pd.DataFrame, *, seed: int) -> pd.DataFrame:
     """Return one row per kind and layer: `n`, mean flips (shares of pairs) and `delta_logit`, each with `_lo` and `_hi`.
 
     `floor` is the share of pairs whose recipient answers the target unpatched, `ceiling` that of the donor: where
-    `flip_to_target` ends (l = L) and starts (l = 0).
+    `flip_to_target` ends (l = L) and starts (l = 0). `kv_shared` is 1 where a patch cannot reach the answer.
     """
     rows = rows.assign(
-        floor=(rows.pred_base == rows.target).astype(float), ceiling=(rows.pred_donor == rows.target).astype(float)
+        floor=(rows.pred_base == rows.target).astype(float),
+        ceiling=(rows.pred_donor == rows.target).astype(float),
+        kv_shared=rows.get("kv_shared", 0),
     )
     columns = ["flip_to_target", "flip_from_base", "delta_logit"]
     tables = []
     for kind, of_kind in rows.groupby("kind", sort=False):
         table = _layers(of_kind, columns, unit="pair_id", texts=("recipient_text_id", "donor_text_id"), seed=seed)
         table.insert(0, "kind", kind)
-        tables.append(table.assign(floor=of_kind.floor.mean(), ceiling=of_kind.ceiling.mean()))
+        kv_shared = of_kind.groupby("layer").kv_shared.max().to_numpy()
+        tables.append(table.assign(floor=of_kind.floor.mean(), ceiling=of_kind.ceiling.mean(), kv_shared=kv_shared))
     return pd.concat(tables, ignore_index=True)
 
 

@@ -1,64 +1,56 @@
-"""Load an audio language model, find its decoder, encode a clip into its prompt."""
+"""Load an audio language model, whatever its family, and find its decoder.
+
+No family has code of its own: what differs between them is asked of the model, its config and its processor.
+"""
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import transformers
 from torch import nn
-from transformers import AutoConfig, AutoProcessor
+from transformers import AutoConfig, AutoFeatureExtractor, AutoProcessor, AutoTokenizer
+from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
+from transformers.utils import cached_file
 
-from common.audio import load_audio
-from common.readout import fill_prompt
+from common.parallel import own_device, processes
 from common.samples import InputError
 
 _AUTO_CLASSES = ("AutoModelForMultimodalLM", "AutoModelForSeq2SeqLM", "AutoModelForSpeechSeq2Seq", "AutoModelForCausalLM")
+_SPEECH_LORA = "speech-lora"  # the subfolder in which a checkpoint may hold the adapter that it hears through
+_FREE_SHARE = 0.85  # of a GPU's free memory may go to weights; the rest is for the work
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 @dataclass(frozen=True)
 class AudioLM:
-    """A model that answers questions about a clip. `blocks` are the decoder's, h_l is what enters block l."""
+    """A model that answers questions about a clip.
+
+    `blocks` are the decoder's, h_l is what enters block l. `device` is where inputs go, `adapters` the LoRA that is on.
+    """
 
     model: Any
     processor: Any
     blocks: nn.ModuleList
     audio_token_id: int
-
-    @property
-    def device(self) -> torch.device:
-        return self.model.get_input_embeddings().weight.device
+    device: torch.device
+    adapters: tuple[str, ...] = ()
 
     @property
     def dtype(self) -> torch.dtype:
         return self.model.dtype
 
-
-@dataclass(frozen=True)
-class EncodedClip:
-    """One clip in its prompt, prefix | audio span | tail: the model's `inputs` (batch of 1) and where the span lies."""
-
-    inputs: dict[str, torch.Tensor]
-    span: slice
+    @property
+    def rate(self) -> int:
+        """Samples a second that the model's extractor takes."""
+        return self._extractor.sampling_rate
 
     @property
-    def ids(self) -> torch.Tensor:
-        return self.inputs["input_ids"]  # [1, pos]
-
-    @property
-    def prefix_ids(self) -> list[int]:
-        return self.ids[0, : self.span.start].tolist()
-
-    @property
-    def tail_ids(self) -> list[int]:
-        return self.ids[0, self.span.stop :].tolist()
-
-    @property
-    def tail(self) -> slice:
-        return slice(self.span.stop, self.ids.shape[1])
+    def _extractor(self) -> Any:
+        names = ("feature_extractor", "audio_processor")
+        return next(getattr(self.processor, n) for n in names if hasattr(self.processor, n))
 
 
 def choose_device(name: str) -> torch.device:
@@ -72,7 +64,7 @@ def choose_device(name: str) -> torch.device:
         raise InputError(
             f"--device {name}: not usable here ({_first_line(error)}); allowed: auto, cpu, cuda, cuda:N, mps"
         ) from None
-    return device
+    return own_device(device)
 
 
 def choose_dtype(name: str, device: torch.device) -> torch.dtype:
@@ -80,44 +72,68 @@ def choose_dtype(name: str, device: torch.device) -> torch.dtype:
     return DTYPES["bfloat16" if device.type == "cuda" else "float32"] if name == "auto" else DTYPES[name]
 
 
-def load_model(name: str, *, device: torch.device, dtype: torch.dtype) -> AudioLM:
+def load_model(
+    name: str,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+    attention: str | None = None,
+    device_map: dict[str, str] | None = None,
+) -> AudioLM:
     """Load the model and processor of a folder or hub id, ready for inference.
 
-    The class follows from the config (of the thinker, in a full Qwen-Omni). Raises InputError where there is no
-    such model or it is not an audio language model with an audio span in its token sequence.
+    The class follows from the config (of the thinker, in a full Qwen-Omni). A model larger than the free memory of its CUDA
+    device is spread over all of them and main memory, as `device_map` spreads it by hand. Raises InputError where there is
+    no such model or it is not an audio language model with an audio span in its token sequence.
     """
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
+    source: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
     try:
-        config = AutoConfig.from_pretrained(name)
+        whole = AutoConfig.from_pretrained(name, **source)
     except Exception as error:  # whatever is wrong with a user's folder is not ours to list
         raise InputError(f"--model {name}: no model folder or hub id that can be read ({_first_line(error)})") from None
-    config = getattr(config, "thinker_config", config)
+    config = getattr(whole, "thinker_config", whole)
     model_class = _model_class(name, config)
-    if _audio_token_id(config) is None or not hasattr(config, "audio_config"):
-        raise InputError(f"--model {name}: {type(config).__name__} is not an audio language model: no audio token in its config")
+    if _audio_token_id(config) is None or not _has_tower(config):
+        raise InputError(
+            f"--model {name}: {type(config).__name__} is not an audio language model with an audio span in its token sequence: "
+            "no audio token or no audio encoder in its config"
+        )
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            processor = AutoProcessor.from_pretrained(name)
+            processor = _load_processor(name, whole, source)
+            spread = device_map or _spread(model_class, config, dtype, device)
             model, loaded = model_class.from_pretrained(
-                name, config=config, dtype=dtype, use_safetensors=True, output_loading_info=True
+                name,
+                config=config,
+                dtype=dtype,
+                use_safetensors=True,
+                output_loading_info=True,
+                attn_implementation=attention,
+                device_map=spread,
+                **source,
             )
+            adapters = _hear_through_lora(model, name, source)
+    except InputError:
+        raise
     except Exception as error:
         raise InputError(f"--model {name}: cannot be loaded ({type(error).__name__}: {_first_line(error)})") from None
     if missing := sorted(loaded["missing_keys"]):  # transformers would go on with random numbers in their place
         raise InputError(f"--model {name}: {len(missing)} weights are not in its files, the first is {missing[0]}")
-    return wrap_model(model.to(device).eval(), processor)
+    model.eval()
+    return wrap_model(model if spread else model.to(device), processor, device=device, adapters=adapters)
 
 
-def wrap_model(model: Any, processor: Any) -> AudioLM:
+def wrap_model(model: Any, processor: Any, *, device: torch.device, adapters: tuple[str, ...] = ()) -> AudioLM:
     """Find the decoder blocks and the audio token of a loaded model. Raises InputError where it has none."""
     audio_token_id = _audio_token_id(model.config)
     if audio_token_id is None:
         raise InputError(f"{type(model).__name__} is not an audio language model: no audio token in its config")
-    if not hasattr(processor, "feature_extractor"):
-        raise InputError(f"{type(processor).__name__} has no feature_extractor; this kind of processor is not supported yet")
-    return AudioLM(model, processor, _find_decoder(model).layers, audio_token_id)
+    return AudioLM(model, processor, _find_decoder(model).layers, audio_token_id, device, adapters)
 
 
 def _first_line(error: BaseException) -> str:
@@ -126,6 +142,8 @@ def _first_line(error: BaseException) -> str:
 
 def _model_class(name: str, config: Any) -> Any:
     for auto in _AUTO_CLASSES:
+        if auto in getattr(config, "auto_map", {}):  # code of the checkpoint's own, which the user has trusted
+            return getattr(transformers, auto)
         mapping = getattr(transformers, auto)._model_mapping
         if type(config) in mapping:
             return mapping[type(config)]
@@ -138,6 +156,69 @@ def _audio_token_id(config: Any) -> int | None:
     return next((i for i in ids if i is not None), None)
 
 
+def _has_tower(config: Any) -> bool:
+    return hasattr(config, "audio_config") or hasattr(config, "encoder_config")
+
+
+def _load_processor(name: str, config: Any, source: dict[str, Any]) -> Any:
+    """Load a processor without its image and video halves: no clip needs them, and they need torchvision."""
+    whole: Any = PROCESSOR_MAPPING.get(type(config), None)
+    if whole is None or not any(_visual(part) for part in whole.get_attributes()):
+        return AutoProcessor.from_pretrained(name, **source)
+
+    def load_parts(cls: Any, name: str, processor_dict: Any = None, **options: Any) -> list[Any]:
+        loaders = {"tokenizer": AutoTokenizer}
+        parts: Sequence[str] = whole.get_attributes()
+        return [None if _visual(p) else loaders.get(p, AutoFeatureExtractor).from_pretrained(name, **source) for p in parts]
+
+    def check(self: Any, part: str, value: Any) -> Any:
+        return None if _visual(part) else whole.check_argument_for_proper_class(self, part, value)
+
+    changed = {"_get_arguments_from_pretrained": classmethod(load_parts), "check_argument_for_proper_class": check}
+    audio_only: Any = type(whole.__name__, (whole,), changed)
+    return audio_only.from_pretrained(name, **source)
+
+
+def _visual(part: str) -> bool:
+    return "image" in part or "video" in part
+
+
+def _spread(model_class: Any, config: Any, dtype: torch.dtype, device: torch.device) -> str | None:
+    """Return the device map "auto" for a model that does not fit its CUDA device, else None."""
+    if device.type != "cuda" or weight_bytes(model_class, config, dtype) < _FREE_SHARE * torch.cuda.mem_get_info(device)[0]:
+        return None
+    if processes() > 1:
+        raise InputError("the model does not fit one GPU: start one process, and it is spread over all of them")
+    return "auto"
+
+
+def weight_bytes(model_class: Any, config: Any, dtype: torch.dtype) -> int:
+    """Return how many bytes the model's weights take in `dtype`, without making them."""
+    with torch.device("meta"):
+        build = model_class.from_config if hasattr(model_class, "from_config") else model_class
+        return sum(p.numel() for p in build(config).parameters()) * dtype.itemsize
+
+
+def _hear_through_lora(model: Any, name: str, source: dict[str, Any]) -> tuple[str, ...]:
+    """Turn on the LoRA adapter that a checkpoint has for audio; return its name. Raises InputError where it should have one."""
+    place = {k: v for k, v in source.items() if k == "revision"}
+    quiet = dict.fromkeys(
+        (f"_raise_exceptions_for_{what}" for what in ("missing_entries", "connection_errors", "gated_repo")), False
+    )
+    loaded = getattr(model, "_hf_peft_config_loaded", False)
+    if not loaded and cached_file(name, f"{_SPEECH_LORA}/adapter_config.json", **place, **quiet):
+        model.load_adapter(name, adapter_name="speech", adapter_kwargs={"subfolder": _SPEECH_LORA, **place})
+        model.set_adapter("speech")
+    if getattr(model, "_hf_peft_config_loaded", False):
+        model.enable_adapters()
+        return tuple(model.active_adapters())
+    if getattr(model.config, "has_lora_adapter", False):
+        raise InputError(
+            f"--model {name}: hears through a LoRA adapter, and none was loaded; it needs its adapter files and peft"
+        )
+    return ()
+
+
 def _find_decoder(model: Any) -> Any:
     """Return the module that owns both the input embeddings and a ModuleList `layers`."""
     embeddings = model.get_input_embeddings()
@@ -147,42 +228,3 @@ def _find_decoder(model: Any) -> Any:
     raise InputError(
         f"{type(model).__name__} is of an unknown build: no module owns both the input embeddings and a list of blocks"
     )
-
-
-def load_clip(lm: AudioLM, path: Path) -> np.ndarray:
-    """Return the samples of a clip at the rate of the model's extractor.
-
-    Raises InputError for audio that cannot be used (see load_audio) or that is longer than the model's window, which the
-    extractor would cut without a word.
-    """
-    extractor = lm.processor.feature_extractor
-    wave = load_audio(path, extractor.sampling_rate)
-    window = getattr(extractor, "n_samples", None)
-    if window is not None and len(wave) > window:
-        seconds, most = len(wave) / extractor.sampling_rate, window / extractor.sampling_rate
-        raise InputError(f"{path}: {seconds:.2f} s long; the model hears {most:g} s at most, and would not hear the rest")
-    return wave
-
-
-def encode_clip(lm: AudioLM, path: Path, prompt: str) -> EncodedClip:
-    """Put one clip into `prompt` with the model's own chat template and processor.
-
-    One clip at a time: padding to a longer one changes the shorter one's states. Raises InputError as load_clip does, and
-    where the audio tokens are not one span of the prompt.
-    """
-    wave = load_clip(lm, path)
-    before, after = fill_prompt(prompt).split("{audio}")
-    content: list[dict[str, Any]] = [{"type": "text", "text": t} for t in (before, after)]
-    content.insert(1, {"type": "audio", "audio": wave})
-    batch = lm.processor.apply_chat_template(
-        [{"role": "user", "content": [c for c in content if c.get("text") != ""]}],
-        add_generation_prompt=True,
-        tokenize=True,
-        return_dict=True,
-        return_tensors="pt",
-    )
-    inputs = dict(batch.to(lm.device, lm.dtype))
-    positions = (inputs["input_ids"][0] == lm.audio_token_id).nonzero().flatten().tolist()
-    if not positions or len(positions) != positions[-1] + 1 - positions[0]:
-        raise InputError(f"{path}: its {len(positions)} audio tokens are not one span of the prompt")
-    return EncodedClip(inputs, slice(positions[0], positions[-1] + 1))

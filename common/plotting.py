@@ -51,3 +51,8 @@ def curve(axes: Axes, table: pd.DataFrame, column: str, *, color: str, label: st
 def level(axes: Axes, height: float, label: str) -> None:
     """Draw a dotted line of reference (zero, chance, floor); the legend says what it is."""
     axes.axhline(height, color="#222222", linestyle=":", linewidth=1.6, label=label)
+
+
+def shade(axes: Axes, first: int, last: int, label: str) -> None:
+    """Shade the layers from `first` to `last`; the legend says why."""
+    axes.axvspan(first - 0.5, last + 0.5, color="#000000", alpha=0.08, linewidth=0, label=label)

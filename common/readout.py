@@ -13,19 +13,28 @@ PROMPTS = {
     "speaker": "{audio}How does the speaker feel? Answer with one word: {labels}.",
     "voice": "{audio}Which emotion is in the tone of voice? Answer with one word: {labels}.",
     "words": "{audio}Which emotion is in the words? Answer with one word: {labels}.",
+    "speaker-zh": "{audio}说话人的心情如何？请用一个词回答：{labels}。",
+    "voice-zh": "{audio}说话的语气是哪种情绪？请用一个词回答：{labels}。",
+    "words-zh": "{audio}话语的内容是哪种情绪？请用一个词回答：{labels}。",
 }
+CHINESE = ("中性", "高兴", "悲伤", "愤怒", "惊讶")  # the words for LABELS that the prompts *-zh offer
 
 
 @dataclass(frozen=True)
 class Readout:
-    """The first token of each label as an answer to the prompt, in the order of LABELS: `ids` and how they read."""
+    """The first token of each label's word as an answer to the prompt, in the order of LABELS: `ids` and how they read."""
 
+    words: tuple[str, ...]
     ids: tuple[int, ...]
     tokens: tuple[str, ...]
 
     def label_logits(self, logits: torch.Tensor) -> torch.Tensor:
         """Return the label columns of `logits`: [..., vocab] -> [..., label] in float32."""
         return logits[..., list(self.ids)].float()
+
+    def mass(self, logits: torch.Tensor) -> torch.Tensor:
+        """Return the probability that the five tokens have together: [..., vocab] -> [...]."""
+        return logits.float().softmax(dim=-1)[..., list(self.ids)].sum(dim=-1)
 
 
 def answer(label_logits: torch.Tensor) -> str:
@@ -51,20 +60,32 @@ def get_prompt(name: str) -> str:
     return text
 
 
+def get_words(words: Sequence[str] | None, prompt_name: str) -> tuple[str, ...]:
+    """Return the words for LABELS: those given, else those of the prompt's language. Raises InputError unless all differ."""
+    words = tuple(words or (CHINESE if prompt_name in PROMPTS and prompt_name.endswith("-zh") else LABELS))
+    if len(set(words)) < len(LABELS) or not all(w == w.strip() != "" for w in words):
+        raise InputError(f"--words {' '.join(words)}: must be five different words, for {', '.join(LABELS)} in this order")
+    return words
+
+
 def fill_prompt(prompt: str, words: Sequence[str] = LABELS) -> str:
-    """Return `prompt` with `{labels}` spelled out: "neutral, happy, sad, angry or surprised"."""
-    return prompt.replace("{labels}", ", ".join(words[:-1]) + " or " + words[-1])
+    """Return `prompt` with `{labels}` spelled out: "neutral, happy, sad, angry or surprised"; Chinese words the Chinese way."""
+    chinese = any("一" <= letter <= "鿿" for letter in "".join(words))
+    comma, final = ("、", "或") if chinese else (", ", " or ")
+    return prompt.replace("{labels}", comma.join(words[:-1]) + final + words[-1])
 
 
 def resolve_readout(tokenizer: Any, tail_ids: Sequence[int], words: Sequence[str] = LABELS) -> Readout:
     """Find the first token of each word in its place: right after the prompt's last tokens.
 
-    `tail_ids` are the token ids after the audio span, up to where the answer starts; the words are tokenized behind their
-    text, as a token's borders depend on what stands before it. Raises InputError where two words share their first
-    token, since the readout could not tell them apart.
+    `tail_ids` are the token ids after the audio span, up to where the answer starts; the words are tokenized behind the text
+    after the last special token, as a token's borders depend on what stands before it. Raises InputError where two words
+    share their first token, since the readout could not tell them apart.
     """
-    tail = list(tail_ids)
-    text = tokenizer.decode(tail, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+    special = set(tokenizer.all_special_ids)
+    start = max((i + 1 for i, token in enumerate(tail_ids) if token in special), default=0)
+    tail = list(tail_ids)[start:]
+    text = tokenizer.decode(tail, skip_special_tokens=False) if tail else ""
     ids = []
     for word in words:
         whole = tokenizer.encode(text + word, add_special_tokens=False)
@@ -76,5 +97,7 @@ def resolve_readout(tokenizer: Any, tail_ids: Sequence[int], words: Sequence[str
     tokens = [tokenizer.decode([i]) for i in ids]
     if len(set(ids)) < len(ids):
         listed = ", ".join(f"{w} -> {t!r}" for w, t in zip(words, tokens))
-        raise InputError(f"two label words share their first token: {listed}; the five first tokens must differ")
-    return Readout(tuple(ids), tuple(tokens))
+        raise InputError(
+            f"two label words share their first token: {listed}; the five first tokens must differ (--words gives other words)"
+        )
+    return Readout(tuple(words), tuple(ids), tuple(tokens))

@@ -16,12 +16,14 @@ from typing import Any
 
 import pandas as pd
 
+from common import parallel
 from common.samples import InputError, Sample
 from common.session import Session
 
 ROOT = Path(__file__).resolve().parents[1]
 TEXT_COLUMNS = ("sample_id", "pair_id", "recipient_id", "donor_id", "text_id", "recipient_text_id", "donor_text_id", "speaker")
 CODE = ("common", "logit_lens", "activation_patching")
+_NOT_IDENTITY = ("out", "overwrite", "cache_gb", "model", "data", "prompt", "words", "device", "dtype")  # or told otherwise
 PACKAGES = ("torch", "transformers", "tokenizers", "numpy", "pandas", "soundfile", "soxr")
 
 
@@ -33,7 +35,7 @@ def identify(args: argparse.Namespace, clips: Iterable[Sample], session: Session
 
     `clips` are all of the manifest; files are known by size and time of change, code by its text.
     """
-    own = {k: v for k, v in vars(args).items() if k not in ("out", "overwrite", "model", "data", "prompt", "device", "dtype")}
+    own = {k: v for k, v in vars(args).items() if k not in _NOT_IDENTITY}
     audio = "\n".join(f"{s.sample_id} {_stamp(s.audio)}" for s in clips)
     return own | {
         "model": _shown(args.model),
@@ -41,7 +43,8 @@ def identify(args: argparse.Namespace, clips: Iterable[Sample], session: Session
         "data": _shown(args.data),
         "data_files": _digest(args.data.read_text(encoding="utf-8-sig") + audio),
         "prompt": session.prompt,
-        "device": str(session.lm.device),
+        "words": session.readout.words,
+        "device": session.lm.device.type,
         "dtype": str(session.lm.dtype).removeprefix("torch."),
         "code": _digest("".join(f.read_text(encoding="utf-8") for d in CODE for f in sorted((ROOT / d).glob("*.py")))),
         "versions": {p: importlib.metadata.version(p) for p in PACKAGES},
@@ -86,6 +89,21 @@ def commit() -> str:
 # The output folder -------------------------------------------------------------------------------------------------------
 
 
+def begin(args: argparse.Namespace, rows: Path, identity: dict[str, Any], unit: str, size: int) -> tuple[bool, set[str]]:
+    """Make the output folder ready; return whether its run has finished, and the units that have all their `size` rows."""
+    with parallel.first_alone():
+        finished = open_output(args.out, rows, identity, overwrite=args.overwrite) if parallel.leads() else False
+        return finished, finished_units(rows, unit, size)
+
+
+def complete(rows: Path, unit: str, size: int, *, order: list[str]) -> bool:
+    """Wait for all processes; return True to the one that goes on, with the rows of all in one file, units in `order`."""
+    parallel.wait()
+    if parallel.leads():
+        gather_rows(rows, unit, size, order)
+    return parallel.leads()
+
+
 def open_output(out: Path, rows: Path, identity: dict[str, Any], *, overwrite: bool) -> bool:
     """Make `out` ready for the run with this identity, a fresh one or the one to go on with; return whether it has finished.
 
@@ -110,7 +128,7 @@ def open_output(out: Path, rows: Path, identity: dict[str, Any], *, overwrite: b
     try:
         out.mkdir(parents=True, exist_ok=True)
         if overwrite:
-            for old in (rows, out / "layers.csv", *out.glob("*_curve_*.png")):
+            for old in (rows, *_parts(rows), out / "layers.csv", *out.glob("*_curve_*.png")):
                 old.unlink(missing_ok=True)
         write_record(out, {"identity": identity, "finished": False})
     except OSError as error:
@@ -126,6 +144,7 @@ def _brief(value: Any) -> str:
 def close_output(out: Path, identity: dict[str, Any], session: Session, counts: dict[str, Any], *, began: float) -> None:
     """Write the finished run's run.json: what was asked, what was used, what was kept, how the checks came out."""
     record = {"identity": identity, "finished": True, "commit": commit(), "python": platform.python_version(), **session.facts()}
+    record["processes"] = parallel.processes()
     write_record(out, {**record, "counts": counts, "seconds": round(time.time() - began, 1)})
 
 
@@ -153,29 +172,65 @@ def read_rows(path: Path) -> pd.DataFrame:
     return pd.read_csv(path, dtype={c: str for c in TEXT_COLUMNS if c in columns}, keep_default_na=False, na_values=[""])
 
 
-def finished_units(path: Path, unit: str, size: int) -> set[str]:
+def finished_units(rows: Path, unit: str, size: int) -> set[str]:
     """Return the ids in column `unit` that have all their `size` rows; drop what an interruption left of other units.
 
-    Raises InputError, touching nothing, where the file is not one of ours.
+    What several processes have written is gathered first. Raises InputError, touching nothing, where a file is not one of ours.
     """
-    if not path.exists():
+    for part in _parts(rows):
+        header, table = _whole_units(part, unit, size)
+        _write(rows, header, _whole_units(rows, unit, size)[1] + table)
+        part.unlink()
+    if not rows.exists():
         return set()
-    text = path.read_bytes()
-    whole = text[: text.rfind(b"\n") + 1]  # the last line may be cut anywhere
-    header, *rows = list(csv.reader(io.StringIO(whole.decode("utf-8", errors="replace"), newline=""))) or [[unit]]
-    if unit not in header or any(len(r) != len(header) for r in rows):
+    header, table = _whole_units(rows, unit, size)
+    _write(rows, header, table)
+    return {row[header.index(unit)] for row in table}
+
+
+def gather_rows(rows: Path, unit: str, size: int, order: list[str]) -> None:
+    """Make one file of the rows of all processes, units in `order`: the same file, whoever wrote them and when."""
+    if not _parts(rows) and [*dict.fromkeys(pd.read_csv(rows, usecols=[unit], dtype=str, keep_default_na=False)[unit])] == order:
+        return  # a million rows need not be read for nothing
+    finished_units(rows, unit, size)
+    header, table = _whole_units(rows, unit, size)
+    place = {u: i for i, u in enumerate(order)}
+    column = header.index(unit)
+    _write(rows, header, sorted(table, key=lambda row: place[row[column]]))
+
+
+def own_part(rows: Path) -> Path:
+    """Return the file that this process appends to: `rows` itself where it is the only one."""
+    return rows if parallel.processes() == 1 else rows.with_name(f"{rows.stem}.part{parallel.rank():04d}{rows.suffix}")
+
+
+def _parts(rows: Path) -> list[Path]:
+    return sorted(rows.parent.glob(f"{rows.stem}.part*{rows.suffix}"))
+
+
+def _whole_units(path: Path, unit: str, size: int) -> tuple[list[str], list[list[str]]]:
+    """Return the header of a CSV and the rows of those units that have all their `size` rows."""
+    text = path.read_bytes() if path.exists() else b""
+    text = text[: text.rfind(b"\n") + 1]  # the last line may be cut anywhere
+    header, *table = list(csv.reader(io.StringIO(text.decode("utf-8", errors="replace"), newline=""))) or [[unit]]
+    if unit not in header or any(len(row) != len(header) for row in table):
         raise InputError(f"{path}: not as this script writes it; give another --out, or --overwrite to start anew")
     column = header.index(unit)
-    counts = Counter(row[column] for row in rows)
-    done = {u for u, n in counts.items() if n == size}
-    if not done:
-        path.unlink()
-    elif len(done) * size < len(rows) or len(whole) < len(text):
+    counts = Counter(row[column] for row in table)
+    return header, [row for row in table if counts[row[column]] == size]
+
+
+def _write(path: Path, header: list[str], table: list[list[str]]) -> None:
+    """Write a CSV in one step, if it does not read so already; no file where there are no rows."""
+    file = io.StringIO(newline="")
+    csv.writer(file, lineterminator="\n").writerows([header, *table])
+    text = file.getvalue().encode()
+    if not table:
+        path.unlink(missing_ok=True)
+    elif not path.exists() or path.read_bytes() != text:
         partial = path.with_suffix(".partial")
-        with open(partial, "w", newline="", encoding="utf-8") as file:
-            csv.writer(file, lineterminator="\n").writerows([header, *(r for r in rows if r[column] in done)])
+        partial.write_bytes(text)
         partial.replace(path)
-    return done
 
 
 def append_rows(path: Path, rows: list[dict[str, Any]]) -> None:

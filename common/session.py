@@ -1,6 +1,7 @@
 """Make ready for a run: check the clips, load the model, find the label tokens, check the identities."""
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,21 +9,32 @@ import torch
 from tqdm import tqdm
 
 from common.checks import CheckFailed, check_finite, self_check
-from common.models import AudioLM, EncodedClip, choose_device, choose_dtype, encode_clip, load_clip, load_model
-from common.readout import Readout, fill_prompt, get_prompt, resolve_readout
+from common.encoding import EncodedClip, check_window, encode_clip, load_clip
+from common.engines import ENGINES
+from common.models import AudioLM, choose_device, choose_dtype, load_model
+from common.readout import Readout, fill_prompt, get_prompt, get_words, resolve_readout
 from common.samples import LABELS, InputError, Sample
-from common.tracing import UnknownBlock
+from common.tracing import UnknownBlock, record, run
+
+_PROBED = 8  # clips on which the label tokens' share of the probability is looked at before the work
 
 
 @dataclass(frozen=True)
 class Session:
-    """A model that has been checked on this run's clips, with the prompt and the readout of the run."""
+    """A model that has been checked on this run's clips, with the prompt and the readout of the run.
+
+    `engine` is how patches are made (tracing.ENGINES). From block `reach` on the blocks have no keys and values of their own:
+    they read an earlier block's, so that nothing put into the audio span there can reach the answer.
+    """
 
     lm: AudioLM
     prompt: str
     readout: Readout
     first: EncodedClip
+    engine: str
+    reach: int
     checks: dict[str, Any]
+    warnings: tuple[str, ...]
 
     def encode(self, sample: Sample) -> EncodedClip:
         """Encode a clip. Raises CheckFailed where its prefix or tail differ from the first clip's: only the audio may."""
@@ -43,33 +55,74 @@ class Session:
         return len(self.lm.blocks) + 1
 
     def describe(self, prompt_name: str) -> str:
-        """Say what every unit of the run goes through."""
-        return f"{self.layers} layers, prompt {prompt_name}, {self.lm.dtype} on {self.lm.device}"
+        """Say what every unit of the run goes through, and what to beware of."""
+        adapters = f", LoRA on: {', '.join(self.lm.adapters)}" if self.lm.adapters else ""
+        line = (
+            f"{self.layers} layers, prompt {prompt_name}, {self.lm.dtype} on {self.lm.device}, patches by {self.engine}{adapters}"
+        )
+        return "\n".join([line, *(f"warning: {w}" for w in self.warnings)])
 
     def facts(self) -> dict[str, Any]:
         """Return what run.json says of the session."""
         return {
-            "prompt_text": fill_prompt(self.prompt),
+            "prompt_text": self.prompt,
             "label_tokens": dict(zip(LABELS, self.readout.tokens)),
             "model_class": type(self.lm.model).__name__,
+            "adapters": self.lm.adapters,
             "blocks": len(self.lm.blocks),
+            "blocks_with_keys_of_their_own": self.reach,
+            "engine": self.engine,
             "self_check": self.checks,
+            "warnings": self.warnings,
         }
 
 
-def open_session(args: argparse.Namespace, samples: list[Sample]) -> Session:
-    """Check every clip, load the model and check it on two of the clips. Raises InputError or CheckFailed; writes nothing."""
+def open_session(args: argparse.Namespace, samples: list[Sample], *, engines: Sequence[str] = ENGINES) -> Session:
+    """Check every clip, load the model and check it on two of the clips. Raises InputError or CheckFailed; writes nothing.
+
+    `engines` are the ways of patching that the run may use, the first that holds is taken.
+    """
     device = choose_device(args.device)
-    prompt = get_prompt(args.prompt)
-    lm = load_model(args.model, device=device, dtype=choose_dtype(args.dtype, device))
+    words = get_words(args.words, args.prompt)
+    prompt = fill_prompt(get_prompt(args.prompt), words)
+    lm = load_model(
+        args.model,
+        device=device,
+        dtype=choose_dtype(args.dtype, device),
+        revision=args.revision,
+        trust_remote_code=args.trust_remote_code,
+        attention=args.attention,
+    )
     lengths = [len(load_clip(lm, s.audio)) for s in tqdm(samples, desc="checking the audio", leave=False)]
+    check_window(lm, [s.audio for s in samples], lengths, prompt)
     first = encode_clip(lm, samples[0].audio, prompt)
-    readout = resolve_readout(lm.processor.tokenizer, first.tail_ids)
+    readout = resolve_readout(lm.processor.tokenizer, first.tail_ids, words)
     # A clip as long as the first makes the stricter patch oracle; else the last one serves, or the first itself if alone.
     partner = next((s for s, n in zip(samples[1:], lengths[1:]) if n == lengths[0]), samples[-1])
     other = encode_clip(lm, partner.audio, prompt)
     try:
-        checks = self_check(lm, first, other)
+        engine, checks = self_check(lm, first, other, engines)
     except UnknownBlock as error:
         raise InputError(f"--model {args.model}: {error}; this kind of decoder is not supported yet") from None
-    return Session(lm, prompt, readout, first, checks)
+    reach = len(record(lm, first)[0].keys)
+    probed = [encode_clip(lm, s.audio, prompt) for s in samples[:: max(1, len(samples) // _PROBED)][:_PROBED]]
+    warnings = [_preferred(lm, readout, probed)]
+    if len(samples) > 1 and float(checks["A - B, for comparison"]) <= float(checks["tolerance"]):
+        warnings.append("the self-check's two clips give the same answer to within its tolerance: it could not have failed")
+    return Session(lm, prompt, readout, first, engine, reach, checks, tuple(w for w in warnings if w))
+
+
+def _preferred(lm: AudioLM, readout: Readout, clips: Sequence[EncodedClip]) -> str:
+    """Say which tokens the model would rather answer with, where the five have less than half of the probability."""
+    logits = torch.stack([run(lm, clip).float() for clip in clips])
+    mass = float(readout.mass(logits).mean())
+    if mass >= 0.5:
+        return ""
+    best = logits.softmax(dim=-1).mean(dim=0).topk(5)
+    listed = ", ".join(
+        f"{lm.processor.tokenizer.decode([i])!r} {p:.2f}" for p, i in zip(best.values.tolist(), best.indices.tolist())
+    )
+    return (
+        f"the five label tokens have {mass:.2g} of the probability at l = L (mean of {len(clips)} clips); the model would rather "
+        f"say {listed}; --words or --prompt may suit it better"
+    )

@@ -9,7 +9,7 @@ from tqdm import tqdm
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
-from common import runs
+from common import parallel, runs
 from common.arguments import argument_parser, main_of
 from common.metrics import lens_layers
 from common.samples import conflict_clips, draw, read_manifest
@@ -28,15 +28,18 @@ def run(argv: list[str] | None = None) -> None:
     samples = draw(conflict, args.limit, seed=args.seed)
     dropped["over --limit"] = len(conflict) - len(samples)
     session = open_session(args, samples)
-    print(f"{len(samples)} conflict clips x {session.describe(args.prompt)}")
+    if parallel.leads():
+        print(f"{len(samples)} conflict clips x {session.describe(args.prompt)}")
 
     rows, identity = args.out / "lens.csv", runs.identify(args, clips, session)
-    finished = runs.open_output(args.out, rows, identity, overwrite=args.overwrite)
-    done = runs.finished_units(rows, "sample_id", session.layers)
+    finished, done = runs.begin(args, rows, identity, "sample_id", session.layers)
     todo = [s for s in samples if s.sample_id not in done]
-    for sample in tqdm(todo, desc="lens", unit="clip"):
+    for sample in tqdm(parallel.share(todo), desc="lens", unit="clip", disable=not parallel.leads()):
         _, lens_logits = record(session.lm, session.encode(sample))
-        runs.append_rows(rows, lens_rows(sample, session.label_logits(lens_logits, sample.sample_id)))
+        lens = lens_rows(sample, session.label_logits(lens_logits, sample.sample_id))
+        runs.append_rows(runs.own_part(rows), lens)
+    if not runs.complete(rows, "sample_id", session.layers, order=[s.sample_id for s in samples]):
+        return
 
     table = lens_layers(runs.read_rows(rows), seed=args.seed)
     table.to_csv(args.out / "layers.csv", index=False, float_format="%.6f")

@@ -4,11 +4,17 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from accelerate import cpu_offload, disk_offload
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from common.models import AudioLM, choose_device, choose_dtype, encode_clip, load_model
+from common.checks import CheckFailed, self_check
+from common.encoding import check_window, encode_clip
+from common.engines import splice
+from common.models import AudioLM, choose_device, choose_dtype, load_model, weight_bytes
 from common.readout import PROMPTS
 from common.samples import InputError
+from common.tracing import record
+from tests.families import save_granite_speech, save_phi4
 from tests.tiny import LAYERS
 
 CPU = torch.device("cpu")
@@ -37,9 +43,12 @@ def test_the_clip_reaches_the_extractor_unchanged(lm: AudioLM, manifest: Path) -
 
 
 def test_a_clip_beyond_the_models_window_is_refused(lm: AudioLM, tmp_path: Path) -> None:
-    soundfile.write(tmp_path / "long.wav", np.random.default_rng(0).uniform(-0.5, 0.5, 24_000), 16_000)
-    with pytest.raises(InputError, match=r"long.wav: 1.50 s long; the model hears 1 s at most"):
-        encode_clip(lm, tmp_path / "long.wav", PROMPTS["voice"])
+    for name, length in (("short", 8_000), ("full", 16_000), ("long", 24_000)):
+        soundfile.write(tmp_path / f"{name}.wav", np.random.default_rng(0).uniform(-0.5, 0.5, length), 16_000)
+    paths = [tmp_path / f"{n}.wav" for n in ("short", "full", "long")]
+    with pytest.raises(InputError, match=r"long.wav: 1.50 s long; the model hears about 1.0 s"):
+        check_window(lm, paths, [8_000, 16_000, 24_000], PROMPTS["voice"])
+    check_window(lm, paths[:2], [8_000, 16_000], PROMPTS["voice"])
 
 
 def test_what_is_not_an_audio_language_model_is_refused(tmp_path: Path) -> None:
@@ -62,3 +71,49 @@ def test_devices_and_dtypes() -> None:
     for name in ("cuda:99", "nonsense"):
         with pytest.raises(InputError, match=f"--device {name}: not usable here"):
             choose_device(name)
+
+
+def test_weight_bytes_are_those_of_the_weights(lm: AudioLM) -> None:
+    expected = sum(p.numel() * 2 for p in lm.model.parameters())
+    assert weight_bytes(type(lm.model), lm.model.config, torch.bfloat16) == expected
+
+
+@pytest.mark.parametrize("place", ["main memory", "disk", "disk, by a device map"])
+def test_offloaded_blocks_give_the_same_numbers(
+    place: str, lm: AudioLM, tiny_folder: Path, manifest: Path, tmp_path: Path
+) -> None:
+    """What device_map="auto" does where the GPU is too small: blocks whose weights come in only when they are run."""
+    parts = ("lm_head", *(f"model.{p}" for p in ("audio_tower", "multi_modal_projector")))
+    inner = ("embed_tokens", "norm", "rotary_emb", *(f"layers.{i}" for i in range(LAYERS)))
+    by_map = dict.fromkeys((*parts, *(f"model.language_model.{p}" for p in inner)), "cpu")
+    by_map |= dict.fromkeys(("model.language_model.layers.1", "model.language_model.layers.3"), "disk")
+    away = load_model(str(tiny_folder), device=CPU, dtype=torch.float32, device_map=by_map if "map" in place else None)
+    for number in (1, 3):
+        if place == "main memory":
+            cpu_offload(away.blocks[number], execution_device=CPU)
+        elif place == "disk":
+            disk_offload(away.blocks[number], str(tmp_path / str(number)), execution_device=CPU)
+        assert {p.device.type for p in away.blocks[number].parameters()} == {"meta"}
+    names = [manifest.parent / f"{n}.wav" for n in ("happy_0_sad_a", "surprised_1_sad_b")]
+    near, far = ([record(m, encode_clip(m, name, PROMPTS["voice"])) for name in names] for m in (lm, away))
+    for (_, lens), (_, other) in zip(near, far):
+        assert torch.equal(lens, other)
+    assert torch.equal(splice(lm, near[0][0], [near[1][0]]), splice(away, far[0][0], [far[1][0]]))
+
+
+def test_an_adapter_that_a_model_needs_and_has_not_is_refused(tmp_path: Path) -> None:
+    folder = save_granite_speech(tmp_path)
+    (folder / "adapter_config.json").unlink()
+    with pytest.raises(InputError, match="hears through a LoRA adapter, and none was loaded"):
+        load_model(str(folder), device=CPU, dtype=torch.float32)
+
+
+def test_an_adapter_that_does_nothing_stops_the_run(tmp_path: Path, manifest: Path) -> None:
+    lm = load_model(str(save_phi4(tmp_path)), device=CPU, dtype=torch.float32)
+    clips = [encode_clip(lm, manifest.parent / f"happy_0_{p}_a.wav", PROMPTS["voice"]) for p in ("sad", "angry")]
+    assert lm.adapters == ("speech",) and self_check(lm, *clips)[1]["LoRA on - off"] > 0.1
+    for name, parameter in lm.model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.zeros_(parameter)
+    with pytest.raises(CheckFailed, match="the LoRA adapter speech .* changes nothing"):
+        self_check(lm, *clips)

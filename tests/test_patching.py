@@ -11,13 +11,14 @@ def test_pair_rows_by_hand() -> None:
     recipient = Sample("a", Path("a.wav"), "", "ta", "sad", "angry", "s", "en", "")
     donor = Sample("b", Path("b.wav"), "", "tb", "happy", "angry", "s", "en", "")
     patched = torch.tensor([[0, 5.0, 1, 0, 0], [0, 1.0, 0, 4, 0], [0, 2.0, 3, 0, 0]])  # [layer, label]
-    rows = pair_rows(Pair("semantic", recipient, donor), patched, (0.25, 0.5))
+    rows = pair_rows(Pair("semantic", recipient, donor), patched, patched[0], differences=(0.25, 0.5), reach=1)
     assert [r["pred_patch"] for r in rows] == ["happy", "angry", "sad"]
     assert {(r["target"], r["pred_base"], r["pred_donor"]) for r in rows} == {("happy", "sad", "happy")}
     assert [r["flip_to_target"] for r in rows] == [1, 0, 0]
     assert [r["flip_from_base"] for r in rows] == [1, 1, 0]
     assert [r["delta_logit"] for r in rows] == [3.0, -1.0, 0.0]
     assert [r["own_run_difference"] for r in rows] == [0.25, None, 0.5]
+    assert [r["kv_shared"] for r in rows] == [0, 1, 0]
     assert {(r["recipient_id"], r["donor_id"], r["recipient_text_id"], r["donor_text_id"]) for r in rows} == {
         ("a", "b", "ta", "tb")
     }

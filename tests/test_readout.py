@@ -3,16 +3,40 @@ from pathlib import Path
 import pytest
 import torch
 
-from common.models import AudioLM, encode_clip, load_model
-from common.readout import PROMPTS, Readout, fill_prompt, get_prompt, resolve_readout
+from common.encoding import encode_clip
+from common.models import AudioLM, load_model
+from common.readout import PROMPTS, Readout, fill_prompt, get_prompt, get_words, resolve_readout
 from common.samples import LABELS, InputError
 from tests.tiny import save_tiny_model
 
 
 def test_prompts_name_all_labels_and_hold_one_clip() -> None:
     for name in PROMPTS:
-        filled = fill_prompt(get_prompt(name))
-        assert filled.count("{audio}") == 1 and "neutral, happy, sad, angry or surprised" in filled
+        filled = fill_prompt(get_prompt(name), get_words(None, name))
+        labels = "中性、高兴、悲伤、愤怒或惊讶" if name.endswith("-zh") else "neutral, happy, sad, angry or surprised"
+        assert filled.count("{audio}") == 1 and labels in filled
+
+
+def test_words_are_five_different_ones() -> None:
+    assert get_words(None, "voice") == LABELS and get_words(list("abcde"), "voice-zh") == tuple("abcde")
+    for words in (list("abcda"), ["a", "b", "c", "d", ""], ["a", "b", "c", "d", "e "]):
+        with pytest.raises(InputError, match="--words a b c d.*: must be five different words"):
+            get_words(words, "voice")
+
+
+def test_other_words_are_read_at_their_own_tokens(lm: AudioLM, manifest: Path) -> None:
+    clip = manifest.parent / "sad_0_happy_a.wav"
+    words = ("Neutral", "Happy", "Sad", "Angry", "Useless")
+    tail = encode_clip(lm, clip, fill_prompt(PROMPTS["voice"], words)).tail_ids
+    readout = resolve_readout(lm.processor.tokenizer, tail, words)
+    assert readout.tokens == tuple("NHSAU") and readout.words == words
+    text = lm.processor.tokenizer.decode(tail)
+    assert "Neutral, Happy, Sad, Angry or Useless" in text
+
+
+def test_the_mass_of_the_five() -> None:
+    readout = Readout(LABELS, (0, 1, 2, 3, 4), LABELS)
+    assert float(readout.mass(torch.zeros(10))) == pytest.approx(0.5)
 
 
 def test_a_prompt_file(tmp_path: Path) -> None:
@@ -46,6 +70,8 @@ def test_a_word_that_changes_the_prompts_own_tokens_is_refused() -> None:
     class Greedy:
         """A tokenizer of whole words, so that what is glued to the prompt's end is another token."""
 
+        all_special_ids = ()
+
         def decode(self, ids: list[int], **_: bool) -> str:
             return {7: "say"}[ids[0]]
 
@@ -57,4 +83,10 @@ def test_a_word_that_changes_the_prompts_own_tokens_is_refused() -> None:
 
 
 def test_label_logits_keep_the_labels_order() -> None:
-    assert Readout((4, 0, 2, 1, 3), LABELS).label_logits(torch.tensor([10, 11, 12, 13, 14])).tolist() == [14, 10, 12, 11, 13]
+    assert Readout(LABELS, (4, 0, 2, 1, 3), LABELS).label_logits(torch.tensor([10, 11, 12, 13, 14])).tolist() == [
+        14,
+        10,
+        12,
+        11,
+        13,
+    ]

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import soundfile
+import torch
 from safetensors.torch import load_file, save_file
 
 import activation_patching.run
@@ -19,9 +20,10 @@ from activation_patching import patching
 from common import session
 from common.arguments import main_of
 from common.checks import CheckFailed
+from common.engines import splice
 from common.samples import COLUMNS, InputError
-from common.tracing import UnknownBlock, splice
-from tests.tiny import LAYERS, save_clips, save_manifest, save_tiny_flamingo, save_tiny_model
+from common.tracing import UnknownBlock
+from tests.tiny import LAYERS, save_clips, save_manifest, save_tiny_model
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPTS = {"logit_lens": logit_lens.run.run, "activation_patching": activation_patching.run.run}
@@ -180,7 +182,7 @@ WRONG = {
     "unreadable audio": ({"audio": "text.wav"}, "text.wav: not readable as audio"),
     "empty audio": ({"audio": "empty.wav"}, "empty.wav: empty"),
     "silent audio": ({"audio": "silent.wav"}, "silent.wav: silent"),
-    "long audio": ({"audio": "long.wav"}, "long.wav: 2.00 s long; the model hears 1 s"),
+    "long audio": ({"audio": "long.wav"}, "long.wav: 2.00 s long; the model hears about 1.0 s"),
     "duplicate id": ({"sample_id": "neutral_0_sad_a"}, "'neutral_0_sad_a' is already in row 2"),
     "no conflict": ("congruent", "no conflict clips"),
     "missing column": ("column", "column text_id is missing"),
@@ -249,20 +251,70 @@ def test_the_pool_of_all_clips_takes_congruent_ones_too(tiny_folder: Path, manif
     assert "congruent" not in json.loads((tmp_path / "run.json").read_text())["counts"]["dropped"]
 
 
-@pytest.mark.parametrize("name", SCRIPTS)
-def test_another_family_runs_by_the_same_code(name: str, manifest: Path, tmp_path: Path) -> None:
-    model = save_tiny_flamingo(tmp_path / "model")
-    start(name, model, manifest, tmp_path / "out")
-    record = json.loads((tmp_path / "out" / "run.json").read_text())
-    assert record["model_class"] == "AudioFlamingo3ForConditionalGeneration"
-    assert record["self_check"]["splice - rerun"] < 1e-4 < record["self_check"]["A - B, for comparison"]
-
-
 def test_bfloat16_runs_and_keeps_its_noise_in_sight(tiny_folder: Path, manifest: Path, tmp_path: Path) -> None:
     start("activation_patching", tiny_folder, manifest, tmp_path, "--dtype", "bfloat16")
     record = json.loads((tmp_path / "run.json").read_text())
     assert record["identity"]["dtype"] == "bfloat16"
     assert max(record["counts"]["controls"].values()) < record["self_check"]["A - B, for comparison"]
+
+
+def patches(out: Path) -> pd.DataFrame:
+    return pd.read_csv(out / "patches.csv")
+
+
+def test_a_small_budget_records_again_and_gives_the_same_rows(tiny_folder: Path, manifest: Path, tmp_path: Path) -> None:
+    for name, gigabytes in (("whole", "1"), ("one_at_a_time", "0")):
+        start("activation_patching", tiny_folder, manifest, tmp_path / name, "--cache-gb", gigabytes)
+    pd.testing.assert_frame_equal(patches(tmp_path / "whole"), patches(tmp_path / "one_at_a_time"))
+
+
+def test_running_out_of_gpu_memory_halves_the_rows_and_goes_on(
+    tiny_folder: Path, manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start("activation_patching", tiny_folder, manifest, tmp_path / "large")
+    sizes = []
+
+    def small(lm: object, donor: object, recipients: list) -> object:
+        sizes.append(len(recipients))
+        if len(recipients) > 2:
+            raise torch.OutOfMemoryError
+        return splice(lm, donor, recipients)
+
+    monkeypatch.setattr(patching, "splice", small)
+    start("activation_patching", tiny_folder, manifest, tmp_path / "small", "--max-pairs", "200")
+    start("activation_patching", tiny_folder, manifest, tmp_path / "large", "--max-pairs", "200", "--overwrite")
+    assert max(sizes) > 2 and sizes.index(max(sizes)) < len(sizes) - sizes[::-1].index(2) - 1
+    pd.testing.assert_frame_equal(patches(tmp_path / "large"), patches(tmp_path / "small"), atol=2e-5)
+
+
+def test_out_of_memory_with_one_pair_is_one_line(
+    tiny_folder: Path, manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    def never(*_: object) -> object:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+
+    monkeypatch.setattr(patching, "splice", never)
+    with pytest.raises(SystemExit) as stop:
+        main_of(lambda _: start("activation_patching", tiny_folder, manifest, tmp_path))
+    assert stop.value.code == 2 and "out of memory" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_alignments_agree_where_spans_are_equally_long_and_differ_where_not(
+    tiny_folder: Path, manifest: Path, tmp_path: Path
+) -> None:
+    for align in ("splice", "crop", "stretch"):
+        start("activation_patching", tiny_folder, manifest, tmp_path / align, "--align", align)
+    splice_, crop, stretch = (patches(tmp_path / a) for a in ("splice", "crop", "stretch"))
+    assert json.loads((tmp_path / "crop" / "run.json").read_text())["engine"] == "staircase"
+    logits = [c for c in splice_ if c.startswith("logit_")]
+    equal = splice_.kind == "prosody"  # of one text: equally long here
+    np.testing.assert_allclose(splice_[equal][logits], crop[equal][logits], atol=2e-4)
+    np.testing.assert_allclose(splice_[equal][logits], stretch[equal][logits], atol=2e-4)
+    first = ~equal & (splice_.layer == 0)
+    assert np.abs(splice_[first][logits] - crop[first][logits]).max().max() > 0.1
+    assert np.abs(crop[first][logits] - stretch[first][logits]).max().max() > 0.1
+    last = splice_.layer == LAYERS
+    np.testing.assert_allclose(splice_[last][logits], stretch[last][logits], atol=2e-4)
 
 
 def test_no_pairs_and_doubled_kinds(tiny_folder: Path, tmp_path: Path) -> None:

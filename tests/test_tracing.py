@@ -1,5 +1,6 @@
-"""The identities of record, splice and rerun, on a random model of a real class."""
+"""The identities of record and of every way of patching, on a random model of a real class."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -7,9 +8,11 @@ import torch
 
 from common import checks
 from common.checks import CheckFailed, self_check
-from common.models import AudioLM, EncodedClip, encode_clip, load_model
+from common.encoding import EncodedClip, encode_clip
+from common.engines import ENGINES, aligned, rerun, splice, staircase, sweep
+from common.models import AudioLM, load_model
 from common.readout import PROMPTS
-from common.tracing import UnknownBlock, record, rerun, run, splice, states_at
+from common.tracing import Trace, UnknownBlock, record, run, states_at
 from tests.tiny import LAYERS, save_tiny_model
 
 PROMPT = PROMPTS["speaker"]
@@ -125,18 +128,57 @@ def test_a_planted_block_shows_as_a_step(block: int, clips: dict[str, EncodedCli
 
 
 def test_self_check_gives_its_figures(lm: AudioLM, clips: dict[str, EncodedClip]) -> None:
-    figures = self_check(lm, clips["a"], clips["b"])
-    assert figures["oracle"] == "span of A" and figures["audio tokens"] == span_length(clips["a"])
-    assert max(v for k, v in figures.items() if isinstance(v, float) and not k.startswith("A - B")) < 1e-4
-    assert self_check(lm, clips["a"], clips["c"])["oracle"] == "tail of B"
+    engine, figures = self_check(lm, clips["a"], clips["b"])
+    assert engine == "splice" and figures["oracle"] == "span of A" and figures["audio tokens"] == span_length(clips["a"])
+    assert figures["tolerance"] < 1e-3 < 0.1 < figures["A - B, for comparison"]
+    assert max(v for k, v in figures.items() if " - " in k and not k.startswith("A - B")) < 1e-4
+    assert self_check(lm, clips["a"], clips["c"])[1]["oracle"] == "tail of B"
+
+
+@pytest.mark.parametrize("other", "bc")
+@pytest.mark.parametrize("engine", ENGINES)
+def test_every_engine_gives_what_a_rerun_gives(engine: str, other: str, lm: AudioLM, clips: dict[str, EncodedClip]) -> None:
+    found, figures = self_check(lm, clips["a"], clips[other], [engine])
+    assert found == engine and figures[f"{engine} - rerun"] < 1e-4
+
+
+def test_staircase_equals_rerun_at_every_layer_and_in_parts(lm: AudioLM, clips: dict[str, EncodedClip]) -> None:
+    a, c = clips["a"], clips["c"]
+    donated = aligned(states_at(lm, c, c.span), a.span_length, "stretch")
+    whole = staircase(lm, a, donated, range(LAYERS + 1))
+    torch.testing.assert_close(whole, sweep(lm, "rerun", a, donated, range(LAYERS + 1)), atol=1e-4, rtol=0)
+    parts = [sweep(lm, "staircase", a, donated, layers) for layers in (range(2), range(2, 4), range(4, LAYERS + 1))]
+    torch.testing.assert_close(whole, torch.cat(parts), atol=1e-4, rtol=0)
+
+
+def test_alignments() -> None:
+    donated = torch.arange(2 * 1 * 4 * 3.0).view(2, 1, 4, 3)  # [layer, 1, pos, d_model]
+    assert torch.equal(aligned(donated, 4, "stretch"), donated) and torch.equal(aligned(donated, 9, "crop"), donated)
+    assert torch.equal(aligned(donated, 2, "crop"), donated[..., :2, :])
+    stretched = aligned(donated, 7, "stretch")
+    assert torch.equal(stretched[..., ::2, :], donated)
+    assert torch.equal(stretched[..., 1, :], (donated[..., 0, :] + donated[..., 1, :]) / 2)
+
+
+def test_a_splice_that_is_wrong_gives_way_to_the_staircase(
+    lm: AudioLM, clips: dict[str, EncodedClip], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(lm: AudioLM, donor: Trace, recipients: list[Trace]) -> torch.Tensor:
+        return splice(lm, donor, recipients).roll(1, dims=1)
+
+    monkeypatch.setattr(checks, "splice", broken)
+    engine, figures = self_check(lm, clips["a"], clips["b"])
+    assert engine == "staircase" and figures["splice - rerun"] > 0.01 > 1e-4 > figures["staircase - rerun"]
+    monkeypatch.setattr(checks, "splice", lambda *_: torch.zeros(2)[5])
+    engine, figures = self_check(lm, clips["a"], clips["b"])
+    assert engine == "staircase" and figures["splice - rerun"] == "does not run"
 
 
 @pytest.mark.parametrize(
     ("name", "broken"),
     [
         ("record", lambda lm, clip: (record(lm, clip)[0], record(lm, clip)[1] + 1)),
-        ("splice", lambda lm, donor, recipients: splice(lm, donor, recipients).roll(1, dims=1)),
-        ("splice", lambda lm, donor, recipients: splice(lm, recipients[0], [donor])),
+        ("rerun", lambda lm, clip, layer, positions, states: rerun(lm, clip, layer + 1, positions, states)),
         ("audio_states", lambda lm, clip: span_length(clip) - 1),
         ("run", lambda lm, clip: run(lm, clip) * torch.nan),
     ],
@@ -158,7 +200,7 @@ def test_an_unknown_kind_of_block_output_raises(lm: AudioLM, clips: dict[str, En
 
 def test_a_hook_that_is_never_reached_raises(lm: AudioLM, clips: dict[str, EncodedClip], tiny_folder: Path) -> None:
     stranger = load_model(str(tiny_folder), device=torch.device("cpu"), dtype=torch.float32)
-    mixed = AudioLM(lm.model, lm.processor, stranger.blocks, lm.audio_token_id)
+    mixed = replace(lm, blocks=stranger.blocks)
     with pytest.raises(RuntimeError, match="reached 0 times"):
         rerun(mixed, clips["a"], 1, clips["a"].span, torch.zeros(span_length(clips["a"]), 32))
     with pytest.raises(RuntimeError, match="not reached once each"):

@@ -24,12 +24,16 @@ LAYERS = 4
 RATE = 16_000
 
 
-def byte_tokenizer(special: tuple[str, ...]) -> Qwen2Tokenizer:
-    """Return a tokenizer of single bytes, with special tokens."""
+def byte_vocabulary() -> dict[str, int]:
+    """Return the 256 bytes under the names that byte-level tokenizers have for them."""
     letters = [*range(33, 127), *range(161, 173), *range(174, 256)]
     names = {b: chr(b) for b in letters} | {b: chr(256 + i) for i, b in enumerate(b for b in range(256) if b not in letters)}
-    vocabulary = {names[b]: b for b in range(256)}
-    tokenizer = Qwen2Tokenizer(vocab=vocabulary, merges=[], eos_token="<|im_end|>")
+    return {names[b]: b for b in range(256)}
+
+
+def byte_tokenizer(special: tuple[str, ...]) -> Qwen2Tokenizer:
+    """Return a tokenizer of single bytes, with special tokens."""
+    tokenizer = Qwen2Tokenizer(vocab=byte_vocabulary(), merges=[], eos_token="<|im_end|>")
     tokenizer.add_special_tokens({"extra_special_tokens": ["<|im_start|>", "<|im_end|>", *special]})
     return tokenizer
 
@@ -53,12 +57,16 @@ def decoder(tokenizer: Qwen2Tokenizer) -> dict[str, Any]:
     )
 
 
-def save(folder: Path, model: Any, processor: Any) -> Path:
+def save_weights(folder: Path, model: Any) -> None:
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if "norm" in name:  # so that skipping a norm, or norming twice, shows
                 parameter.mul_(1 + 0.3 * torch.randn_like(parameter))
-    model.save_pretrained(folder)
+    model.save_pretrained(str(folder))
+
+
+def save(folder: Path, model: Any, processor: Any) -> Path:
+    save_weights(folder, model)
     processor.save_pretrained(folder)
     return folder
 

@@ -1,0 +1,111 @@
+"""Put a clip into the model's prompt, with the model's own processor, and make sure that it is heard whole."""
+
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+import torch
+
+from common.audio import load_audio
+from common.models import AudioLM
+from common.samples import InputError
+
+
+@dataclass(frozen=True)
+class EncodedClip:
+    """One clip in its prompt, prefix | audio span | tail: the model's `inputs` (batch of 1) and where the span lies."""
+
+    inputs: dict[str, torch.Tensor]
+    span: slice
+
+    @property
+    def ids(self) -> torch.Tensor:
+        return self.inputs["input_ids"]  # [1, pos]
+
+    @property
+    def prefix_ids(self) -> list[int]:
+        return self.ids[0, : self.span.start].tolist()
+
+    @property
+    def tail_ids(self) -> list[int]:
+        return self.ids[0, self.span.stop :].tolist()
+
+    @property
+    def tail(self) -> slice:
+        return slice(self.span.stop, self.ids.shape[1])
+
+    @property
+    def span_length(self) -> int:
+        return self.span.stop - self.span.start
+
+
+def load_clip(lm: AudioLM, path: Path) -> np.ndarray:
+    """Return the samples of a clip at the rate of the model's extractor. Raises InputError as load_audio does."""
+    return load_audio(path, lm.rate)
+
+
+def encode_clip(lm: AudioLM, path: Path, prompt: str) -> EncodedClip:
+    """Put one clip where `{audio}` stands in `prompt`, with the model's own chat template and processor.
+
+    One clip at a time: padding to a longer one changes the shorter one's states. Raises InputError as load_audio does, and
+    where the audio tokens are not one span of the prompt.
+    """
+    inputs = encode_wave(lm, load_clip(lm, path), prompt)
+    positions = (inputs["input_ids"][0] == lm.audio_token_id).nonzero().flatten().tolist()
+    if not positions or len(positions) != positions[-1] + 1 - positions[0]:
+        raise InputError(f"{path}: its {len(positions)} audio tokens are not one span of the prompt")
+    return EncodedClip(inputs, slice(positions[0], positions[-1] + 1))
+
+
+def encode_wave(lm: AudioLM, wave: np.ndarray, prompt: str) -> dict[str, torch.Tensor]:
+    """Return the model's inputs for a wave [sample] at its rate: most processors take the samples, some a file in base64."""
+    file = io.BytesIO()
+    soundfile.write(file, wave, lm.rate, format="WAV", subtype="FLOAT")
+    audio = {"type": "audio", "audio": wave, "base64": base64.b64encode(file.getvalue()).decode()}
+    before, after = ({"type": "text", "text": text} for text in prompt.split("{audio}"))
+    content: list[dict[str, Any]] = [part for part in (before, audio, after) if part.get("text") != ""]
+    batch = lm.processor.apply_chat_template(
+        [{"role": "user", "content": content}],
+        chat_template=_chat_template(lm.processor),
+        add_generation_prompt=True,
+        tokenize=True,
+        return_dict=True,
+        return_tensors="pt",
+    )
+    return dict(batch.to(lm.device, lm.dtype))
+
+
+def _chat_template(processor: Any) -> str | None:
+    """Return the chat template where a processor keeps it, or leave it to the processor: its tokenizer may need none."""
+    return next((t for t in (getattr(p, "chat_template", None) for p in (processor, processor.tokenizer)) if t), None)
+
+
+def check_window(lm: AudioLM, paths: Sequence[Path], lengths: Sequence[int], prompt: str) -> None:
+    """Raise InputError where the model would not hear the end of a clip, which its processor would cut without a word.
+
+    Asked of the processor itself: noise in place of the end of the longest of `paths` ([sample] `lengths`) must change what
+    it makes of the clip. If it does not, the last sample that counts is the model's window.
+    """
+    wave = load_clip(lm, paths[int(np.argmax(lengths))])
+    heard = encode_wave(lm, wave, prompt)
+    noise = np.random.default_rng(0).uniform(-0.5, 0.5, len(wave)).astype(np.float32)
+
+    def deaf_from(start: int) -> bool:
+        other = encode_wave(lm, np.concatenate([wave[:start], noise[start:]]), prompt)
+        return all(torch.equal(tensor, other[name]) for name, tensor in heard.items())
+
+    low, high = 0, len(wave) - lm.rate // 20  # the last 50 ms may be less than a frame
+    if not deaf_from(high):
+        return
+    while high - low > lm.rate // 100:
+        middle = (low + high) // 2
+        low, high = (low, middle) if deaf_from(middle) else (middle, high)
+    for path, length in zip(paths, lengths):
+        if length > high + lm.rate // 20:
+            seconds, window = length / lm.rate, high / lm.rate
+            raise InputError(f"{path}: {seconds:.2f} s long; the model hears about {window:.1f} s, and would not hear the rest")
