@@ -16,7 +16,7 @@ Item = TypeVar("Item")
 @cache
 def _state() -> PartialState:
     # Processes wait for the slowest at the end: as long as the work takes, not the half hour that is usual.
-    return PartialState(timeout=timedelta(days=30))
+    return PartialState(cpu=not torch.cuda.is_available(), timeout=timedelta(days=30))
 
 
 def rank() -> int:

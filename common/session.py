@@ -12,6 +12,7 @@ from common.checks import CheckFailed, check_finite, self_check
 from common.encoding import EncodedClip, check_window, encode_clip, load_clip
 from common.engines import ENGINES
 from common.models import AudioLM, choose_device, choose_dtype, load_model
+from common.parallel import leads
 from common.readout import Readout, fill_prompt, get_prompt, get_words, resolve_readout
 from common.samples import LABELS, InputError, Sample
 from common.tracing import UnknownBlock, record, run
@@ -93,7 +94,7 @@ def open_session(args: argparse.Namespace, samples: list[Sample], *, engines: Se
         trust_remote_code=args.trust_remote_code,
         attention=args.attention,
     )
-    lengths = [len(load_clip(lm, s.audio)) for s in tqdm(samples, desc="checking the audio", leave=False)]
+    lengths = [len(load_clip(lm, s.audio)) for s in tqdm(samples, desc="checking the audio", leave=False, disable=not leads())]
     check_window(lm, [s.audio for s in samples], lengths, prompt)
     first = encode_clip(lm, samples[0].audio, prompt)
     readout = resolve_readout(lm.processor.tokenizer, first.tail_ids, words)

@@ -20,8 +20,8 @@ ALLOWED = {
     "common.engines": {"common.encoding", "common.models", "common.tracing"},
     "common.checks": {"common.encoding", "common.engines", "common.models", "common.tracing"},
     "common.session": {
-        "common.checks", "common.encoding", "common.engines", "common.models", "common.readout", "common.samples",
-        "common.tracing",
+        "common.checks", "common.encoding", "common.engines", "common.models", "common.parallel", "common.readout",
+        "common.samples", "common.tracing",
     },
     "common.arguments": {"common.checks", "common.parallel", "common.samples"},
     "common.runs": {"common", "common.samples", "common.session"},

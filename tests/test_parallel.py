@@ -1,0 +1,64 @@
+"""Several processes give the files of one."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from common import parallel, runs
+from common.memory import Kept, in_chunks
+from tests.test_scripts import ROOT, ROWS, start
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_two_processes_give_the_same_tables_as_one(name: str, tiny_folder: Path, manifest: Path, tmp_path: Path) -> None:
+    start(name, tiny_folder, manifest, tmp_path / "one")
+    limit = ("--limit", "12") if name == "logit_lens" else ("--max-pairs", "20")
+    options = ("--model", str(tiny_folder), "--data", str(manifest), "--out", str(tmp_path / "two"), "--device", "cpu", *limit)
+    launch = (sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2")
+    done = subprocess.run([*launch, str(ROOT / name / "run.py"), *options], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert '"processes": 2' in (tmp_path / "two" / "run.json").read_text()
+    assert {f.name for f in (tmp_path / "one").iterdir()} == {f.name for f in (tmp_path / "two").iterdir()}
+    for file in (ROWS[name], "layers.csv"):
+        assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
+
+
+def test_what_interrupted_processes_left_is_gathered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = tmp_path / "lens.csv"
+    rows.write_text("sample_id,layer\nd,0\nd,1\n")
+    (tmp_path / "lens.part0000.csv").write_text("sample_id,layer\nb,0\nb,1\nc,0\n")  # c was not finished
+    (tmp_path / "lens.part0001.csv").write_text("sample_id,layer\na,0\na,1\ne,0\ne")  # nor e, cut within a line
+    assert runs.finished_units(rows, "sample_id", 2) == set("abd") and [f.name for f in tmp_path.iterdir()] == ["lens.csv"]
+    runs.gather_rows(rows, "sample_id", 2, list("abcd"))
+    assert rows.read_text() == "sample_id,layer\na,0\na,1\nb,0\nb,1\nd,0\nd,1\n"
+
+
+def test_each_process_has_its_share_and_its_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    shares, files = [], []
+    for rank in range(3):
+        monkeypatch.setattr(parallel, "rank", lambda rank=rank: rank)
+        monkeypatch.setattr(parallel, "processes", lambda: 3)
+        shares += parallel.share(list("abcdefg"))
+        files.append(runs.own_part(Path("lens.csv")).name)
+    assert sorted(shares) == list("abcdefg") and len(set(files)) == 3
+
+
+def test_kept_makes_again_what_it_had_to_forget() -> None:
+    made = []
+    kept: Kept[str, str] = Kept(lambda item: made.append(item) or item.upper(), size=len, budget=4)
+    assert [kept(i) for i in ("aa", "bb", "aa", "cc", "aa", "bb")] == ["AA", "BB", "AA", "CC", "AA", "BB"]
+    assert made == ["aa", "bb", "cc", "bb"] and kept.bytes == 4
+
+
+def test_in_chunks_halves_where_memory_runs_out() -> None:
+    def work(items: list[int]) -> list[int]:
+        if len(items) > 3:
+            raise torch.OutOfMemoryError
+        return items
+
+    assert in_chunks(work, list(range(10)), 8) == ([[0, 1], [2, 3], [4, 5], [6, 7], [8, 9]], 2)
+    with pytest.raises(torch.OutOfMemoryError):
+        in_chunks(lambda _: work([0] * 4), [1, 2], 2)
