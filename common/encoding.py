@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import soundfile
 import torch
+from jinja2 import TemplateError
 
 from common.audio import load_audio
 from common.models import AudioLM
@@ -63,20 +64,27 @@ def encode_clip(lm: AudioLM, path: Path, prompt: str) -> EncodedClip:
 
 
 def encode_wave(lm: AudioLM, wave: np.ndarray, prompt: str) -> dict[str, torch.Tensor]:
-    """Return the model's inputs for a wave [sample] at its rate: most processors take the samples, some a file in base64."""
+    """Return the model's inputs for a wave [sample] at its rate: most processors take the samples, some a file in base64.
+
+    Raises InputError where the model's processor has no way to do it, such as no chat template.
+    """
     file = io.BytesIO()
     soundfile.write(file, wave, lm.rate, format="WAV", subtype="FLOAT")
     audio = {"type": "audio", "audio": wave, "base64": base64.b64encode(file.getvalue()).decode()}
     before, after = ({"type": "text", "text": text} for text in prompt.split("{audio}"))
     content: list[dict[str, Any]] = [part for part in (before, audio, after) if part.get("text") != ""]
-    batch = lm.processor.apply_chat_template(
-        [{"role": "user", "content": content}],
-        chat_template=_chat_template(lm.processor),
-        add_generation_prompt=True,
-        tokenize=True,
-        return_dict=True,
-        return_tensors="pt",
-    )
+    try:
+        batch = lm.processor.apply_chat_template(
+            [{"role": "user", "content": content}],
+            chat_template=_chat_template(lm.processor),
+            add_generation_prompt=True,
+            tokenize=True,
+            return_dict=True,
+            return_tensors="pt",
+        )
+    except (ValueError, TypeError, KeyError, ImportError, TemplateError) as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise InputError(f"{type(lm.processor).__name__} cannot put a clip into a question ({reason})") from None
     return dict(batch.to(lm.device, lm.dtype))
 
 

@@ -97,10 +97,10 @@ def load_model(
         raise InputError(f"--model {name}: no model folder or hub id that can be read ({_first_line(error)})") from None
     config = getattr(whole, "thinker_config", whole)
     model_class = _model_class(name, config)
-    if _audio_token_id(config) is None or not _has_tower(config):
+    if _audio_token_id(config) is None:
         raise InputError(
-            f"--model {name}: {type(config).__name__} is not an audio language model with an audio span in its token sequence: "
-            "no audio token or no audio encoder in its config"
+            f"--model {name}: {type(config).__name__} is not an audio language model with an audio span among its tokens: no "
+            "audio token in its config"
         )
     try:
         with warnings.catch_warnings():
@@ -154,10 +154,6 @@ def _audio_token_id(config: Any) -> int | None:
     places = (config, getattr(config, "audio_config", None))
     ids = (getattr(place, key, None) for place in places for key in ("audio_token_id", "audio_token_index"))
     return next((i for i in ids if i is not None), None)
-
-
-def _has_tower(config: Any) -> bool:
-    return hasattr(config, "audio_config") or hasattr(config, "encoder_config")
 
 
 def _load_processor(name: str, config: Any, source: dict[str, Any]) -> Any:

@@ -7,6 +7,7 @@ import torch
 from accelerate import cpu_offload, disk_offload
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from common import models
 from common.checks import CheckFailed, self_check
 from common.encoding import check_window, encode_clip
 from common.engines import splice
@@ -117,3 +118,25 @@ def test_an_adapter_that_does_nothing_stops_the_run(tmp_path: Path, manifest: Pa
             torch.nn.init.zeros_(parameter)
     with pytest.raises(CheckFailed, match="the LoRA adapter speech .* changes nothing"):
         self_check(lm, *clips)
+
+
+def test_a_model_without_a_chat_template_is_refused(lm: AudioLM, tmp_path: Path, manifest: Path) -> None:
+    folder = save_phi4(tmp_path)
+    (folder / "chat_template.jinja").unlink()
+    base = load_model(str(folder), device=CPU, dtype=torch.float32)
+    with pytest.raises(InputError, match="Phi4MultimodalProcessor cannot put a clip into a question .*chat template"):
+        encode_clip(base, manifest.parent / "happy_0_sad_a.wav", PROMPTS["voice"])
+
+
+def test_a_model_larger_than_its_gpu_is_spread_by_one_process_and_refused_to_several(
+    lm: AudioLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    where = (type(lm.model), lm.model.config, torch.bfloat16, torch.device("cuda"))
+    needed = weight_bytes(*where[:3])
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (2 * needed, 80_000_000_000))
+    assert models._spread(*where) is None
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (needed, 80_000_000_000))
+    assert models._spread(*where) == "auto" and models._spread(*where[:3], CPU) is None
+    monkeypatch.setattr(models, "processes", lambda: 2)
+    with pytest.raises(InputError, match="does not fit one GPU: start one process"):
+        models._spread(*where)

@@ -60,7 +60,11 @@ def test_a_run_writes_its_files(
     assert record["identity"]["versions"]["torch"] and record["prompt_text"].startswith("{audio}How does the speaker feel?")
     assert record["self_check"]["splice - rerun"] < 1e-4 and record["counts"]["dropped"]["congruent"] == 20
     assert record["self_check"]["A - B, for comparison"] > 0.1
-    assert "written to" in capsys.readouterr().out
+    assert record["engine"] == "splice" and record["blocks_with_keys_of_their_own"] == LAYERS and record["adapters"] == []
+    printed = capsys.readouterr().out
+    assert "patches by splice" in printed and "written to" in printed
+    (warning,) = record["warnings"]
+    assert warning in printed and warning.startswith("the five label tokens have 0.0") and "would rather say '" in warning
 
 
 @pytest.mark.parametrize("keep", [-2, 0, 20])  # cut within a line's last field, before its newline, within a line
