@@ -161,6 +161,8 @@ def pair_rows(
                 "delta_logit": float(logits[target] - patched[last, target]),
                 "recipient_text_id": pair.recipient.text_id,
                 "donor_text_id": pair.donor.text_id,
+                "recipient_speaker": pair.recipient.speaker,
+                "donor_speaker": pair.donor.speaker,
                 "kv_shared": int(reach <= layer < last),
                 "own_run_difference": {0: differences[0], last: differences[1]}.get(layer),
             }

@@ -36,6 +36,17 @@ class Readout:
         """Return the probability that the five tokens have together: [..., vocab] -> [...]."""
         return logits.float().softmax(dim=-1)[..., list(self.ids)].sum(dim=-1)
 
+    def best_rank(self, logits: torch.Tensor) -> torch.Tensor:
+        """Return the rank in the whole vocabulary, from 1, of the best of the five tokens: [..., vocab] -> [...]."""
+        best = logits[..., list(self.ids)].max(dim=-1, keepdim=True).values
+        return (logits > best).sum(dim=-1) + 1
+
+
+def divergence(logits: torch.Tensor) -> torch.Tensor:
+    """Return KL(p_L || p_l) in nats of the distributions that lens logits [layer, vocab] stand for: [layer], 0 at l = L."""
+    log_probs = logits.float().log_softmax(dim=-1)
+    return (log_probs[-1].exp() * (log_probs[-1] - log_probs)).sum(dim=-1)
+
 
 def answer(label_logits: torch.Tensor) -> str:
     """Return the label with the largest of the five logits [label]; of equal ones the first."""

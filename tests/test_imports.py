@@ -27,7 +27,7 @@ ALLOWED = {
     "common.runs": {"common", "common.samples", "common.session"},
     "common.metrics": set(),
     "common.plotting": set(),
-    "logit_lens.lens": {"common.readout", "common.samples"},
+    "logit_lens.lens": {"common.readout", "common.samples", "common.session"},
     "logit_lens.plots": {"common.plotting", "common.samples"},
     "logit_lens.run": {
         "common", "common.arguments", "common.metrics", "common.samples", "common.session", "common.tracing",
