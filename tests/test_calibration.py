@@ -113,6 +113,19 @@ def test_ratio_of_means() -> None:
     assert 0.93 <= within <= 0.97 and missed <= 0.06
 
 
+def test_share_of_a_few_eligible_pairs() -> None:
+    """As flips among eligible pairs, where a pair in ten is eligible, more of them in some texts than in others."""
+    rng = np.random.default_rng(10)
+    noise, factors = pairs(rng, text=0.5, speaker=0.0, n=800)
+    chance = curves(rng, 40)[factors["texts"][:, 0], :, :1] + curves(rng, 800)[:, :, :1]
+    eligible = np.broadcast_to(chance > np.sqrt(2) * stats.norm.isf(0.1), noise.shape).astype(float)
+    flips = (noise < np.sqrt(1 + 0.5**2 * 1.49) * stats.norm.ppf(0.3)) * eligible
+    values = each_draw(lambda a, b: ratio(a, b).values, flips, eligible)
+    within, missed = coverage(estimate(values, factors), 0.3, share=True)
+    print(f"share of eligible: intervals {within:.3f}, band misses {missed:.3f}")
+    assert 0.93 <= within <= 0.97 and missed <= 0.06
+
+
 def test_contrast_of_two_kinds_on_the_same_texts() -> None:
     rng = np.random.default_rng(3)
     (noise, factors), (other, others) = (pairs(rng, text=0.5, speaker=0.4, n=n) for n in (250, 400))
