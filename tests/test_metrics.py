@@ -274,4 +274,5 @@ def test_a_ratio_over_a_few_texts_has_no_interval() -> None:
     pairs = {str(i): ("sad", text * 2, PAIRS["p"][2] if i < 4 else same) for i, text in enumerate("abcdefghij")}
     table = patch_layers(patch_table(pairs), seed=0)
     assert table.n_eligible[0] == 4 and table.flip_to_target_eligible.tolist() == [1, 1, 0]
-    assert table[["flip_to_target_eligible_lo", "directedness_hi"]].isna().all(axis=None) and table.flip_to_target_lo.notna().all()
+    assert table[["flip_to_target_eligible_lo", "directedness_hi"]].isna().all(axis=None)
+    assert table.flip_to_target_lo.notna().all()
