@@ -24,17 +24,6 @@ ROOT = Path(__file__).resolve().parents[1]
 _OF_A_CLIP = ("sample_id", "text_id", "speaker")
 _OF_A_PAIR = ("pair_id", *(f"{role}_{name}" for role in ("recipient", "donor") for name in ("id", "text_id", "speaker")))
 TEXT_COLUMNS = (*_OF_A_CLIP, *_OF_A_PAIR)
-    "sample_id",
-    "pair_id",
-    "recipient_id",
-    "donor_id",
-    "text_id",
-    "recipient_text_id",
-    "donor_text_id",
-    "speaker",
-    "recipient_speaker",
-    "donor_speaker",
-)
 CODE = ("common", "logit_lens", "activation_patching")
 # Options that rows do not depend on, or that are told otherwise
 _NOT_IDENTITY = ("out", "overwrite", "cache_gb", "model", "data", "prompt", "words", "device", "dtype")

@@ -25,7 +25,10 @@ ALLOWED = {
     },
     "common.arguments": {"common.checks", "common.parallel", "common.samples"},
     "common.runs": {"common", "common.samples", "common.session"},
-    "common.metrics": set(),
+    "common.resampling": set(),
+    "common.layers": {"common.resampling"},
+    "common.metrics": {"common.layers", "common.resampling", "common.samples"},
+    "common.landmarks": {"common.layers", "common.resampling"},
     "common.plotting": set(),
     "logit_lens.lens": {"common.readout", "common.samples", "common.session"},
     "logit_lens.plots": {"common.plotting", "common.samples"},
@@ -46,7 +49,10 @@ ALLOWED = {
 }  # fmt: skip
 WITHOUT_TORCH = (
     "common.samples",
+    "common.resampling",
+    "common.layers",
     "common.metrics",
+    "common.landmarks",
     "common.plotting",
     "logit_lens.plots",
     "activation_patching.plots",

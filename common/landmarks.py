@@ -1,0 +1,112 @@
+"""The layer at which something happens, with an interval: where the answer is decided, where the audio span loses control."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from common.layers import Units, by_group, clip_units, pair_units
+from common.resampling import DRAWS, LEVEL, Estimate, Floats, critical, draws, estimate, first_from
+
+TAIL = (1 - LEVEL) / 2
+
+
+@dataclass(frozen=True)
+class Landmark:
+    """A layer's index with its interval; len(layers) stands for none. `side` is the sign; `reason` says why there is none."""
+
+    layer: int
+    low: int
+    high: int
+    side: int = 0
+    reason: str = ""
+
+
+def decision_layer(rows: pd.DataFrame, *, seed: int) -> pd.DataFrame:
+    """Return the first layer from which the band of the margin stays on one side of 0 up to L, and which `side` that is."""
+
+    def table(rows: pd.DataFrame) -> pd.DataFrame:
+        conflict = clip_units(rows[rows.semantic_label != rows.prosody_label])
+        return _table(conflict, "margin", "decision_layer", lambda of: crossing(of, seed=seed))
+
+    found = by_group(rows, ["control"], table)
+    return found.assign(side=found.side.map({1: "prosody", -1: "semantic", 0: "none"}))
+
+
+def control_layer(rows: pd.DataFrame, *, seed: int) -> pd.DataFrame:
+    """Return, per kind, the first layer from which mean `delta_logit` stays under half of its value at l = 0 up to L.
+
+    From there on the audio span no longer controls the answer.
+    """
+
+    def table(rows: pd.DataFrame) -> pd.DataFrame:
+        return _table(pair_units(rows), "delta_logit", "control_layer", lambda of: halving(of, seed=seed))
+
+    return by_group(rows, ["control", "kind"], table)
+
+
+def crossing(of: Estimate, *, seed: int, count: int = DRAWS) -> Landmark:
+    """Return from where the band of a curve (the only column of `of`) stays on one side of 0.
+
+    The low end is where draws of the curve cross 0, the high end where the bands of draws do: between them are both the layer at
+    which the true curve crosses and the one at which data of this size show it. None where the band at the last layer holds 0:
+    then the high end is none too, and the low one the earliest layer that a draw of either sign would give.
+    """
+    none = of.mean.shape[1]
+    if np.isnan(of.se).any():
+        return Landmark(none, none, none, reason=of.clusters)
+    (reach,), (band,) = critical(of, seed=seed, count=count)
+    mean, half = of.mean[0], band * of.se[0]
+    shaken = _curves(of, reach, seed=seed, count=count)
+    shaken *= np.sign(shaken[:, -1:])
+    if abs(mean[-1]) <= half[-1]:
+        low, _ = _ends(first_from(shaken > 0), np.array([none]))
+        return Landmark(none, low, none, reason="the band at the last layer holds 0")
+    side = int(np.sign(mean[-1]))
+    found = int(first_from(side * mean > half))
+    low, high = _ends(first_from(shaken > 0), first_from(shaken > half))
+    return Landmark(found, min(low, found), max(high, found), side)
+
+
+def halving(of: Estimate, *, seed: int, count: int = DRAWS) -> Landmark:
+    """Return from where a curve (the only column of `of`) stays under half of its first value; the ends are those of draws.
+
+    None where the interval of the first value holds 0: there is nothing to halve.
+    """
+    none = of.mean.shape[1]
+    if np.isnan(of.se).any():
+        return Landmark(none, none, none, reason=of.clusters)
+    (reach,), _ = critical(of, seed=seed, count=count)
+    mean = of.mean[0]
+    if abs(mean[0]) <= reach * of.se[0, 0]:
+        return Landmark(none, none, none, reason="the interval at the first layer holds 0")
+    side = int(np.sign(mean[0]))
+    at = first_from(side * (mean[0] / 2 - mean) > 0)
+    shaken = _curves(of, reach, seed=seed, count=count)
+    found = first_from(side * (shaken[:, :1] / 2 - shaken) > 0)
+    low, high = _ends(found, found)
+    return Landmark(int(at), low, high, side)
+
+
+def _curves(of: Estimate, reach: float, *, seed: int, count: int) -> Floats:
+    """Return draws of the curve [draw, layer], spread as far as its interval reaches."""
+    return of.mean[0] + reach / stats.norm.isf(TAIL) * of.se[0] * draws(of, 0, seed=seed, count=count)
+
+
+def _ends(lows: np.ndarray, highs: np.ndarray) -> tuple[int, int]:
+    low, high = np.quantile(lows, TAIL, method="lower"), np.quantile(highs, 1 - TAIL, method="higher")
+    return int(low), int(high)
+
+
+def _table(units: Units, column: str, name: str, find: Callable[[Estimate], Landmark]) -> pd.DataFrame:
+    """Return one row: the layer in which `find` sees the landmark, its ends, and why it is nan. No units, no row."""
+    columns = [name, f"{name}_lo", f"{name}_hi", "side", "reason", "n", "clusters"]
+    if not len(units.firsts):
+        return pd.DataFrame(columns=columns)
+    of = estimate(units.grid(column).astype(float)[:, None], units.factors)
+    found = find(of)
+    layers = [*units.layers, np.nan]
+    at = [layers[i] for i in (found.layer, found.low, found.high)]
+    return pd.DataFrame([[*at, found.side, found.reason, len(units.firsts), of.clusters]], columns=columns)

@@ -1,0 +1,136 @@
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from common.resampling import critical, draws, estimate, first_from, holm, interval, memberships, p_clustered, p_mcnemar
+
+
+def left_out(values: np.ndarray, key: Callable[[int], set]) -> float:
+    """Return the delete-one-cluster jackknife variance of a mean, in as many words."""
+    clusters = sorted(set().union(*(key(i) for i in range(len(values)))))
+    means = [np.mean([v for i, v in enumerate(values) if c not in key(i)]) for c in clusters]
+    return (len(clusters) - 1) / len(clusters) * sum((m - values.mean()) ** 2 for m in means)
+
+
+def test_pairs_count_once_whether_they_share_one_text_or_both() -> None:
+    rng = np.random.default_rng(0)
+    a, b = rng.integers(7, size=(2, 60))
+    effects = rng.normal(size=7)
+    values = effects[a] + effects[b] + 0.1 * rng.normal(size=60)
+    of = estimate(values[:, None, None], {"texts": memberships(a, b)})
+    texts = left_out(values, lambda i: {a[i], b[i]})
+    dyads = left_out(values, lambda i: {(min(a[i], b[i]), max(a[i], b[i]))} if a[i] != b[i] else set())
+    assert of.se[0, 0] ** 2 == pytest.approx(texts - dyads) and texts - dyads > dyads
+    assert of.df[0] == pytest.approx(6 * ((texts - dyads) / texts) ** 2)
+
+
+def test_texts_crossed_with_speakers() -> None:
+    rng = np.random.default_rng(1)
+    t, s = np.indices((9, 6)).reshape(2, -1)
+    values = rng.normal(size=9)[t] + rng.normal(size=6)[s] + 0.3 * rng.normal(size=54)
+    of = estimate(values[:, None, None], {"texts": memberships(t), "speakers": memberships(s)})
+    texts, speakers, cells = (left_out(values, key) for key in (lambda i: {t[i]}, lambda i: {s[i]}, lambda i: {(t[i], s[i])}))
+    c = 1 / (1 - 1 / 9 - 1 / 6)
+    assert of.se[0, 0] ** 2 == pytest.approx((1 + c / 6) * texts + (1 + c / 9) * speakers - c * cells)
+    assert (of.clusters, of.levels) == ("texts and speakers", 6)
+
+
+def test_the_variance_of_a_crossed_mean_is_unbiased() -> None:
+    rng = np.random.default_rng(2)
+    t, s = np.indices((8, 6)).reshape(2, -1)
+    values = rng.normal(size=(8, 4000))[t] + 0.8 * rng.normal(size=(6, 4000))[s] + rng.normal(size=(48, 4000))
+    of = estimate(values[:, :, None], {"texts": memberships(t), "speakers": memberships(s)})
+    assert (of.se**2).mean() == pytest.approx(1 / 8 + 0.64 / 6 + 1 / 48, rel=0.05)
+
+
+def test_clips_that_share_their_text_say_less() -> None:
+    values = np.repeat(np.random.default_rng(0).normal(size=(20, 1, 1)), 10, axis=0)  # ten equal clips of each text
+    shared, own = (estimate(values, {"texts": memberships(k)}) for k in (np.repeat(np.arange(20), 10), np.arange(200)))
+    assert shared.se[0, 0] > 3 * own.se[0, 0] and (shared.df[0], own.df[0]) == (19, 199)
+
+
+@pytest.mark.parametrize(
+    ("texts", "speakers", "clusters"),
+    [
+        (20, 2, "texts"),
+        (20, 4, "texts"),
+        (20, 5, "texts and speakers"),
+        (2, 24, "speakers"),
+        (3, 2, "texts"),
+        (2, 4, "speakers"),
+        (1, 1, "none: no two texts or speakers to tell apart"),
+    ],
+)
+def test_few_speakers_or_texts_are_held_fixed_and_the_estimate_says_so(texts: int, speakers: int, clusters: str) -> None:
+    t, s = np.indices((texts, speakers)).reshape(2, -1)
+    values = np.random.default_rng(0).normal(size=(len(t), 1, 2))
+    of = estimate(values, {"texts": memberships(t), "speakers": memberships(s)})
+    assert of.clusters == clusters and np.isnan(of.se).all() == clusters.startswith("none")
+    usual, _ = critical(of, seed=0)
+    if clusters != "none: no two texts or speakers to tell apart":
+        assert usual[0] > 3 if max(texts, speakers) < 5 else usual[0] < 3  # of three texts the interval is very wide
+
+
+def test_shares_stay_within_0_and_1_and_agreement_is_no_certainty() -> None:
+    flips = np.zeros((200, 1, 4))
+    flips[:3, 0, 1] = 1
+    flips[:100, 0, 2] = 1
+    flips[:, 0, 3] = 1
+    of = estimate(flips, {"texts": memberships(np.repeat(np.arange(50), 4))})
+    reach, _ = critical(of, seed=0)
+    low, high = interval(of, reach, share=np.array([True]), counted=np.full((1, 4), 200.0))
+    assert (low >= 0).all() and (high <= 1).all() and (low < of.mean)[0, 1:].all() and (high > of.mean)[0, :3].all()
+    effect = np.median([200 * of.se[0, i] ** 2 / (p * (1 - p)) for i, p in ((1, 0.015), (2, 0.5))])  # of the design
+    assert high[0, 0] == pytest.approx(reach[0] ** 2 / (200 / effect + reach[0] ** 2)) and low[0, 3] == pytest.approx(
+        1 - high[0, 0]
+    )
+    alone = estimate(flips[:, :, :1], {"texts": memberships(np.repeat(np.arange(50), 4))})
+    _, high = interval(alone, reach, share=np.array([True]), counted=np.full((1, 1), 200.0))
+    assert high[0, 0] == pytest.approx(reach[0] ** 2 / (50 + reach[0] ** 2))  # as if each text were one observation
+
+
+def test_wilson_by_hand() -> None:
+    """40 of 100 independent clips: the interval of Wilson, as published, but for t in place of the normal quantile."""
+    values = np.repeat([1.0, 0.0], [40, 60])[:, None, None]
+    of = estimate(values, {"texts": memberships(np.arange(100))})
+    low, high = interval(of, np.array([1.96]), share=np.array([True]), counted=np.array([[100.0]]))
+    assert (low[0, 0], high[0, 0]) == pytest.approx((0.3094, 0.4980), abs=6e-4)
+
+
+def test_the_band_is_as_wide_as_the_layers_are_different() -> None:
+    rng = np.random.default_rng(3)
+    same = np.repeat(rng.normal(size=(400, 1, 1)), 10, axis=2)
+    other = rng.normal(size=(400, 1, 10))
+    reaches = [critical(estimate(v, {"texts": memberships(np.arange(400))}), seed=0) for v in (same, other)]
+    assert reaches[0][1][0] == pytest.approx(reaches[0][0][0], abs=0.08)
+    assert reaches[1][1][0] == pytest.approx(stats.norm.isf((1 - 0.95 ** (1 / 10)) / 2), abs=0.08)  # ten independent layers
+
+
+def test_draws_are_correlated_as_the_means_are() -> None:
+    rng = np.random.default_rng(4)
+    values = rng.multivariate_normal([0, 0], [[1, 0.6], [0.6, 1]], size=500)[:, None, :]
+    of = estimate(values, {"texts": memberships(np.arange(500))})
+    drawn = draws(of, 0, seed=0)
+    assert np.corrcoef(drawn.T)[0, 1] == pytest.approx(of.correlation[0, 0, 1], abs=0.03) and abs(drawn.std() - 1) < 0.02
+    assert np.array_equal(drawn, draws(of, 0, seed=0)) and not np.array_equal(drawn, draws(of, 0, seed=1))
+
+
+def test_first_from() -> None:
+    holds = np.array([[0, 1, 0, 1, 1], [1, 1, 1, 1, 1], [1, 1, 1, 1, 0]], dtype=bool)
+    assert first_from(holds).tolist() == [3, 0, 5]
+
+
+def test_tests_by_hand() -> None:
+    assert p_mcnemar(np.array([6, 1, 4, 0]), np.array([0, 7, 4, 0])).tolist() == pytest.approx([2 / 64, 18 / 256, 1, 1])
+    assert holm(np.array([0.01, 0.04, 0.03])).tolist() == pytest.approx([0.03, 0.06, 0.06])
+    assert np.isnan(holm(np.array([0.01, np.nan]))).all()
+    gain = np.array([1.0, 1, 0, 0, 1, -1, 1, 1])[:, None, None]
+    of = estimate(gain, {"texts": memberships(np.arange(8))})
+    assert p_clustered(of)[0, 0] == pytest.approx(stats.ttest_1samp(gain[:, 0, 0], 0).pvalue)
+
+
+def test_where_every_pair_flips_the_clusters_signs_are_tested() -> None:
+    of = estimate(np.ones((60, 1, 1)), {"texts": memberships(np.repeat(np.arange(6), 10))})
+    assert p_clustered(of)[0, 0] == 2 / 2**6
