@@ -86,6 +86,8 @@ def splice(lm: AudioLM, donor: Trace, recipients: Sequence[Trace]) -> torch.Tens
 
     handles = [b.register_forward_pre_hook(_way_in(join(i)), with_kwargs=True) for i, b in enumerate(lm.blocks)]
     handles.append(lm.blocks[-1].register_forward_hook(_way_out(lambda h: torch.cat([h, tails[-1].to(h)])[:, -1:])))
+    if (mlp := getattr(lm.blocks[-1], "mlp", None)) is not None:
+        handles.append(mlp.register_forward_pre_hook(_last_position))
     with _hooks(*handles):
         logits = lm.model(
             input_ids=donor.tail_ids,
@@ -97,6 +99,13 @@ def splice(lm: AudioLM, donor: Trace, recipients: Sequence[Trace]) -> torch.Tens
     if joined != list(range(len(lm.blocks))):
         raise RuntimeError(f"splice: the rows joined at blocks {joined}, not once at each of {len(lm.blocks)}")
     return logits.unflatten(0, (len(lm.blocks) + 1, len(recipients))).transpose(0, 1)
+
+
+def _last_position(module: Any, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
+    """Hand the last block's MLP the readout position alone: nothing reads the others, and the residual sum broadcasts."""
+    if not args or not isinstance(args[0], torch.Tensor) or args[0].dim() != 3:
+        return None  # another kind of MLP: it computes every position
+    return args[0][:, -1:], *args[1:]
 
 
 class _SharedLayer(DynamicLayer):
