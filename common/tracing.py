@@ -74,13 +74,13 @@ def splice(lm: AudioLM, donor: Trace, recipients: Sequence[Trace]) -> torch.Tens
     """
     tails = torch.stack([r.tail for r in recipients], dim=1)  # [layer, recipient, tail, d_model]
     span_stop, tail_length = donor.keys[0].shape[-2], tails.shape[2]
+    entering = tails[0] if (tails[0] != tails[0, :1]).any() else tails[0, :1]  # of equal tails, the row 0 of all is one row
     joined = []
 
     def join(layer: int) -> Callable[[torch.Tensor], torch.Tensor]:
         def edit(h: torch.Tensor) -> torch.Tensor:
             joined.append(layer)
-            new = tails[layer].to(h)
-            return new if layer == 0 else torch.cat([h, new])
+            return entering.to(h) if layer == 0 else torch.cat([h, tails[layer].to(h)])
 
         return edit
 
@@ -95,10 +95,12 @@ def splice(lm: AudioLM, donor: Trace, recipients: Sequence[Trace]) -> torch.Tens
             position_ids=torch.arange(span_stop, span_stop + tail_length, device=lm.device)[None],
             past_key_values=Cache(layers=[_SharedLayer(k, v) for k, v in zip(donor.keys, donor.values)]),
             use_cache=True,
-        ).logits[:, -1]  # [layer * recipient, vocab]
+        ).logits[:, -1]  # [row, vocab]
     if joined != list(range(len(lm.blocks))):
         raise RuntimeError(f"splice: the rows joined at blocks {joined}, not once at each of {len(lm.blocks)}")
-    return logits.unflatten(0, (len(lm.blocks) + 1, len(recipients))).transpose(0, 1)
+    first, others = logits.split([len(entering), len(lm.blocks) * len(recipients)])
+    others = others.unflatten(0, (len(lm.blocks), len(recipients)))
+    return torch.cat([first.expand_as(others[0])[None], others]).transpose(0, 1)
 
 
 def _last_position(module: Any, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
