@@ -34,6 +34,7 @@ class Shape:
 
 
 REAL = Shape()  # the decoder of a 0.5 B language model
+SMALL = Shape(blocks=4, width=128, mlp=256, heads=2, kv_heads=1, tower_blocks=1, tower_width=64)
 LARGE = Shape(blocks=32, width=3_584, mlp=18_944, heads=28, kv_heads=4, tower_blocks=32, tower_width=1_280)  # for a GPU
 
 
