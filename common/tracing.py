@@ -4,6 +4,7 @@ h_l is the residual stream entering block l, h_L what leaves the last block befo
 transformers, but for its last entry, which transformers has normed already). Everything here works by hooks on the blocks.
 """
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -88,7 +89,7 @@ def splice(lm: AudioLM, donor: Trace, recipients: Sequence[Trace]) -> torch.Tens
     handles.append(lm.blocks[-1].register_forward_hook(_way_out(lambda h: torch.cat([h, tails[-1].to(h)])[:, -1:])))
     if (mlp := getattr(lm.blocks[-1], "mlp", None)) is not None:
         handles.append(mlp.register_forward_pre_hook(_last_position))
-    with _hooks(*handles):
+    with _hooks(*handles), _heads_share_keys(lm.device):
         logits = lm.model(
             input_ids=donor.tail_ids,
             attention_mask=torch.ones(1, span_stop + tail_length, dtype=torch.long, device=lm.device),
@@ -127,6 +128,25 @@ class _SharedLayer(DynamicLayer):
         rows = key_states.shape[0]
         keys = torch.cat([self.keys.expand(rows, -1, -1, -1), key_states], dim=-2)
         return keys, torch.cat([self.values.expand(rows, -1, -1, -1), value_states], dim=-2)
+
+
+@contextmanager
+def _heads_share_keys(device: torch.device) -> Iterator[None]:
+    """Keep transformers from copying every row's keys and values once per query head, on a CPU.
+
+    It does so wherever there is a mask, as CUDA kernels need; the CPU kernel takes grouped heads as they are, with the same
+    result bit for bit. The variable is transformers' own switch (integrations/sdpa_attention.py), read at each call.
+    """
+    name = "TRANSFORMERS_SDPA_FORCE_GQA"
+    before = os.environ.get(name)
+    if device.type == "cpu":
+        os.environ[name] = "1"
+    try:
+        yield
+    finally:
+        os.environ.pop(name, None)
+        if before is not None:
+            os.environ[name] = before
 
 
 # The oracle: slow and obvious. Tests and the self-check hold the fast way against it.
