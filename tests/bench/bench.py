@@ -189,6 +189,15 @@ def measure_job(report: Report, lm: AudioLM, shape: Shape, clips: list[EncodedCl
         ["share of the peak over the pairs of the job", shared / 2 * len(pairs) / patching / peak],
     ]
     report.add("Matrix products of splice", ["", "value"], rows)
+    nnsight = [t for name, t in timings.items() if name.startswith("nnsight")]
+    rows = [
+        ["job: times faster than nnsight", 15.0, min(len(clips) * t.record + len(pairs) * t.patch for t in nnsight) / job],
+        ["sweep: times faster than nnsight", 20.0, min(t.patch + bare for t in nnsight) / sweep],
+        ["share of the peak in a sweep", 0.65, alone / sweep / peak],
+        ["lens against a bare forward, at most", 1.1, lens / bare],
+        ["difference of the logits, at most", 1e-4, max(max(row[1:]) for row in differences)],
+    ]
+    report.add("Targets (2 cores, float32; the faster of the two nnsight loops)", ["", "target", "measured"], rows)
 
 
 def measure_growth(report: Report, lm: AudioLM, shape: Shape, clips: list[EncodedClip]) -> None:
