@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo controls test clean
+.PHONY: demo controls test bench clean
 .DELETE_ON_ERROR:
 
 demo: .venv/run  ## both experiments on the demo clips, then the report
@@ -21,8 +21,11 @@ test: .venv/dev  ## lint, types, tests
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q
 
-clean:  ## outputs and environment
-	rm -rf .venv logit_lens/outputs activation_patching/outputs
+bench: .venv-bench/run  ## the patching engine against nnsight, pyvene and a loop of hooks; a table in tests/bench/outputs
+	.venv-bench/bin/python -m tests.bench.bench
+
+clean:  ## outputs and environments
+	rm -rf .venv .venv-bench logit_lens/outputs activation_patching/outputs tests/bench/outputs
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
@@ -36,4 +39,9 @@ clean:  ## outputs and environment
 	# Of torchaudio the tests use what is written in Python; its compiled parts are for CUDA and fail beside a torch for the CPU.
 	$(BIN)/pip install -q --disable-pip-version-check --no-deps $$(grep -o "torchaudio==[0-9.]*" requirements-families.txt)
 	rm -f .venv/lib/python*/site-packages/torchaudio/lib/*.so
+	touch $@
+
+.venv-bench/run: tests/bench/requirements-bench.txt requirements.txt
+	$(PYTHON) -m venv .venv-bench
+	.venv-bench/bin/pip install -q --disable-pip-version-check -r tests/bench/requirements-bench.txt
 	touch $@

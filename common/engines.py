@@ -3,7 +3,9 @@
 All three give the same numbers where they hold; the self-check of a run (common/checks.py) finds out which do.
 """
 
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -28,13 +30,14 @@ def splice(lm: AudioLM, donor: Trace, recipients: Sequence[Trace]) -> torch.Tens
     """
     tails = torch.cat([r.tail for r in recipients], dim=-3)  # [layer, (stream,) recipient, tail, d_model]
     span_stop, tail_length = donor.keys[0].shape[-2], tails.shape[-2]
+    first = tails[0].narrow(-3, 0, 1)
+    entering = tails[0] if (tails[0] != first).any() else first  # of equal tails, the row 0 of all recipients is one row
     joined = []
 
     def join(layer: int) -> Callable[[torch.Tensor], torch.Tensor]:
         def edit(h: torch.Tensor) -> torch.Tensor:
             joined.append(layer)
-            new = tails[layer].to(h)
-            return new if layer == 0 else torch.cat([h, new], dim=-3)
+            return entering.to(h) if layer == 0 else torch.cat([h, tails[layer].to(h)], dim=-3)
 
         return edit
 
@@ -42,17 +45,48 @@ def splice(lm: AudioLM, donor: Trace, recipients: Sequence[Trace]) -> torch.Tens
         return torch.cat([h, tails[-1].to(h)], dim=-3)[..., -1:, :]
 
     handles = [b.register_forward_pre_hook(way_in(join(i)), with_kwargs=True) for i, b in enumerate(lm.blocks)]
-    with hooks(*handles, lm.blocks[-1].register_forward_hook(way_out(last_position))):
+    handles.append(lm.blocks[-1].register_forward_hook(way_out(last_position)))
+    if (mlp := getattr(lm.blocks[-1], "mlp", None)) is not None:
+        handles.append(mlp.register_forward_pre_hook(_readout_position_alone))
+    with hooks(*handles), _heads_share_keys(lm.device):
         logits = lm.model(
             input_ids=donor.tail_ids,
             attention_mask=torch.ones(1, span_stop + tail_length, dtype=torch.long, device=lm.device),
             position_ids=torch.arange(span_stop, span_stop + tail_length, device=lm.device)[None],
             past_key_values=Cache(layers=[_SharedLayer(k, v) for k, v in zip(donor.keys, donor.values)]),
             use_cache=True,
-        ).logits[:, -1]  # [layer * recipient, vocab]
+        ).logits[:, -1]  # [row, vocab]
     if joined != list(range(len(lm.blocks))):
         raise RuntimeError(f"splice: the rows joined at blocks {joined}, not once at each of {len(lm.blocks)}")
-    return logits.unflatten(0, (len(lm.blocks) + 1, len(recipients))).transpose(0, 1)
+    others = logits[entering.shape[-3] :].unflatten(0, (len(lm.blocks), len(recipients)))  # [layer from 1, recipient, vocab]
+    row_0 = logits[: entering.shape[-3]].expand(len(recipients), -1)
+    return torch.cat([row_0[None], others]).transpose(0, 1)
+
+
+def _readout_position_alone(module: Any, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
+    """Hand the last block's MLP the readout position alone: nothing reads the others, and the residual sum broadcasts."""
+    if not args or not isinstance(args[0], torch.Tensor) or args[0].dim() != 3:
+        return None  # another kind of MLP: it computes every position
+    return args[0][:, -1:], *args[1:]
+
+
+@contextmanager
+def _heads_share_keys(device: torch.device) -> Iterator[None]:
+    """Keep transformers from copying every row's keys and values once per query head, on a CPU.
+
+    It does so wherever there is a mask, as CUDA kernels need; the CPU kernel takes grouped heads as they are, with the same
+    result bit for bit. The variable is transformers' own switch (integrations/sdpa_attention.py), read at each call.
+    """
+    switch = {"TRANSFORMERS_SDPA_FORCE_GQA": "1"} if device.type == "cpu" else {}
+    before = {name: os.environ.get(name) for name in switch}
+    os.environ.update(switch)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name)
+            if value is not None:
+                os.environ[name] = value
 
 
 class _SharedLayer(DynamicLayer):

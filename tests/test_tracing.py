@@ -92,6 +92,15 @@ def test_recipients_of_one_pass_do_not_touch_each_other(lm: AudioLM, clips: dict
     torch.testing.assert_close(together, alone, atol=1e-4, rtol=0)
 
 
+def test_recipients_whose_tails_enter_with_other_states_keep_a_row_0_each(lm: AudioLM, clips: dict[str, EncodedClip]) -> None:
+    donor, a, b = (record(lm, clips[k])[0] for k in "cab")
+    moved = replace(b, tail=b.tail + 0.1)
+    together = splice(lm, donor, [a, moved])
+    alone = torch.cat([splice(lm, donor, [a]), splice(lm, donor, [moved])])
+    torch.testing.assert_close(together, alone, atol=1e-4, rtol=0)
+    assert (together[0, 0] - together[1, 0]).abs().max() > 1e-2
+
+
 def test_a_clip_patched_with_itself_does_not_move(lm: AudioLM, clips: dict[str, EncodedClip]) -> None:
     trace, lens = record(lm, clips["c"])
     patched = splice(lm, trace, [trace])[0]
