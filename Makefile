@@ -7,6 +7,10 @@ BIN := .venv/bin
 demo: .venv/run  ## both experiments on the demo clips, then the report
 	$(BIN)/python logit_lens/run.py
 	$(BIN)/python activation_patching/run.py
+	for align in crop stretch; do \
+	  $(BIN)/python activation_patching/run.py --align $$align --kinds prosody --max-pairs 200 --controls 0 \
+	    --out activation_patching/outputs/$$align || exit; \
+	done
 	$(BIN)/python report/build.py
 
 controls: .venv/run  ## the positive controls: the shipped model asked for one cue at a time

@@ -1,5 +1,6 @@
 """Patch the audio span of every layer of every pair, all pairs of a donor together."""
 
+import argparse
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -7,7 +8,6 @@ from functools import partial
 from itertools import groupby
 from typing import Any
 
-import pandas as pd
 import torch
 
 from common.checks import check_equal, difference
@@ -15,11 +15,14 @@ from common.encoding import EncodedClip
 from common.engines import ENGINES, aligned, splice, sweep
 from common.memory import Kept, cache_bytes, in_chunks
 from common.readout import answer
-from common.samples import LABELS, InputError, Pair, Sample, build_pairs, conflict_clips, draw
+from common.samples import LABELS, InputError, Pair, Sample, build_pairs, conflict_clips, control_pairs, draw
 from common.session import Session
 from common.tracing import Trace, record, states_at
 
 _MAX_ROWS = 256  # rows of tail tokens in one pass: enough to fill the matrix products, little memory
+
+
+Clip = tuple[Sample, bool]  # a clip, or True for silence of its length
 
 
 @dataclass(frozen=True)
@@ -30,23 +33,23 @@ class OwnRun:
     label_logits: torch.Tensor
 
 
-def choose_pairs(
-    clips: list[Sample], *, pool: str, limit: int | None, kinds: list[str], max_pairs: int, seed: int
-) -> tuple[list[Pair], dict[str, Any]]:
-    """Return the pairs to patch, a donor's together, and the counts of clips and pairs kept and dropped, with reasons."""
-    chosen, dropped = conflict_clips(clips) if pool == "conflict" else (clips, Counter())
-    drawn = draw(chosen, limit, seed=seed)
-    groups: dict[str, list[Pair]] = {s.sample_id: [] for s in drawn}
+def choose_pairs(clips: list[Sample], args: argparse.Namespace) -> tuple[list[Pair], dict[str, Any]]:
+    """Return the pairs to patch and their controls, a donor's together, and the counts of clips and pairs, with reasons."""
+    chosen, dropped = conflict_clips(clips) if args.pool == "conflict" else (clips, Counter())
+    drawn = draw(chosen, args.limit, seed=args.seed)
+    pairs: list[Pair] = []
     kept: dict[str, Any] = {}
-    for kind in dict.fromkeys(kinds):
-        built, shared, over = build_pairs(drawn, kind, max_pairs=max_pairs, seed=seed)
+    for kind in dict.fromkeys(args.kinds):
+        built, shared, over = build_pairs(drawn, kind, max_pairs=args.max_pairs, seed=args.seed)
         kept[kind] = {"kept": len(built), "dropped": dict(over), "share": shared}
-        for pair in built:
-            groups[pair.donor.sample_id].append(pair)
-    pairs = [pair for group in groups.values() for pair in group]
+        pairs += built
+    pairs += control_pairs(pairs, drawn, share=args.controls, seed=args.seed)
+    order = {sample.sample_id: i for i, sample in enumerate(drawn)}
+    pairs.sort(key=lambda p: (order[p.donor.sample_id], p.silent))  # stable: kinds, then controls
     used = len(clips_of(pairs))
     dropped.update({"over --limit": len(chosen) - len(drawn), "in no pair": len(drawn) - used})
-    return pairs, {"clips": used, "dropped": dict(dropped), "pairs": kept}
+    counts = Counter(f"{p.kind}, {p.control}" for p in pairs if p.control)
+    return pairs, {"clips": used, "dropped": dict(dropped), "pairs": kept, "control pairs": dict(counts)}
 
 
 def clips_of(pairs: list[Pair]) -> list[Sample]:
@@ -56,7 +59,7 @@ def clips_of(pairs: list[Pair]) -> list[Sample]:
 
 def groups_of(pairs: list[Pair]) -> list[list[Pair]]:
     """Return the pairs of each donor: what is patched together."""
-    return [list(group) for _, group in groupby(pairs, key=lambda p: p.donor.sample_id)]
+    return [list(group) for _, group in groupby(pairs, key=lambda p: (p.donor.sample_id, p.silent))]
 
 
 def engines_for(align: str) -> Sequence[str]:
@@ -74,36 +77,38 @@ def patch_pairs(
     beyond the tolerance of the dtype, InputError where spans differ in length and `align` does not say what then.
     """
 
-    def record_clip(sample: Sample) -> OwnRun:
-        trace, lens_logits = record(session.lm, session.encode(sample))
+    def record_clip(clip: Clip) -> OwnRun:
+        sample, silent = clip
+        trace, lens_logits = record(session.lm, session.encode(sample, silent=silent))
         return OwnRun(trace.to("cpu"), session.label_logits(lens_logits[-1], sample.sample_id))
 
     own = Kept(record_clip, size=lambda run: run.trace.nbytes, budget=cache_bytes(cache_gb))
     at_once = max(1, _MAX_ROWS // session.layers) if session.engine == "splice" else session.layers  # recipients, layers
     for group in groups:
-        donor, recipients = own(group[0].donor), [p.recipient for p in group]
-        name = f"donor {group[0].donor.sample_id}"
+        sample, silent = group[0].donor, group[0].silent
+        donor, recipients = own((sample, silent)), [(p.recipient, False) for p in group]
+        name = f"donor {sample.sample_id}{', silent' * silent}"
         if session.engine == "splice":
             trace = donor.trace.to(session.lm.device)
             work = partial(_spliced, session, trace, own, name)
             chunks, at_once = in_chunks(work, recipients, at_once)
         else:
-            states = states_at(session.lm, clip := session.encode(group[0].donor), clip.span)
+            states = states_at(session.lm, clip := session.encode(sample, silent=silent), clip.span)
             chunks = []
-            for recipient in recipients:
+            for recipient, _ in recipients:
                 work = partial(_swept, session, states, session.encode(recipient), align, name)
                 layers, at_once = in_chunks(work, range(session.layers), at_once)
                 chunks.append(torch.cat(layers)[None])
         rows = []
         for pair, logits in zip(group, torch.cat(chunks)):  # [layer, label]
-            ends = (donor.label_logits, own(pair.recipient).label_logits)
+            ends = (donor.label_logits, own((pair.recipient, False)).label_logits)
             differences = _checked_ends(session, pair, logits, ends)
             donor_logits = logits[0] if session.engine == "splice" else donor.label_logits
             rows += pair_rows(pair, logits, donor_logits, differences=differences, reach=session.reach)
         yield rows
 
 
-def _spliced(session: Session, donor: Trace, own: Kept[Sample, OwnRun], name: str, recipients: Sequence[Sample]) -> torch.Tensor:
+def _spliced(session: Session, donor: Trace, own: Kept[Clip, OwnRun], name: str, recipients: Sequence[Clip]) -> torch.Tensor:
     return session.label_logits(splice(session.lm, donor, [own(r).trace for r in recipients]), name)  # [pair, layer, label]
 
 
@@ -126,6 +131,8 @@ def _checked_ends(session: Session, pair: Pair, patched: torch.Tensor, ends: tup
     if session.engine == "splice":
         check_equal(f"{pair.pair_id}: row 0 - donor", differences[0], session.lm, scale=scale)
     check_equal(f"{pair.pair_id}: row L - recipient", differences[1], session.lm, scale=scale)
+    if pair.control == "itself":
+        check_equal(f"{pair.pair_id}: any row - recipient", difference(patched, patched[-1:]), session.lm, scale=scale)
     return differences
 
 
@@ -148,6 +155,7 @@ def pair_rows(
             {
                 "pair_id": pair.pair_id,
                 "kind": pair.kind,
+                "control": pair.control,
                 "recipient_id": pair.recipient.sample_id,
                 "donor_id": pair.donor.sample_id,
                 "target": pair.target,
@@ -168,22 +176,3 @@ def pair_rows(
             }
         )
     return rows
-
-
-def controls(rows: pd.DataFrame) -> dict[str, float]:
-    """Return the largest difference, over all pairs, of row 0 from the donor's own run and of row L from the recipient's."""
-    ends = rows.groupby("layer").own_run_difference.max()
-    return {"row 0 - donor, all pairs": float(ends.iloc[0]), "row L - recipient, all pairs": float(ends.iloc[-1])}
-
-
-def summary(layers: pd.DataFrame) -> str:
-    """Say in a line per kind what came out, from the per-layer table."""
-    lines = []
-    for kind, table in layers.groupby("kind", sort=False):
-        first, middle = table.iloc[0], table.iloc[len(table) // 2]
-        lines.append(
-            f"{kind} pairs (n = {first.n:.0f}): flip to target {first.flip_to_target:.3f} at l = 0, "
-            f"{middle.flip_to_target:.3f} at l = {middle.layer:.0f}, floor {first.floor:.3f}; "
-            f"delta logit {first.delta_logit:+.2f} at l = 0, {middle.delta_logit:+.2f} at l = {middle.layer:.0f}"
-        )
-    return "\n".join(lines)

@@ -1,45 +1,84 @@
-"""Draw the patching figures from layers.csv."""
+"""Draw the patching figures from the run's tables."""
 
 from pathlib import Path
 
 import pandas as pd
 from matplotlib.axes import Axes
 
-from common.plotting import COLORS, NAMES, curve, figure, level, shade
+from common.plotting import COLORS, CONTROL_COLORS, NAMES, curve, faint, figure, landmark, level, resampled, shade
+
+CONTROL_NAMES = {"wrong_donor": "wrong donor", "random_donor": "random donor", "silence": "silence", "itself": "itself"}
+XLABEL = "layer l (audio span of h_l is the donor's)"
 
 
-def figure_names(kind: str) -> tuple[str, str]:
-    return f"flip_rate_curve_{kind}.png", f"delta_logit_curve_{kind}.png"
+def figure_names(kind: str) -> tuple[str, str, str]:
+    return f"flip_rate_curve_{kind}.png", f"delta_logit_curve_{kind}.png", f"span_and_tail_curve_{kind}.png"
 
 
 def plot_patching(out: Path, *, subtitle: str) -> list[str]:
-    """Write two figures per kind of pair into `out` from its layers.csv; return their names.
-
-    `subtitle` names model and prompt.
-    """
+    """Write the figures into `out` from its tables; return their names. `subtitle` names model and prompt."""
+    tables = {name: pd.read_csv(out / f"{name}.csv") for name in ("layers", "contrast", "control_layer")}
+    layers, contrast, until = (table.fillna({"control": ""}) for table in tables.values())
     written: list[str] = []
-    for kind, layers in pd.read_csv(out / "layers.csv").groupby("kind", sort=False):
-        first = layers.iloc[0]
-        counts = f"n = {first.n} {kind} pairs, {first.n_texts} texts; band: 95 % bootstrap over texts\n{subtitle}"
+    for kind, of_kind in layers.groupby("kind", sort=False):
+        real, others = of_kind[of_kind.control == ""], dict(list(of_kind[of_kind.control != ""].groupby("control", sort=False)))
+        stop = until[(until.kind == kind) & (until.control == "")].iloc[0]
         names = figure_names(kind)
+        _plot_kind(kind, real, others, stop, [out / n for n in names], _caption(f"{kind} pairs", real, others, subtitle))
         written += names
-        flips, deltas = (out / name for name in names)
-        xlabel = "layer l (audio span of h_l is the donor's)"
-        with figure(flips, xlabel=xlabel, ylabel="flip rate (share of pairs)", caption=counts) as axes:
-            curve(axes, layers, "flip_to_target", color=COLORS[kind], label=f"to target (donor's {NAMES[kind]})")
-            curve(axes, layers, "flip_from_base", color=COLORS["other"], label="from recipient's own answer", dashed=True)
-            level(axes, first.floor, "floor: recipient says target unpatched")
-            axes.set_ylim(-0.03, 1.03)
-            unreachable(axes, layers)
-        with figure(deltas, xlabel=xlabel, ylabel="Δ target logit (patched − base)", caption=counts) as axes:
-            curve(axes, layers, "delta_logit", color=COLORS[kind], label=f"logit of the donor's {NAMES[kind]}")
-            level(axes, 0, "no effect")
-            unreachable(axes, layers)
+    both = contrast[contrast.control == ""]
+    if len(both):
+        with figure(
+            out / "contrast_curve.png",
+            xlabel=XLABEL,
+            ylabel="semantic − prosody pairs (share)",
+            caption=_caption("pairs of both kinds", both, {}, subtitle),
+        ) as axes:
+            curve(axes, both, "flip_to_target", color="#000000", label="flip to target, semantic − prosody pairs")
+            level(axes, 0, "both cues carried alike")
+        written.append("contrast_curve.png")
     return written
 
 
-def unreachable(axes: Axes, layers: pd.DataFrame) -> None:
+def _caption(what: str, real: pd.DataFrame, others: dict[str, pd.DataFrame], subtitle: str) -> str:
+    first = real.iloc[0]
+    beside = f", {next(iter(others.values())).n.iloc[0]} of each control" if others else ""
+    return f"n = {first.n} {what}{beside}, {first.n_texts} texts\n{resampled(first.clusters)}\n{subtitle}"
+
+
+def _plot_kind(
+    kind: str, real: pd.DataFrame, others: dict[str, pd.DataFrame], stop: pd.Series, paths: list[Path], caption: str
+) -> None:
+    color, first = COLORS[kind], real.iloc[0]
+    with figure(paths[0], xlabel=XLABEL, ylabel="flip rate (share of pairs)", caption=caption, legend_columns=2) as axes:
+        curve(axes, real, "flip_to_target", color=color, label=f"to target (donor's {NAMES[kind]})")
+        curve(axes, real, "flip_from_base", color=COLORS["other"], label="from recipient's answer", style="--")
+        _controls(axes, others, "flip_to_target")
+        level(axes, first.floor, "floor: recipient unpatched")
+        axes.set_ylim(-0.03, 1.03)
+        _unreachable(axes, real)
+    with figure(paths[1], xlabel=XLABEL, ylabel="Δ target logit (patched − base)", caption=caption, legend_columns=2) as axes:
+        curve(axes, real, "delta_logit", color=color, label=f"logit of donor's {NAMES[kind]}")
+        _controls(axes, others, "delta_logit")
+        level(axes, 0, "no effect")
+        landmark(axes, stop, "control_layer", "control ends: under half")
+        _unreachable(axes, real)
+    with figure(
+        paths[2], xlabel="layer l (span from the donor, tail from the recipient)", ylabel="share of pairs", caption=caption
+    ) as axes:
+        curve(axes, real, "answer_donor", color=color, label="donor's answer: the span decides")
+        curve(axes, real, "answer_recipient", color="#000000", label="recipient's answer: the tail decides", style="--")
+        axes.set_ylim(-0.03, 1.03)
+        _unreachable(axes, real)
+
+
+def _controls(axes: Axes, others: dict[str, pd.DataFrame], column: str) -> None:
+    for style, (name, table) in zip(("-", "--", "-.", ":"), others.items()):
+        faint(axes, table, column, color=CONTROL_COLORS[name], label=f"control: {CONTROL_NAMES[name]}", style=style)
+
+
+def _unreachable(axes: Axes, layers: pd.DataFrame) -> None:
     """Shade the layers at which a patch cannot reach the answer, so that nobody reads a finding there."""
     shared = layers.layer[layers.kv_shared == 1]
     if len(shared):
-        shade(axes, shared.min(), shared.max(), "blocks read earlier keys: no effect by construction")
+        shade(axes, shared.min(), shared.max(), "reads earlier keys: no effect possible")

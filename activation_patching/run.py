@@ -1,7 +1,6 @@
 """Experiment 2, activation patching: put one clip's audio states into another clip's run, at every layer."""
 
 import sys
-import time
 from pathlib import Path
 
 from tqdm import tqdm
@@ -9,30 +8,31 @@ from tqdm import tqdm
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
-from activation_patching.patching import choose_pairs, clips_of, controls, engines_for, groups_of, patch_pairs, summary
+from activation_patching.patching import choose_pairs, clips_of, engines_for, groups_of, patch_pairs
 from activation_patching.plots import plot_patching
+from activation_patching.tables import controls, headline, patch_tables, summary
 from common import parallel, runs
-from common.arguments import argument_parser, main_of, whole_number
+from common.arguments import argument_parser, main_of, share, whole_number
 from common.engines import ALIGNMENTS
-from common.metrics import patch_layers
+from common.robustness import over_prompts
 from common.samples import KINDS, read_manifest
 from common.session import open_session
 
 
+@over_prompts(headline, out=HERE / "outputs")
 def run(argv: list[str] | None = None) -> None:
     parser = argument_parser(__doc__, out=HERE / "outputs")
-    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS), help="what differs in a pair")
-    parser.add_argument("--max-pairs", type=whole_number(1), default=1200, help="pairs of each kind, drawn with --seed")
-    parser.add_argument("--pool", choices=("conflict", "all"), default="conflict", help="clips that pairs are built from")
-    parser.add_argument("--align", choices=ALIGNMENTS, default="splice", help="for spans of unequal length; splice needs none")
-    parser.add_argument("--cache-gb", type=float, help="main memory for recorded clips (default: a quarter of what is free)")
+    add = parser.add_argument
+    add("--kinds", nargs="+", choices=KINDS, default=list(KINDS), help="what differs in a pair")
+    add("--max-pairs", type=whole_number(1), default=1200, help="pairs of each kind, drawn with --seed")
+    add("--pool", choices=("conflict", "all"), default="conflict", help="clips that pairs are built from")
+    add("--align", choices=ALIGNMENTS, default="splice", help="for spans of unequal length; splice needs none")
+    add("--controls", type=share, default=0.1, help="share of the pairs that are patched with control donors too")
+    add("--cache-gb", type=float, help="main memory for recorded clips (default: a quarter of what is free)")
     args = parser.parse_args(argv)
-    began = time.time()
 
     clips = read_manifest(args.data)
-    pairs, counts = choose_pairs(
-        clips, pool=args.pool, limit=args.limit, kinds=args.kinds, max_pairs=args.max_pairs, seed=args.seed
-    )
+    pairs, counts = choose_pairs(clips, args)
     session = open_session(args, clips_of(pairs), engines=engines_for(args.align))
     if parallel.leads():
         print(f"{len(pairs)} pairs of {counts['clips']} clips x {session.describe(args.prompt)}")
@@ -48,12 +48,12 @@ def run(argv: list[str] | None = None) -> None:
         return
 
     patches = runs.read_rows(rows)
-    table = patch_layers(patches, seed=args.seed)
-    table.to_csv(args.out / "layers.csv", index=False, float_format="%.6f")
+    tables = patch_tables(patches, seed=args.seed)
+    runs.write_tables(args.out, tables)
     figures = plot_patching(args.out, subtitle=runs.subtitle(args))
     if todo or not finished:
-        runs.close_output(args.out, identity, session, counts | {"controls": controls(patches)}, began=began)
-    print(summary(table), runs.files_written(args.out, rows.name, *figures), sep="\n")
+        runs.close_output(args.out, identity, session, counts | controls(patches), began=args.began)
+    print(summary(tables["layers"], tables["control_layer"]), runs.files_written(args.out, rows, tables, figures), sep="\n")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -27,6 +28,9 @@ def argument_parser(description: str, out: Path) -> argparse.ArgumentParser:
         help="speaker, voice, words, the same with -zh for Chinese, or a text file with {audio} and {labels}",
     )
     parser.add_argument(
+        "--prompts", choices=("one", "all"), default="one", help="all: also paraphrases and other orders of the options"
+    )
+    parser.add_argument(
         "--words", nargs=len(LABELS), metavar="WORD", help=f"words that the answer is read from, for {', '.join(LABELS)}"
     )
     parser.add_argument("--limit", type=whole_number(1), help="use only this many clips, drawn with --seed (default: all)")
@@ -37,6 +41,7 @@ def argument_parser(description: str, out: Path) -> argparse.ArgumentParser:
     parser.add_argument("--attention", help="attention implementation, such as eager or sdpa (default: the model's own)")
     parser.add_argument("--seed", type=whole_number(0), default=0, help="draws clips, pairs and bootstrap samples")
     parser.add_argument("--out", type=Path, default=out, help="output folder")
+    parser.set_defaults(began=time.time())
     parser.add_argument("--overwrite", action="store_true", help="start anew where --out holds another run")
     return parser
 
@@ -51,6 +56,13 @@ def whole_number(least: int) -> Callable[[str], int]:
 
     parse.__name__ = f"whole number from {least} on"  # argparse names the type in its message
     return parse
+
+
+def share(text: str) -> float:
+    """Return a number from 0 to 1; an argument type."""
+    if not 0 <= float(text) <= 1:
+        raise ValueError
+    return float(text)
 
 
 def main_of(run: Callable[[list[str] | None], None]) -> None:

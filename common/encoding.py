@@ -16,6 +16,8 @@ from common.audio import load_audio
 from common.models import AudioLM
 from common.samples import InputError
 
+_SILENCE = 1e-5  # of full scale
+
 
 @dataclass(frozen=True)
 class EncodedClip:
@@ -50,13 +52,17 @@ def load_clip(lm: AudioLM, path: Path) -> np.ndarray:
     return load_audio(path, lm.rate)
 
 
-def encode_clip(lm: AudioLM, path: Path, prompt: str) -> EncodedClip:
+def encode_clip(lm: AudioLM, path: Path, prompt: str, *, silent: bool = False) -> EncodedClip:
     """Put one clip where `{audio}` stands in `prompt`, with the model's own chat template and processor.
 
-    One clip at a time: padding to a longer one changes the shorter one's states. Raises InputError as load_audio does, and
-    where the audio tokens are not one span of the prompt.
+    `silent` takes silence of the clip's length instead: noise at -100 dBFS, as exact zeros are no sound some extractors can
+    normalise. One clip at a time: padding to a longer one changes the shorter one's states. Raises InputError as load_audio
+    does, and where the audio tokens are not one span of the prompt.
     """
-    inputs = encode_wave(lm, load_clip(lm, path), prompt)
+    wave = load_clip(lm, path)
+    if silent:
+        wave = np.random.default_rng(0).uniform(-_SILENCE, _SILENCE, len(wave)).astype(np.float32)
+    inputs = encode_wave(lm, wave, prompt)
     positions = (inputs["input_ids"][0] == lm.audio_token_id).nonzero().flatten().tolist()
     if not positions or len(positions) != positions[-1] + 1 - positions[0]:
         raise InputError(f"{path}: its {len(positions)} audio tokens are not one span of the prompt")

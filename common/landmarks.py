@@ -110,3 +110,11 @@ def _table(units: Units, column: str, name: str, find: Callable[[Estimate], Land
     layers = [*units.layers, np.nan]
     at = [layers[i] for i in (found.layer, found.low, found.high)]
     return pd.DataFrame([[*at, found.side, found.reason, len(units.firsts), of.clusters]], columns=columns)
+
+
+def where(found: pd.Series, name: str, what: str) -> str:
+    """Say in words at which layer a row of decision_layer or control_layer puts `what`, or why at none."""
+    ends = " to ".join("none" if pd.isna(found[f"{name}_{end}"]) else f"{found[f'{name}_{end}']:.0f}" for end in ("lo", "hi"))
+    if pd.isna(found[name]):
+        return f"{what}: at no layer ({found.reason})"
+    return f"{what} from l = {found[name]:.0f} on (95 % interval {ends})"

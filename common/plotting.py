@@ -9,13 +9,15 @@ import matplotlib
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator
 
 COLORS = {"semantic": "#0072B2", "prosody": "#D55E00", "other": "#7F7F7F"}  # Okabe & Ito: told apart by colour-blind readers
+CONTROL_COLORS = {"wrong_donor": "#CC79A7", "random_donor": "#56B4E9", "silence": "#E69F00", "itself": "#009E73"}
 NAMES = {"semantic": "words", "prosody": "voice", "other": "neither"}
 _STYLE: Any = {
     "font.size": 14,
     "axes.labelsize": 15,
-    "legend.fontsize": 13,
+    "legend.fontsize": 12,
     "legend.frameon": False,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -29,23 +31,53 @@ def figure(
     path: Path, *, xlabel: str = "layer l (state entering block l)", ylabel: str, caption: str, legend_columns: int = 1
 ) -> Iterator[Axes]:
     """Give one panel to draw on; write it to `path` with the legend above, where no curve can be, and `caption` below."""
-    with matplotlib.rc_context(_STYLE):
-        sheet = Figure(figsize=(6.4, 5.0), layout="constrained")
-        axes = sheet.subplots()
+    with panels(path, [ylabel], xlabel=xlabel, caption=caption, legend_columns=legend_columns) as (axes,):
         yield axes
-        axes.set_xlabel(xlabel)
-        axes.set_ylabel(ylabel)
-        axes.locator_params(axis="x", integer=True)
-        axes.margins(x=0.02)
-        sheet.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=legend_columns)
+
+
+@contextmanager
+def panels(
+    path: Path, ylabels: list[str], *, xlabel: str = "layer l (state entering block l)", caption: str, legend_columns: int = 1
+) -> Iterator[list[Axes]]:
+    """Give panels over the same layers, one below the other, to draw on; written as `figure` does."""
+    with matplotlib.rc_context(_STYLE):
+        sheet = Figure(figsize=(6.4, 3.6 + 1.6 * len(ylabels)), layout="constrained")
+        all_axes = list(sheet.subplots(len(ylabels), sharex=True, squeeze=False)[:, 0])
+        yield all_axes
+        for axes, ylabel in zip(all_axes, ylabels):
+            axes.set_ylabel(ylabel)
+            if not isinstance(axes.xaxis.get_major_locator(), FixedLocator):
+                axes.locator_params(axis="x", integer=True)
+            axes.margins(x=0.02)
+        all_axes[-1].set_xlabel(xlabel)
+        entries = {label: handle for axes in all_axes for handle, label in zip(*axes.get_legend_handles_labels())}
+        sheet.legend(list(entries.values()), list(entries), loc="outside upper center", ncols=legend_columns)
         sheet.supxlabel(caption, fontsize=10.5, color="#444444")
         sheet.savefig(path)
 
 
-def curve(axes: Axes, table: pd.DataFrame, column: str, *, color: str, label: str, dashed: bool = False) -> None:
-    """Draw `column` over the layers with its 95 % interval as a band."""
-    axes.plot(table.layer, table[column], color=color, label=label, linestyle="--" if dashed else "-", marker="o", markersize=4)
-    axes.fill_between(table.layer, table[f"{column}_lo"], table[f"{column}_hi"], color=color, alpha=0.18, linewidth=0)
+def curve(axes: Axes, table: pd.DataFrame, column: str, *, color: str, label: str, style: str = "-") -> None:
+    """Draw `column` over the layers with its 95 % interval, and fainter the band that holds all layers at once."""
+    axes.plot(table.layer, table[column], color=color, label=label, linestyle=style, marker="o", markersize=4)
+    for end, alpha in (("_band", 0.10), ("", 0.18)):
+        if f"{column}{end}_lo" in table:
+            axes.fill_between(
+                table.layer, table[f"{column}{end}_lo"], table[f"{column}{end}_hi"], color=color, alpha=alpha, linewidth=0
+            )
+
+
+def faint(axes: Axes, table: pd.DataFrame, column: str, *, color: str, label: str, style: str = "-") -> None:
+    """Draw `column` over the layers as a thin line to compare with."""
+    axes.plot(table.layer, table[column], color=color, label=label, linestyle=style, linewidth=1.3, alpha=0.9)
+
+
+def landmark(axes: Axes, found: pd.Series, name: str, label: str) -> None:
+    """Mark a layer with its interval on the lower edge; nothing where there is none. `found` is a row of its table."""
+    if pd.isna(found[name]):
+        return
+    low, high = (found[name] if pd.isna(found[f"{name}_{end}"]) else found[f"{name}_{end}"] for end in ("lo", "hi"))
+    axes.plot([low, high], [0.015, 0.015], transform=axes.get_xaxis_transform(), color="#222222", linewidth=5, alpha=0.55)
+    axes.axvline(found[name], color="#222222", linestyle="-.", linewidth=1.6, label=label)
 
 
 def level(axes: Axes, height: float, label: str) -> None:
@@ -56,3 +88,22 @@ def level(axes: Axes, height: float, label: str) -> None:
 def shade(axes: Axes, first: int, last: int, label: str) -> None:
     """Shade the layers from `first` to `last`; the legend says why."""
     axes.axvspan(first - 0.5, last + 0.5, color="#000000", alpha=0.08, linewidth=0, label=label)
+
+
+def estimates(table: pd.DataFrame, path: Path, *, colors: dict[str, str], caption: str) -> None:
+    """Draw a panel for each `unit` of the table: `value` with `lo` and `hi` of each `what` (colour by `kind`), by `prompt`."""
+    prompts, units = list(table.prompt.unique()), list(table.unit.unique())
+    with panels(path, units, xlabel="prompt", caption=caption) as all_axes:
+        for axes, unit in zip(all_axes, units):
+            of_unit = table[table.unit == unit]
+            for i, (what, rows) in enumerate(of_unit.groupby("what", sort=False)):
+                place = [prompts.index(p) + 0.16 * (i - (of_unit.what.nunique() - 1) / 2) for p in rows.prompt]
+                low, high = rows.value - rows.lo.fillna(rows.value), rows.hi.fillna(rows.value) - rows.value
+                style: Any = {"color": colors[rows.kind.iloc[0]], "marker": "os^D"[i % 4], "label": what}
+                axes.errorbar(place, rows.value, yerr=[low.clip(0), high.clip(0)], linestyle="none", capsize=3, **style)
+            axes.set_xticks(range(len(prompts)), prompts, rotation=15, fontsize=11)
+
+
+def resampled(clusters: str) -> str:
+    """Say what intervals are over, from a table's `clusters`."""
+    return f"no intervals ({clusters})" if clusters.startswith("none") else f"95 % interval and band over {clusters}"

@@ -24,9 +24,10 @@ ROOT = Path(__file__).resolve().parents[1]
 _OF_A_CLIP = ("sample_id", "text_id", "speaker")
 _OF_A_PAIR = ("pair_id", *(f"{role}_{name}" for role in ("recipient", "donor") for name in ("id", "text_id", "speaker")))
 TEXT_COLUMNS = (*_OF_A_CLIP, *_OF_A_PAIR)
+TABLES = ("layers", "contrast", "control_layer", "congruent", "labels", "decision_layer")
 CODE = ("common", "logit_lens", "activation_patching")
 # Options that rows do not depend on, or that are told otherwise
-_NOT_IDENTITY = ("out", "overwrite", "cache_gb", "model", "data", "prompt", "words", "device", "dtype")
+_NOT_IDENTITY = ("out", "overwrite", "began", "cache_gb", "prompts", "model", "data", "prompt", "words", "device", "dtype")
 PACKAGES = ("torch", "transformers", "tokenizers", "numpy", "pandas", "soundfile", "soxr")
 
 
@@ -131,7 +132,7 @@ def open_output(out: Path, rows: Path, identity: dict[str, Any], *, overwrite: b
     try:
         out.mkdir(parents=True, exist_ok=True)
         if overwrite:
-            for old in (rows, *_parts(rows), out / "layers.csv", *out.glob("*_curve_*.png")):
+            for old in (rows, *_parts(rows), *(out / f"{t}.csv" for t in TABLES), *out.glob("*_curve*.png")):
                 old.unlink(missing_ok=True)
         write_record(out, {"identity": identity, "finished": False})
     except OSError as error:
@@ -157,9 +158,15 @@ def subtitle(args: argparse.Namespace) -> str:
     return f"model: {Path(args.model).name}, prompt: {Path(args.prompt).name}, clips: {clips}"
 
 
-def files_written(out: Path, *names: str) -> str:
+def write_tables(out: Path, tables: dict[str, pd.DataFrame]) -> None:
+    """Write each table to the CSV of its name."""
+    for name, table in tables.items():
+        table.to_csv(out / f"{name}.csv", index=False, float_format="%.6f")
+
+
+def files_written(out: Path, rows: Path, tables: Iterable[str], figures: Iterable[str]) -> str:
     """Return the closing line that names a run's files."""
-    return f"written to {_shown(out)}: {', '.join((*names, 'layers.csv', 'run.json'))}"
+    return f"written to {_shown(out)}: {', '.join((rows.name, *(f'{t}.csv' for t in tables), *figures, 'run.json'))}"
 
 
 def write_record(out: Path, record: dict[str, Any]) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 
 LABELS = ("neutral", "happy", "sad", "angry", "surprised")  # this order everywhere
 KINDS = ("semantic", "prosody")
+CONTROLS = ("wrong_donor", "random_donor", "silence", "itself")
 COLUMNS = ("sample_id", "audio", "text", "text_id", "semantic_label", "prosody_label", "speaker", "language", "source")
 
 
@@ -42,20 +43,32 @@ class Sample:
 
 @dataclass(frozen=True)
 class Pair:
-    """`recipient` is the clip whose run is changed, `donor` the clip whose audio states go into it."""
+    """`recipient` is the clip whose run is changed, `donor` the clip whose audio states go into it.
+
+    In a control (see `control_pairs`) the donor stands in for the `true_donor`, whose label stays the target.
+    """
 
     kind: str
     recipient: Sample
     donor: Sample
+    control: str = ""
+    true_donor: Sample | None = None
 
     @property
     def pair_id(self) -> str:
-        return f"{self.kind}:{self.recipient.sample_id}<-{self.donor.sample_id}"
+        stand_in = f"|{self.control}:{self.donor.sample_id}" if self.control else ""
+        return f"{self.kind}:{self.recipient.sample_id}<-{(self.true_donor or self.donor).sample_id}{stand_in}"
 
     @property
     def target(self) -> str:
-        """The donor's label of the pair's kind: what the recipient answers if the donor's audio takes over."""
-        return self.donor.semantic_label if self.kind == "semantic" else self.donor.prosody_label
+        """The true donor's label of the pair's kind: what the recipient answers if its audio takes over."""
+        donor = self.true_donor or self.donor
+        return donor.semantic_label if self.kind == "semantic" else donor.prosody_label
+
+    @property
+    def silent(self) -> bool:
+        """Tell whether the donor lends silence of its length instead of its audio."""
+        return self.control == "silence"
 
 
 def read_manifest(path: Path) -> list[Sample]:
@@ -154,3 +167,28 @@ def _donors(samples: list[Sample], shared: tuple[str, ...], other: str) -> list[
         for label in {getattr(s, other) for s in group}
     }
     return [lists[tuple(getattr(s, f) for f in shared), getattr(s, other)] for s in samples]
+
+
+def control_pairs(pairs: list[Pair], pool: list[Sample], *, share: float, seed: int) -> list[Pair]:
+    """Return for a `share` of the pairs of each kind, drawn with the seed, what the same patch does with another donor.
+
+    wrong_donor: another clip with both labels of the recipient, of its speaker where there is one. random_donor: any other
+    clip. silence: silence of the donor's length. itself: the recipient, which must change nothing. The target stays the true
+    donor's label; a wrong donor that the pool does not have is left out.
+    """
+    rng = np.random.default_rng(seed)
+    by_labels: dict[tuple[str, str], list[Sample]] = {}
+    for sample in pool:
+        by_labels.setdefault((sample.semantic_label, sample.prosody_label), []).append(sample)
+    controls = []
+    for kind in dict.fromkeys(p.kind for p in pairs):
+        of_kind = [p for p in pairs if p.kind == kind]
+        for pair in draw(of_kind, round(share * len(of_kind)), seed=seed):
+            recipient = pair.recipient
+            alike = [s for s in by_labels[recipient.semantic_label, recipient.prosody_label] if s is not recipient]
+            wrong = [s for s in alike if s.speaker == recipient.speaker] or alike
+            others = {"random_donor": [s for s in pool if s is not recipient], "wrong_donor": wrong}
+            donors = {name: some[rng.integers(len(some))] for name, some in others.items() if some}
+            donors |= {"silence": pair.donor, "itself": recipient}
+            controls += [Pair(kind, recipient, donors[c], c, pair.donor) for c in CONTROLS if c in donors]
+    return controls

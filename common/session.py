@@ -37,9 +37,9 @@ class Session:
     checks: dict[str, Any]
     warnings: tuple[str, ...]
 
-    def encode(self, sample: Sample) -> EncodedClip:
-        """Encode a clip. Raises CheckFailed where its prefix or tail differ from the first clip's: only the audio may."""
-        clip = encode_clip(self.lm, sample.audio, self.prompt)
+    def encode(self, sample: Sample, *, silent: bool = False) -> EncodedClip:
+        """Encode a clip, or silence of its length; raises CheckFailed where more than the audio differs from the first clip."""
+        clip = encode_clip(self.lm, sample.audio, self.prompt, silent=silent)
         if clip.prefix_ids != self.first.prefix_ids or clip.tail_ids != self.first.tail_ids:
             raise CheckFailed(f"{sample.sample_id}: the tokens around the audio differ from those of the first clip")
         return clip

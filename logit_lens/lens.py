@@ -1,10 +1,13 @@
 """Read the answer that every layer would give."""
 
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
 
+from common.landmarks import decision_layer, where
+from common.metrics import congruent_layers, label_table, lens_layers
 from common.readout import answer, divergence
 from common.samples import LABELS, Sample, conflict_clips, draw
 from common.session import Session
@@ -18,7 +21,7 @@ def choose_clips(clips: list[Sample], *, limit: int | None, seed: int) -> tuple[
     beside = draw(congruent, len(kept), seed=seed)
     dropped = {
         "over --limit": len(conflict) - len(kept),
-        "congruent, beyond the number of conflict clips": len(congruent) - len(beside),
+        "congruent over the number kept": len(congruent) - len(beside),
     }
     return kept + beside, {"clips": len(kept), "congruent clips": len(beside), "dropped": dropped}
 
@@ -60,11 +63,40 @@ def lens_rows(session: Session, sample: Sample, logits: torch.Tensor) -> list[di
     return rows
 
 
-def summary(layers: pd.DataFrame) -> str:
-    """Say in a few lines what came out, from the per-layer table."""
-    last, best = layers.iloc[-1], layers.loc[layers.win_prosody.idxmax()]
+def lens_tables(rows: pd.DataFrame, *, seed: int) -> dict[str, pd.DataFrame]:
+    """Return the tables that the figures and the report are made of, by the names of their files; `labels` at the last layer."""
+    return {
+        "layers": lens_layers(rows, seed=seed),
+        "congruent": congruent_layers(rows, seed=seed),
+        "labels": label_table(rows, layer=rows.layer.max()),
+        "decision_layer": decision_layer(rows, seed=seed),
+    }
+
+
+def summary(layers: pd.DataFrame, decision: pd.DataFrame) -> str:
+    """Say in a few lines what came out, from the per-layer table and that of the decision layer."""
+    last, best, decided = layers.iloc[-1], layers.loc[layers.win_prosody.idxmax()], decision.iloc[0]
+    side = {"prosody": "voice", "semantic": "words"}.get(decided.side, "")
     return (
-        f"answer (l = {last.layer:.0f}, n = {last.n:.0f}): words {last.win_semantic:.3f}, voice {last.win_prosody:.3f}, "
-        f"neither {last.win_other:.3f}; margin {last.margin:+.2f} [{last.margin_lo:+.2f}, {last.margin_hi:+.2f}]\n"
-        f"voice wins most at l = {best.layer:.0f}: {best.win_prosody:.3f} [{best.win_prosody_lo:.3f}, {best.win_prosody_hi:.3f}]"
+        f"answer (l = {last.layer:.0f}, n = {last.n:.0f}): words {last.win_semantic:.3f}, voice {last.win_prosody:.3f} "
+        f"({last.win_prosody_null:.3f} if it ignored the voice), neither {last.win_other:.3f}; "
+        f"margin {last.margin:+.2f} [{last.margin_lo:+.2f}, {last.margin_hi:+.2f}]\n"
+        f"voice wins most at l = {best.layer:.0f}: {best.win_prosody:.3f} "
+        f"[{best.win_prosody_lo:.3f}, {best.win_prosody_hi:.3f}]\n"
+        f"{where(decided, 'decision_layer', f'decided for the {side}' if side else 'decided')}"
     )
+
+
+def headline(out: Path) -> pd.DataFrame:
+    """Return the main results of a finished run: `what`, its `unit`, `value`, `lo`, `hi`, and the `kind` it is about."""
+    layers, decision = pd.read_csv(out / "layers.csv"), pd.read_csv(out / "decision_layer.csv")
+    last, found = layers.iloc[-1], decision.iloc[0]
+    rows = []
+    for column, unit, kind in (
+        ("win_semantic", "share of clips", "semantic"),
+        ("win_prosody", "share of clips", "prosody"),
+        ("margin", "logits", "other"),
+    ):
+        rows.append((f"{column} at l = L", unit, last[column], last[f"{column}_lo"], last[f"{column}_hi"], kind))
+    rows.append(("decision layer", "layer l", found.decision_layer, found.decision_layer_lo, found.decision_layer_hi, "other"))
+    return pd.DataFrame(rows, columns=["what", "unit", "value", "lo", "hi", "kind"])

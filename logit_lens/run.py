@@ -1,7 +1,6 @@
 """Experiment 1, logit lens: what an audio language model would answer at every layer, on clips whose words and voice disagree."""
 
 import sys
-import time
 from pathlib import Path
 
 from tqdm import tqdm
@@ -11,17 +10,17 @@ sys.path.insert(0, str(HERE.parent))
 
 from common import parallel, runs
 from common.arguments import argument_parser, main_of
-from common.metrics import lens_layers
+from common.robustness import over_prompts
 from common.samples import read_manifest
 from common.session import open_session
 from common.tracing import record
-from logit_lens.lens import choose_clips, lens_rows, summary
-from logit_lens.plots import FIGURES, plot_lens
+from logit_lens.lens import choose_clips, headline, lens_rows, lens_tables, summary
+from logit_lens.plots import plot_lens
 
 
+@over_prompts(headline, out=HERE / "outputs")
 def run(argv: list[str] | None = None) -> None:
     args = argument_parser(__doc__, out=HERE / "outputs").parse_args(argv)
-    began = time.time()
 
     clips = read_manifest(args.data)
     samples, counts = choose_clips(clips, limit=args.limit, seed=args.seed)
@@ -38,12 +37,12 @@ def run(argv: list[str] | None = None) -> None:
     if not runs.complete(rows, "sample_id", session.layers, order=[s.sample_id for s in samples]):
         return
 
-    table = lens_layers(runs.read_rows(rows), seed=args.seed)
-    table.to_csv(args.out / "layers.csv", index=False, float_format="%.6f")
-    plot_lens(args.out, subtitle=runs.subtitle(args))
+    tables = lens_tables(runs.read_rows(rows), seed=args.seed)
+    runs.write_tables(args.out, tables)
+    figures = plot_lens(args.out, subtitle=runs.subtitle(args))
     if todo or not finished:
-        runs.close_output(args.out, identity, session, counts, began=began)
-    print(summary(table), runs.files_written(args.out, rows.name, *FIGURES), sep="\n")
+        runs.close_output(args.out, identity, session, counts, began=args.began)
+    print(summary(tables["layers"], tables["decision_layer"]), runs.files_written(args.out, rows, tables, figures), sep="\n")
 
 
 if __name__ == "__main__":

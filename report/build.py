@@ -4,7 +4,6 @@ import argparse
 import json
 import shutil
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +13,43 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 sys.path.insert(0, str(ROOT))
 
+from common.landmarks import where  # noqa: E402
+from common.metrics import patch_layers  # noqa: E402
+from common.plotting import COLORS, curve, figure, resampled  # noqa: E402
 from common.samples import InputError  # noqa: E402
+from report.tables import (  # noqa: E402
+    answer_counts,
+    checks,
+    controls_table,
+    dropped,
+    interval,
+    label_table,
+    lens_table,
+    patching_table,
+    setting,
+    table,
+    tests_table,
+)
 
 LENS_FIGURES = {
     "winrate_curve_conflict.png": "Whose label the answer would be at each layer: the words', the voice's, or neither's.",
     "margin_curve_conflict.png": "Mean margin: the voice's logit minus the words' logit. Above 0 the voice leads.",
+    "congruent_curve.png": "How often congruent clips, whose words and voice agree, would be answered rightly, beside the conflict clips.",
+    "lens_health.png": "Whether the five labels mean anything yet: their share of the probability in the whole vocabulary, the "
+    "rank of the best of them, and how far the layer's distribution is from the final one.",
 }
+TESTS = (
+    "*Flips gained*: flip to target minus the floor. *p*: exact McNemar test against the floor or, where larger, the one for "
+    "clustered pairs, Holm-corrected over layers. *Directedness*: of the answers that left another label than the target, those "
+    "that came to it; 0.25 if the patch only disturbs. *Recovery*: the target's lead over the recipient's own answer, 1 as in the "
+    "donor's run, 0 as unpatched. *Eligible*: pairs whose two clips are answered differently."
+)
 PATCHING_FIGURES = {
     "flip_rate_curve_{kind}.png": "Share of {kind} pairs whose patched answer is the donor's label (target), and share whose "
     "answer is no longer the recipient's own.",
     "delta_logit_curve_{kind}.png": "What the patch adds to the target's logit in {kind} pairs.",
+    "span_and_tail_curve_{kind}.png": "Whose answer the hybrid gives, in {kind} pairs: that of the clip that lends the audio span, or "
+    "that of the clip that lends the tail (question and start of the answer) from layer l on.",
 }
 
 
@@ -43,98 +69,73 @@ def read_outputs(folder: Path, column: str) -> tuple[pd.DataFrame, dict[str, Any
     return layers, record
 
 
-def table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    header = list(header)
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def interval(row: pd.Series, column: str, form: str = ".2f") -> str:
-    """Return "mean [low, high]", or the mean alone where there is no interval."""
-    low, high = row[f"{column}_lo"], row[f"{column}_hi"]
-    return f"{row[column]:{form}}" + ("" if pd.isna(low) else f" [{low:{form}}, {high:{form}}]")
-
-
-def lens_table(layers: pd.DataFrame) -> str:
-    columns = {"margin": "+.2f", "win_semantic": ".2f", "win_prosody": ".2f", "win_other": ".2f"}
-    rows = [[str(int(r.layer)), *(interval(r, c, f) for c, f in columns.items())] for _, r in layers.iterrows()]
-    return table(("l", "margin (logits)", "words win", "voice wins", "neither"), rows)
-
-
-def patching_table(layers: pd.DataFrame) -> str:
-    columns = {"flip_to_target": ".2f", "flip_from_base": ".2f", "delta_logit": "+.2f"}
-    rows = [[str(int(r.layer)), *(interval(r, c, f) for c, f in columns.items())] for _, r in layers.iterrows()]
-    return table(("l", "flip to target", "flip from base", "Δ target logit"), rows)
-
-
-def lens_in_short(layers: pd.DataFrame) -> str:
+def lens_in_short(layers: pd.DataFrame, congruent: pd.DataFrame, decision: pd.Series) -> str:
     last, best = layers.iloc[-1], layers.loc[layers.win_prosody.idxmax()]
+    side = {"prosody": " for the voice", "semantic": " for the words"}.get(decision.side, "")
+    right = (
+        f" On {congruent.n.iloc[-1]} congruent clips it is right in {interval(congruent.iloc[-1], 'accuracy')}."
+        if len(congruent)
+        else ""
+    )
     return (
         f"- **Its answer** on {last.n:.0f} conflict clips: the words' label {interval(last, 'win_semantic')}, the voice's "
-        f"{interval(last, 'win_prosody')}, neither {interval(last, 'win_other')}; "
-        f"margin {interval(last, 'margin', '+.2f')} logits.\n"
-        f"- **On the way there** the voice's label wins most at l = {best.layer:.0f}: {interval(best, 'win_prosody')}."
+        f"{interval(last, 'win_prosody')} (were the voice ignored: {interval(last, 'win_prosody_null')}), neither "
+        f"{interval(last, 'win_other')}; margin {interval(last, 'margin', '+.2f')} logits.{right}\n"
+        f"- **On the way there** the voice's label wins most at l = {best.layer:.0f}: {interval(best, 'win_prosody')}.\n"
+        f"- **Decision layer** (from which the band of the margin stays on one side of 0): "
+        f"{where(decision, 'decision_layer', f'decided{side}')}."
     )
 
 
-def patching_in_short(kind: str, layers: pd.DataFrame) -> str:
-    first = layers.iloc[0]
+def patching_in_short(kind: str, layers: pd.DataFrame, until: pd.Series) -> str:
+    real = layers[layers.control == ""]
+    first = real.iloc[0]
     words = "words" if kind == "semantic" else "voice"
+    wrong = layers[(layers.control == "wrong_donor") & (layers.layer == 0)]
+    beside = f"; a wrong donor does so in {interval(wrong.iloc[0], 'flip_to_target')}" if len(wrong) else ""
     return (
         f"- **The donor's {words}** ({first.n:.0f} {kind} pairs): put in at l = 0 they flip the answer to the donor's label in "
         f"{interval(first, 'flip_to_target')} (the donor itself says it in {first.ceiling:.2f}, the recipient unpatched in "
-        f"{first.floor:.2f}) and add {interval(first, 'delta_logit', '+.2f')} to its logit."
+        f"{first.floor:.2f}{beside}) and add {interval(first, 'delta_logit', '+.2f')} to its logit; "
+        f"{where(until, 'control_layer', 'the audio span stops controlling it')}."
     )
 
 
-def setting(name: str, record: dict[str, Any]) -> list[str]:
-    """Return one line of the table of runs."""
-    identity, counts = record["identity"], record["counts"]
-    pairs = [f"{of_kind['kept']} {kind} pairs" for kind, of_kind in counts.get("pairs", {}).items()]
-    used = ", ".join([f"{counts['clips']} clips", *pairs])
-    where = f"{identity['dtype']} on {identity['device']}, seed {identity['seed']}"
-    versions = f"torch {identity['versions']['torch']}, transformers {identity['versions']['transformers']}"
-    return [
-        name,
-        f"`{identity['model']}` ({record['model_class']})",
-        used,
-        where,
-        versions,
-        record["commit"],
-        f"{record['seconds']:.0f} s",
-    ]
-
-
-def checks(records: dict[str, dict[str, Any]]) -> str:
-    rows = []
-    for name, record in records.items():
-        figures = record["self_check"] | record["counts"].get("controls", {})
-        rows += [[name, check, f"{figure:.1e}"] for check, figure in figures.items() if isinstance(figure, float)]
-    return table(("run", "check", "largest difference of two logits"), rows)
-
-
-def dropped(records: dict[str, dict[str, Any]]) -> str:
-    lines = []
-    for name, record in records.items():
-        counts = record["counts"]
-        lines.append(f"- {name}, clips left out: {_reasons(counts['dropped'])}")
-        for kind, of_kind in counts.get("pairs", {}).items():
-            lines.append(
-                f"- {name}, {kind} pairs left out: {_reasons(of_kind['dropped'])}; the two clips share {of_kind['share']}"
-            )
-    return "\n".join(lines)
-
-
-def _reasons(counts: dict[str, int]) -> str:
-    return ", ".join(f"{n} {reason}" for reason, n in counts.items() if n) or "none"
+def align_figure(folder: Path, out: Path) -> str:
+    """Draw the three alignments on the pairs that all of them have, if `folder` has their runs; return the section."""
+    runs = {"splice": folder, "crop": folder / "crop", "stretch": folder / "stretch"}
+    if not all((path / "run.json").is_file() for path in runs.values()):
+        return ""
+    rows = {
+        name: pd.read_csv(path / "patches.csv", dtype={"control": str}).fillna({"control": ""}) for name, path in runs.items()
+    }
+    shared = set.intersection(*(set(r.pair_id[r.control == ""]) for r in rows.values()))
+    tables = {name: patch_layers(r[r.pair_id.isin(shared)], seed=0) for name, r in rows.items()}
+    first = tables["splice"].iloc[0]
+    caption = f"the same {first.n} {first.kind} pairs, {first.n_texts} texts; {resampled(first.clusters)}"
+    with figure(out / "figures" / "align_curve.png", ylabel="flip to target (share of pairs)", caption=caption) as axes:
+        for (name, layers), style in zip(tables.items(), ("-", "--", ":")):
+            curve(axes, layers, "flip_to_target", color=COLORS[first.kind], label=f"--align {name}", style=style)
+        axes.set_ylim(-0.03, 1.03)
+    largest = max(float((t.flip_to_target - tables["splice"].flip_to_target).abs().max()) for t in tables.values())
+    text = (
+        "The donor's span is seldom as long as the recipient's. Splice needs no alignment; crop puts the donor's first positions "
+        "into the recipient's span, stretch interpolates the donor's over time to its length. On the same pairs the three "
+        f"curves of flips differ by {largest:.2f} at most."
+    )
+    picture = "The three ways of putting a span of another length into the recipient's run."
+    return f"### Does the alignment carry the result?\n\n{text}\n\n![{picture}](figures/align_curve.png)\n\n*{picture}*"
 
 
 def build(lens_folder: Path, patching_folder: Path, out: Path) -> str:
     """Return the text of the report; copy the figures into `out`/figures."""
     lens, lens_record = read_outputs(lens_folder, "win_prosody")
     patching, patching_record = read_outputs(patching_folder, "flip_to_target")
+    congruent, labels, decision = (pd.read_csv(lens_folder / f"{t}.csv") for t in ("congruent", "labels", "decision_layer"))
+    until = pd.read_csv(patching_folder / "control_layer.csv").fillna({"control": ""})
     records = {"logit lens": lens_record, "patching": patching_record}
-    by_kind = dict(list(patching.groupby("kind", sort=False)))
+    by_kind = dict(list(patching.fillna({"control": ""}).groupby("kind", sort=False)))
+    stops = {kind: until[(until.kind == kind) & (until.control == "")].iloc[0] for kind in by_kind}
     (out / "figures").mkdir(parents=True, exist_ok=True)
 
     def figures(folder: Path, captions: dict[str, str]) -> str:
@@ -151,14 +152,20 @@ def build(lens_folder: Path, patching_folder: Path, out: Path) -> str:
         "# Words or voice: what the model answers with, and where",
         f"Built by `python report/build.py` from the CSVs of both experiments. Prompt: {' / '.join(sorted(prompts))}",
         "## In short",
-        "\n".join([lens_in_short(lens), *(patching_in_short(k, t) for k, t in by_kind.items())]),
-        "Means over clips or pairs; in brackets 95 % intervals of a bootstrap over texts. l = 0 is the input of the first block, "
+        "\n".join(
+            [lens_in_short(lens, congruent, decision.iloc[0]), *(patching_in_short(k, t, stops[k]) for k, t in by_kind.items())]
+        ),
+        f"Means over clips or pairs; in brackets 95 % intervals over {lens.clusters[0]}. l = 0 is the input of the first block, "
         f"l = {lens.layer.iloc[-1]} what leaves the last.",
+        *(f"**Warning** ({name}): {w}" for name, record in records.items() for w in record["warnings"]),
         "## Logit lens",
         "At every layer the last position's state goes through the model's own final norm and head; of the logits the five label "
-        f"tokens are read ({tokens}). Only clips whose words and voice disagree.",
+        f"tokens are read ({tokens}). Curves and table are of the clips whose words and voice disagree, where nothing else is said.",
         figures(lens_folder, LENS_FIGURES),
         lens_table(lens),
+        f"Whose label the answer is at l = {lens.layer.iloc[-1]}, by the labels of words (rows, w) and voice (columns, v); on the "
+        f"diagonal both agree. Answers over all clips: {answer_counts(labels)}.",
+        label_table(labels),
         "## Activation patching",
         "At layer l the states of the recipient's audio span are replaced by the donor's, and the run goes on. Semantic pairs "
         "differ in the words' label, prosody pairs in the voice's; what else the two clips of a pair share stands below. The "
@@ -168,7 +175,12 @@ def build(lens_folder: Path, patching_folder: Path, out: Path) -> str:
     ]
     for kind, layers in by_kind.items():
         captions = {name.format(kind=kind): text.format(kind=kind) for name, text in PATCHING_FIGURES.items()}
-        sections += [f"### {kind.capitalize()} pairs", figures(patching_folder, captions), patching_table(layers)]
+        real = layers[layers.control == ""]
+        sections += [f"### {kind.capitalize()} pairs", figures(patching_folder, captions), patching_table(real), TESTS]
+        sections += [tests_table(real), "The same patch with control donors:", controls_table(layers)]
+    if len(by_kind) > 1:
+        sections.append(figures(patching_folder, {"contrast_curve.png": "Flips to target, semantic minus prosody pairs."}))
+    sections.append(align_figure(patching_folder, out))
     sections += [
         "## How it was run",
         table(("run", "model", "used", "where", "versions", "commit", "time"), [setting(n, r) for n, r in records.items()]),
@@ -176,7 +188,7 @@ def build(lens_folder: Path, patching_folder: Path, out: Path) -> str:
         "Before its work each run checks itself on two of its own clips, and the patching run on every pair:",
         checks(records),
     ]
-    return "\n\n".join(sections) + "\n"
+    return "\n\n".join(section for section in sections if section) + "\n"
 
 
 def run(argv: list[str] | None = None) -> None:

@@ -30,22 +30,25 @@ ALLOWED = {
     "common.metrics": {"common.layers", "common.resampling", "common.samples"},
     "common.landmarks": {"common.layers", "common.resampling"},
     "common.plotting": set(),
-    "logit_lens.lens": {"common.readout", "common.samples", "common.session"},
+    "common.robustness": {"common.parallel", "common.plotting", "common.readout"},
+    "logit_lens.lens": {"common.landmarks", "common.metrics", "common.readout", "common.samples", "common.session"},
     "logit_lens.plots": {"common.plotting", "common.samples"},
     "logit_lens.run": {
-        "common", "common.arguments", "common.metrics", "common.samples", "common.session", "common.tracing",
+        "common", "common.arguments", "common.robustness", "common.samples", "common.session", "common.tracing",
         "logit_lens.lens", "logit_lens.plots",
     },
     "activation_patching.patching": {
         "common.checks", "common.encoding", "common.engines", "common.memory", "common.readout", "common.samples",
         "common.session", "common.tracing",
     },
+    "activation_patching.tables": {"common.landmarks", "common.metrics"},
     "activation_patching.plots": {"common.plotting"},
     "activation_patching.run": {
-        "common", "common.arguments", "common.engines", "common.metrics", "common.samples", "common.session",
-        "activation_patching.patching", "activation_patching.plots",
+        "common", "common.arguments", "common.engines", "common.robustness", "common.samples", "common.session",
+        "activation_patching.patching", "activation_patching.plots", "activation_patching.tables",
     },
-    "report.build": {"common.samples"},
+    "report.tables": {"common.samples"},
+    "report.build": {"common.landmarks", "common.metrics", "common.plotting", "common.samples", "report.tables"},
 }  # fmt: skip
 WITHOUT_TORCH = (
     "common.samples",
@@ -56,7 +59,9 @@ WITHOUT_TORCH = (
     "common.plotting",
     "logit_lens.plots",
     "activation_patching.plots",
+    "activation_patching.tables",
     "report.build",
+    "report.tables",
 )
 
 

@@ -1,18 +1,53 @@
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import pytest
 import torch
 
-from common.samples import Sample
-from logit_lens.lens import lens_rows
+from common.readout import Readout, divergence
+from common.samples import LABELS, Sample
+from logit_lens.lens import choose_clips, lens_rows
+
+# A vocabulary of seven, of which the labels are tokens 1 to 5.
+READOUT = Readout(LABELS, (1, 2, 3, 4, 5), LABELS)
+SESSION: Any = SimpleNamespace(readout=READOUT, label_logits=lambda logits, name: READOUT.label_logits(logits))
+CLIP = Sample("c", Path("c.wav"), "", "t", "sad", "angry", "s", "en", "")
 
 
 def test_lens_rows_by_hand() -> None:
     """Words say sad (index 2), voice says angry (index 3)."""
-    sample = Sample("c", Path("c.wav"), "", "t", "sad", "angry", "s", "en", "")
-    logits = torch.tensor([[0, 0, 2.0, 0.5, 0], [0, 0, 1.0, 3.0, 0], [0, 9.0, 1.0, 1.0, 0]])
-    rows = lens_rows(sample, logits)
+    five = torch.tensor([[0, 0, 2.0, 0.5, 0], [0, 0, 1.0, 3.0, 0], [0, 9.0, 1.0, 1.0, 0]])
+    logits = torch.cat([torch.tensor([[2.5], [4.0], [0.0]]), five, torch.tensor([[2.1], [0.0], [0.0]])], dim=1)
+    rows = lens_rows(SESSION, CLIP, logits)
     assert [r["layer"] for r in rows] == [0, 1, 2]
     assert [r["winner"] for r in rows] == ["sad", "angry", "happy"]
     assert [r["outcome"] for r in rows] == ["semantic", "prosody", "other"]
     assert [r["margin"] for r in rows] == [-1.5, 2.0, 0.0]  # prosody minus semantic: above 0 follows the voice
     assert [rows[0][f"logit_{n}"] for n in ("neutral", "happy", "sad", "angry", "surprised")] == [0, 0, 2.0, 0.5, 0]
+    assert [r["best_rank"] for r in rows] == [3, 2, 1]
+    assert rows[0]["margin_spread"] == pytest.approx(-1.5 / 0.7746, abs=1e-3)  # five logits: mean 0.5, variance 0.6
+    assert rows[2]["mass"] == pytest.approx(1 - 2 / (4 + 2 * torch.e + torch.e**9), abs=1e-5)
+    assert rows[2]["kl"] == pytest.approx(0, abs=1e-6) and rows[0]["kl"] > 1
+
+
+def test_a_congruent_clip_is_a_win_of_both_or_of_neither() -> None:
+    logits = torch.tensor([[0, 0, 0, 2.0, 0, 0, 0], [0, 0, 3.0, 2.0, 0, 0, 0]])
+    rows = lens_rows(SESSION, replace(CLIP, prosody_label="sad"), logits)
+    assert [r["outcome"] for r in rows] == ["both", "other"] and [r["margin"] for r in rows] == [0, 0]
+
+
+def test_divergence_by_hand() -> None:
+    logits = torch.tensor([[0.0, 0.0], [1.0986123, 0.0]])  # 1/2, 1/2 and 3/4, 1/4
+    expected = 0.75 * torch.log(torch.tensor(1.5)) + 0.25 * torch.log(torch.tensor(0.5))
+    assert divergence(logits).tolist() == pytest.approx([float(expected), 0], abs=1e-6)
+
+
+def test_congruent_clips_come_beside_at_most_as_many_as_conflict_clips() -> None:
+    clips = [replace(CLIP, sample_id=str(i), prosody_label="sad" if i % 3 else "angry") for i in range(12)]
+    chosen, counts = choose_clips(clips, limit=3, seed=0)
+    assert [s.conflict for s in chosen] == [True] * 3 + [False] * 3
+    assert counts == {
+        "clips": 3, "congruent clips": 3, "dropped": {"over --limit": 1, "congruent over the number kept": 5},
+    }  # fmt: skip

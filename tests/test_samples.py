@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from common.samples import COLUMNS, InputError, Sample, build_pairs, conflict_clips, draw, read_manifest
+from common.samples import COLUMNS, InputError, Sample, build_pairs, conflict_clips, control_pairs, draw, read_manifest
 from tests.tiny import save_manifest
 
 
@@ -95,3 +95,26 @@ def test_draw_keeps_the_order() -> None:
     drawn = draw(list(range(100)), 10, seed=0)
     assert len(set(drawn)) == 10 and drawn == sorted(drawn)
     assert draw([1, 2], None, seed=0) == draw([1, 2], 5, seed=0) == [1, 2]
+
+
+def test_control_pairs_stand_in_for_the_donor_and_keep_the_target(manifest: Path) -> None:
+    clips, _ = conflict_clips(read_manifest(manifest))
+    pairs, _, _ = build_pairs(clips, "semantic", max_pairs=40, seed=0)
+    controls = control_pairs(pairs, clips, share=0.25, seed=0)
+    assert len(controls) == 40 and len({c.pair_id for c in [*pairs, *controls]}) == 80
+    by_real = {p.pair_id: p for p in pairs}
+    for c in controls:
+        real = by_real[c.pair_id.split("|")[0]]
+        assert (c.target, c.recipient, c.true_donor) == (real.target, real.recipient, real.donor)
+        assert c.silent == (c.control == "silence") and (c.donor is c.recipient) == (c.control == "itself")
+        if c.control == "wrong_donor":
+            labels = [(s.semantic_label, s.prosody_label, s.speaker) for s in (c.donor, c.recipient)]
+            assert labels[0] == labels[1] and c.donor.semantic_label != c.target
+    assert control_pairs(pairs, clips, share=0.25, seed=0) == controls != control_pairs(pairs, clips, share=0.25, seed=1)
+    assert control_pairs(pairs, clips, share=0, seed=0) == []
+
+
+def test_a_wrong_donor_that_the_pool_has_not_is_left_out(manifest: Path) -> None:
+    clips = [s for s in conflict_clips(read_manifest(manifest))[0] if s.speaker == "a" and s.text_id.endswith("_0")]
+    pairs, _, _ = build_pairs(clips, "prosody", max_pairs=10, seed=0)
+    assert {c.control for c in control_pairs(pairs, clips, share=1, seed=0)} == {"random_donor", "silence", "itself"}

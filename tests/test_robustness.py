@@ -1,0 +1,50 @@
+"""`--prompts all`: a run for each variant of the prompt, and how far the results move."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+import activation_patching.run
+import logit_lens.run
+from common.readout import ORDERS, PROMPTS, fill_prompt, variants
+from common.robustness import moved
+from common.samples import InputError
+
+
+def test_variants_are_paraphrases_and_orders_of_the_same_question() -> None:
+    assert variants("voice") == ["voice", "voice-2", "voice-3", "voice-reversed", "voice-rotated"]
+    assert variants("words-zh") == ["words-zh", "words-zh-reversed", "words-zh-rotated"]
+    assert set(PROMPTS) == {v for p in PROMPTS if p.split("-")[-1] not in ("2", "3", *ORDERS) for v in variants(p)} | {
+        f"{q}-{n}-{o}" for q in ("speaker", "voice", "words") for n in "23" for o in ORDERS
+    }
+    with pytest.raises(InputError, match="--prompts all: .* not of mine.txt"):
+        variants("mine.txt")
+
+
+def test_orders_list_the_same_options_otherwise() -> None:
+    assert fill_prompt(PROMPTS["voice-reversed"]).endswith(": surprised, angry, sad, happy or neutral.")
+    assert fill_prompt(PROMPTS["voice-rotated"]).endswith(": sad, angry, surprised, neutral or happy.")
+
+
+def test_moved_by_hand() -> None:
+    table = pd.DataFrame(
+        [("a", "share", 0.25, "x"), ("a", "share", 0.5, "y"), ("l", "layer l", 3, "x"), ("l", "layer l", None, "y")],
+        columns=["what", "unit", "value", "prompt"],
+    )
+    assert moved(table).splitlines() == ["over 2 prompts (x, y):", "  a: 0.25 to 0.5", "  l: 3 to 3, none in 1"]
+
+
+@pytest.mark.parametrize("run", [logit_lens.run.run, activation_patching.run.run])
+def test_all_prompts(run, tiny_folder: Path, manifest: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:  # type: ignore[no-untyped-def]
+    more = ["--max-pairs", "10", "--controls", "0"] if run is activation_patching.run.run else ["--limit", "12"]
+    run(["--model", str(tiny_folder), "--data", str(manifest), "--out", str(tmp_path), "--prompts", "all", *more])
+    names = variants("speaker")
+    assert {f.name for f in (tmp_path / "prompts").iterdir()} == set(names)
+    table = pd.read_csv(tmp_path / "prompts.csv")
+    assert set(table.prompt) == set(names) and {"layer l", "logits"} < set(table.unit)
+    one = pd.read_csv(tmp_path / "prompts" / "speaker-2" / "layers.csv")
+    row = one.iloc[-1 if "margin" in one else 0]
+    column = "margin" if "margin" in one else "delta_logit"
+    assert table[(table.prompt == "speaker-2") & (table.unit == "logits")].value.iloc[0] == pytest.approx(row[column], abs=1e-5)
+    assert (tmp_path / "prompts.png").stat().st_size > 10_000 and "over 5 prompts" in capsys.readouterr().out
