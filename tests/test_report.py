@@ -27,15 +27,29 @@ def build(outputs: Path, out: Path) -> str:
 def test_the_report_shows_all_figures_and_the_tables_numbers(outputs: Path, tmp_path: Path) -> None:
     text = build(outputs, tmp_path)
     shown = re.findall(r"\]\((figures/[^)]+)\)", text)
-    assert len(shown) == 6 and all((tmp_path / name).stat().st_size > 10_000 for name in shown)
+    assert len(shown) == 11 and all((tmp_path / name).stat().st_size > 10_000 for name in shown)
     last = pd.read_csv(outputs / "lens" / "layers.csv").iloc[-1]
     assert f"| {last.layer:.0f} | {last.margin:+.2f} [{last.margin_lo:+.2f}, {last.margin_hi:+.2f}] |" in text
     kinds = pd.read_csv(outputs / "patching" / "layers.csv")
     for _, row in kinds[kinds.layer == 2].iterrows():
         assert f"{row.delta_logit:+.2f} [{row.delta_logit_lo:+.2f}, {row.delta_logit_hi:+.2f}] |" in text
+    assert "**Decision layer**" in text and text.count("the audio span stops controlling it") == 2 and "**Warning**" in text
+    assert "wrong donor" in text and "| **sad** |" in text and "Does the alignment" not in text
     assert "How does the speaker feel?" in text and "12 conflict clips" in text and "20 semantic pairs" in text
-    assert "| logit lens | lens row L - model |" in text and "20 congruent, 68 over --limit" in text
+    assert "| logit lens | lens row L - model |" in text and "68 over --limit, 8 congruent over the number kept" in text
     assert str(Path.home()) not in text or str(Path.home()) == "/"
+
+
+def test_the_three_alignments_are_shown_on_the_same_pairs(
+    outputs: Path, tmp_path: Path, tiny_folder: Path, manifest: Path
+) -> None:
+    shared = ["--model", str(tiny_folder), "--data", str(manifest), "--device", "cpu", "--kinds", "prosody", "--max-pairs", "12"]
+    for align in ("splice", "crop", "stretch"):
+        out = tmp_path / "patching" if align == "splice" else tmp_path / "patching" / align
+        activation_patching.run.run([*shared, "--controls", "0", "--align", align, "--out", str(out)])
+    report.build.run(["--lens", str(outputs / "lens"), "--patching", str(tmp_path / "patching"), "--out", str(tmp_path)])
+    text = (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert "curves of flips differ by 0.00 at most" in text and (tmp_path / "figures" / "align_curve.png").stat().st_size > 10_000
 
 
 def test_a_run_that_has_not_finished_is_refused(outputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

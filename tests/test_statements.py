@@ -17,12 +17,8 @@ def outputs(model: Path, manifest: Path, out: Path) -> tuple[dict[str, pd.DataFr
     shared = ["--model", str(model), "--data", str(manifest), "--device", "cpu"]
     logit_lens.run.run([*shared, "--out", str(out / "lens")])
     activation_patching.run.run([*shared, "--max-pairs", "200", "--out", str(out / "patching")])
-    read = {
-        f.stem: pd.read_csv(f).fillna({"control": ""}) if "layers" not in f.stem else pd.read_csv(f) for f in out.rglob("*.csv")
-    }
     lens = {f.stem: pd.read_csv(f) for f in (out / "lens").glob("*.csv")}
     patching = {f.stem: pd.read_csv(f).fillna({"control": ""}) for f in (out / "patching").glob("*.csv")}
-    assert read
     return lens, patching
 
 
