@@ -17,6 +17,7 @@ from common.models import AudioLM
 from common.samples import InputError
 
 _SILENCE = 1e-5  # of full scale
+_UNFIT = (ValueError, TypeError, KeyError, AttributeError, IndexError, ImportError, TemplateError)  # what processors raise
 
 
 @dataclass(frozen=True)
@@ -70,28 +71,45 @@ def encode_clip(lm: AudioLM, path: Path, prompt: str, *, silent: bool = False) -
 
 
 def encode_wave(lm: AudioLM, wave: np.ndarray, prompt: str) -> dict[str, torch.Tensor]:
-    """Return the model's inputs for a wave [sample] at its rate: most processors take the samples, some a file in base64.
+    """Return the model's inputs for a wave [sample] at its rate.
 
-    Raises InputError where the model's processor has no way to do it, such as no chat template.
+    Chat templates take a message in parts, with the samples or a file in base64 as one of them; some know text alone, in
+    which the audio token stands for the clip. Raises InputError where the processor does neither.
     """
     file = io.BytesIO()
     soundfile.write(file, wave, lm.rate, format="WAV", subtype="FLOAT")
     audio = {"type": "audio", "audio": wave, "base64": base64.b64encode(file.getvalue()).decode()}
     before, after = ({"type": "text", "text": text} for text in prompt.split("{audio}"))
-    content: list[dict[str, Any]] = [part for part in (before, audio, after) if part.get("text") != ""]
+    parts: list[dict[str, Any]] = [part for part in (before, audio, after) if part.get("text") != ""]
     try:
         batch = lm.processor.apply_chat_template(
-            [{"role": "user", "content": content}],
+            [{"role": "user", "content": parts}],
             chat_template=_chat_template(lm.processor),
             add_generation_prompt=True,
             tokenize=True,
             return_dict=True,
             return_tensors="pt",
         )
-    except (ValueError, TypeError, KeyError, ImportError, TemplateError) as error:
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise InputError(f"{type(lm.processor).__name__} cannot put a clip into a question ({reason})") from None
+    except _UNFIT as error:
+        batch, reason = None, next(iter(str(error).splitlines()), type(error).__name__)
+    else:
+        reason = "its chat template leaves the audio out"
+    if batch is None or not (batch["input_ids"] == lm.audio_token_id).any():
+        batch = _encode_as_text(lm, wave, prompt, reason)
     return dict(batch.to(lm.device, lm.dtype))
+
+
+def _encode_as_text(lm: AudioLM, wave: np.ndarray, prompt: str, reason: str) -> Any:
+    """Encode a clip for a chat template that takes text alone; `reason` says why parts did not do."""
+    try:
+        content = prompt.replace("{audio}", lm.processor.audio_token)
+        template = _chat_template(lm.processor)
+        text = lm.processor.tokenizer.apply_chat_template(
+            [{"role": "user", "content": content}], chat_template=template, add_generation_prompt=True, tokenize=False
+        )
+        return lm.processor(text=text, audio=wave, return_tensors="pt")
+    except _UNFIT:
+        raise InputError(f"{type(lm.processor).__name__} cannot put a clip into a question ({reason})") from None
 
 
 def _chat_template(processor: Any) -> str | None:

@@ -20,6 +20,7 @@ from common.samples import InputError
 
 _AUTO_CLASSES = ("AutoModelForMultimodalLM", "AutoModelForSeq2SeqLM", "AutoModelForSpeechSeq2Seq", "AutoModelForCausalLM")
 _SPEECH_LORA = "speech-lora"  # the subfolder in which a checkpoint may hold the adapter that it hears through
+_HEARS_THROUGH_LORA = ("phi4_multimodal",)  # whose config does not tell: without its adapter it runs, and hears badly
 _FREE_SHARE = 0.85  # of a GPU's free memory may go to weights; the rest is for the work
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -50,13 +51,14 @@ class AudioLM:
     @property
     def _extractor(self) -> Any:
         names = ("feature_extractor", "audio_processor")
-        return next(getattr(self.processor, n) for n in names if hasattr(self.processor, n))
+        return next((getattr(self.processor, n) for n in names if hasattr(self.processor, n)), None)
 
 
 def choose_device(name: str) -> torch.device:
     """Return the device `name`, for "auto" the first of cuda, mps, cpu. Raises InputError for one that is not there."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    name = own_device(name)
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
@@ -64,7 +66,7 @@ def choose_device(name: str) -> torch.device:
         raise InputError(
             f"--device {name}: not usable here ({_first_line(error)}); allowed: auto, cpu, cuda, cuda:N, mps"
         ) from None
-    return own_device(device)
+    return device
 
 
 def choose_dtype(name: str, device: torch.device) -> torch.dtype:
@@ -106,7 +108,7 @@ def load_model(
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             processor = _load_processor(name, whole, source)
-            spread = device_map or _spread(model_class, config, dtype, device)
+            spread = device_map or _spread(model_class, config, dtype, device, trust_remote_code)
             model, loaded = model_class.from_pretrained(
                 name,
                 config=config,
@@ -133,7 +135,10 @@ def wrap_model(model: Any, processor: Any, *, device: torch.device, adapters: tu
     audio_token_id = _audio_token_id(model.config)
     if audio_token_id is None:
         raise InputError(f"{type(model).__name__} is not an audio language model: no audio token in its config")
-    return AudioLM(model, processor, _find_decoder(model).layers, audio_token_id, device, adapters)
+    lm = AudioLM(model, processor, _find_decoder(model).layers, audio_token_id, device, adapters)
+    if processor is not None and lm._extractor is None:
+        raise InputError(f"{type(processor).__name__} is of an unknown build: it has no extractor of audio")
+    return lm
 
 
 def _first_line(error: BaseException) -> str:
@@ -179,20 +184,28 @@ def _visual(part: str) -> bool:
     return "image" in part or "video" in part
 
 
-def _spread(model_class: Any, config: Any, dtype: torch.dtype, device: torch.device) -> str | None:
-    """Return the device map "auto" for a model that does not fit its CUDA device, else None."""
-    if device.type != "cuda" or weight_bytes(model_class, config, dtype) < _FREE_SHARE * torch.cuda.mem_get_info(device)[0]:
+def _spread(
+    model_class: Any, config: Any, dtype: torch.dtype, device: torch.device, trust_remote_code: bool = False
+) -> str | dict[str, str] | None:
+    """Return the device map of a CUDA device: weights go straight there, or "auto" where they do not fit; else None."""
+    if device.type != "cuda":
         return None
+    needed = weight_bytes(model_class, config, dtype, trust_remote_code=trust_remote_code)
+    if needed < _FREE_SHARE * torch.cuda.mem_get_info(device)[0]:
+        return {"": f"cuda:{device.index or 0}"}
     if processes() > 1:
         raise InputError("the model does not fit one GPU: start one process, and it is spread over all of them")
     return "auto"
 
 
-def weight_bytes(model_class: Any, config: Any, dtype: torch.dtype) -> int:
+def weight_bytes(model_class: Any, config: Any, dtype: torch.dtype, *, trust_remote_code: bool = False) -> int:
     """Return how many bytes the model's weights take in `dtype`, without making them."""
     with torch.device("meta"):
-        build = model_class.from_config if hasattr(model_class, "from_config") else model_class
-        return sum(p.numel() for p in build(config).parameters()) * dtype.itemsize
+        if hasattr(model_class, "from_config"):  # an Auto class, for code of the checkpoint's own
+            model = model_class.from_config(config, trust_remote_code=trust_remote_code)
+        else:
+            model = model_class(config)
+        return sum(p.numel() for p in model.parameters()) * dtype.itemsize
 
 
 def _hear_through_lora(model: Any, name: str, source: dict[str, Any]) -> tuple[str, ...]:
@@ -208,9 +221,10 @@ def _hear_through_lora(model: Any, name: str, source: dict[str, Any]) -> tuple[s
     if getattr(model, "_hf_peft_config_loaded", False):
         model.enable_adapters()
         return tuple(model.active_adapters())
-    if getattr(model.config, "has_lora_adapter", False):
+    if getattr(model.config, "has_lora_adapter", False) or model.config.model_type in _HEARS_THROUGH_LORA:
         raise InputError(
-            f"--model {name}: hears through a LoRA adapter, and none was loaded; it needs its adapter files and peft"
+            f"--model {name}: hears through a LoRA adapter, and none was found; it needs peft, and its adapter in the "
+            f"checkpoint's folder or in {_SPEECH_LORA}/ of it (offline: in the cache)"
         )
     return ()
 

@@ -1,8 +1,7 @@
 """Share a run out over the processes that `accelerate launch` has started. Alone, a process has all the work."""
 
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from datetime import timedelta
 from functools import cache
 from typing import TypeVar
@@ -10,13 +9,16 @@ from typing import TypeVar
 import torch
 from accelerate import PartialState
 
+from common.samples import InputError
+
 Item = TypeVar("Item")
 
 
 @cache
 def _state() -> PartialState:
     # Processes wait for the slowest at the end: as long as the work takes, not the half hour that is usual.
-    return PartialState(cpu=not torch.cuda.is_available(), timeout=timedelta(days=30))
+    # They only wait for each other and tell each other small things, which gloo does whatever the work runs on.
+    return PartialState(cpu=True, timeout=timedelta(days=30))
 
 
 def rank() -> int:
@@ -38,10 +40,14 @@ def processes_here() -> int:
     return int(os.environ.get("LOCAL_WORLD_SIZE", 1))
 
 
-def own_device(device: torch.device) -> torch.device:
-    """Return the GPU of this process where several share them, else `device`."""
-    several = processes() > 1 and device.type == "cuda" and device.index is None
-    return torch.device("cuda", _state().local_process_index) if several else device
+def own_device(name: str) -> str:
+    """Return the GPU of this process where several share them out, else the device `name`."""
+    if processes() == 1 or name != "cuda":
+        return name
+    own, there = _state().local_process_index, torch.cuda.device_count()
+    if own >= there:
+        raise InputError(f"{processes_here()} processes share {there} GPUs here; start one for each, or give --device cpu")
+    return f"cuda:{own}"
 
 
 def share(items: Sequence[Item]) -> Sequence[Item]:
@@ -54,11 +60,12 @@ def wait() -> None:
     _state().wait_for_everyone()
 
 
-@contextmanager
-def first_alone() -> Iterator[None]:
-    """Let process 0 through first and the others when it has left."""
-    with _state().main_process_first():
-        yield
+def told(value: Item | None) -> Item:
+    """Return process 0's `value` to all processes."""
+    values = [value]
+    if processes() > 1:
+        torch.distributed.broadcast_object_list(values, src=0)
+    return values[0]  # type: ignore[return-value]
 
 
 def leave() -> None:

@@ -4,6 +4,7 @@ import argparse
 import csv
 import hashlib
 import importlib.metadata
+import importlib.util
 import io
 import json
 import platform
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from transformers.utils import cached_file, extract_commit_hash
 
 from common import parallel
 from common.samples import InputError, Sample
@@ -28,7 +30,7 @@ TABLES = ("layers", "contrast", "control_layer", "congruent", "labels", "decisio
 CODE = ("common", "logit_lens", "activation_patching")
 # Options that rows do not depend on, or that are told otherwise
 _NOT_IDENTITY = ("out", "overwrite", "began", "cache_gb", "prompts", "model", "data", "prompt", "words", "device", "dtype")
-PACKAGES = ("torch", "transformers", "tokenizers", "numpy", "pandas", "soundfile", "soxr")
+PACKAGES = ("torch", "transformers", "tokenizers", "numpy", "pandas", "soundfile", "soxr", "peft", "mistral-common", "torchaudio")
 
 
 # What identifies a run ---------------------------------------------------------------------------------------------------
@@ -43,23 +45,25 @@ def identify(args: argparse.Namespace, clips: Iterable[Sample], session: Session
     audio = "\n".join(f"{s.sample_id} {_stamp(s.audio)}" for s in clips)
     return own | {
         "model": _shown(args.model),
-        "model_files": _model_version(args.model, session),
+        "model_files": _model_version(args.model, args.revision),
         "data": _shown(args.data),
         "data_files": _digest(args.data.read_text(encoding="utf-8-sig") + audio),
         "prompt": session.prompt,
         "words": session.readout.words,
+        "tokens": _digest(f"{session.first.prefix_ids} {session.first.tail_ids} {session.readout.ids}"),
+        "engine": session.engine,
         "device": session.lm.device.type,
         "dtype": str(session.lm.dtype).removeprefix("torch."),
         "code": _digest("".join(f.read_text(encoding="utf-8") for d in CODE for f in sorted((ROOT / d).glob("*.py")))),
-        "versions": {p: importlib.metadata.version(p) for p in PACKAGES},
+        "versions": {p: importlib.metadata.version(p) for p in PACKAGES if importlib.util.find_spec(p.replace("-", "_"))},
     }
 
 
-def _model_version(name: str, session: Session) -> str | None:
+def _model_version(name: str, revision: str | None) -> str | None:
     """Return what tells one state of a model from another: its files, or the commit of a hub id."""
     if not Path(name).is_dir():
-        return session.lm.model.config._commit_hash
-    return _digest("\n".join(f"{f.name} {_stamp(f)}" for f in sorted(Path(name).iterdir()) if f.is_file()))
+        return extract_commit_hash(cached_file(name, "config.json", revision=revision), None)
+    return _digest("\n".join(f"{f.name} {_stamp(f)}" for f in sorted(Path(name).rglob("*")) if f.is_file()))
 
 
 def _stamp(file: Path) -> str:
@@ -95,13 +99,17 @@ def commit() -> str:
 
 def begin(args: argparse.Namespace, rows: Path, identity: dict[str, Any], unit: str, size: int) -> tuple[bool, set[str]]:
     """Make the output folder ready; return whether its run has finished, and the units that have all their `size` rows."""
-    with parallel.first_alone():
-        finished = open_output(args.out, rows, identity, overwrite=args.overwrite) if parallel.leads() else False
-        return finished, finished_units(rows, unit, size)
+    begun = None
+    if parallel.leads():  # it alone: another would take what this one already writes for the remains of an earlier run
+        begun = open_output(args.out, rows, identity, overwrite=args.overwrite), finished_units(rows, unit, size)
+    return parallel.told(begun)
 
 
 def complete(rows: Path, unit: str, size: int, *, order: list[str]) -> bool:
-    """Wait for all processes; return True to the one that goes on, with the rows of all in one file, units in `order`."""
+    """Wait for all processes; return True to the one that goes on, with the rows of all in one file, units in `order`.
+
+    Raises InputError where a unit is missing or there twice: no table is made of a part of the rows.
+    """
     parallel.wait()
     if parallel.leads():
         gather_rows(rows, unit, size, order)
@@ -189,7 +197,11 @@ def finished_units(rows: Path, unit: str, size: int) -> set[str]:
     """
     for part in _parts(rows):
         header, table = _whole_units(part, unit, size)
-        _write(rows, header, _whole_units(rows, unit, size)[1] + table)
+        there, before = _whole_units(rows, unit, size)
+        if before and table and there != header:
+            raise InputError(f"{part}: its columns are not those of {rows.name}; give another --out, or --overwrite")
+        if table:
+            _write(rows, header, before + table)
         part.unlink()
     if not rows.exists():
         return set()
@@ -200,12 +212,18 @@ def finished_units(rows: Path, unit: str, size: int) -> set[str]:
 
 def gather_rows(rows: Path, unit: str, size: int, order: list[str]) -> None:
     """Make one file of the rows of all processes, units in `order`: the same file, whoever wrote them and when."""
-    if not _parts(rows) and [*dict.fromkeys(pd.read_csv(rows, usecols=[unit], dtype=str, keep_default_na=False)[unit])] == order:
+    expected = [u for u in order for _ in range(size)]
+    if not _parts(rows) and pd.read_csv(rows, usecols=[unit], dtype=str, keep_default_na=False)[unit].tolist() == expected:
         return  # a million rows need not be read for nothing
     finished_units(rows, unit, size)
     header, table = _whole_units(rows, unit, size)
-    place = {u: i for i, u in enumerate(order)}
-    column = header.index(unit)
+    place, column = {u: i for i, u in enumerate(order)}, header.index(unit)
+    if sorted(row[column] for row in table) != sorted(expected):
+        missing = len(set(order) - {row[column] for row in table})
+        raise InputError(
+            f"{rows}: {missing} of {len(order)} units are missing (did another process write here, or on a folder of its own?); "
+            "the same command goes on with what is there"
+        )
     _write(rows, header, sorted(table, key=lambda row: place[row[column]]))
 
 
@@ -246,4 +264,7 @@ def _write(path: Path, header: list[str], table: list[list[str]]) -> None:
 def append_rows(path: Path, rows: list[dict[str, Any]]) -> None:
     """Append rows to a CSV, with a header where it is new; numbers to eight digits, the precision of float32."""
     frame = pd.DataFrame(rows)
-    frame.to_csv(path, mode="a", header=not path.exists(), index=False, float_format="%.8g", lineterminator="\n")
+    try:
+        frame.to_csv(path, mode="a", header=not path.exists(), index=False, float_format="%.8g", lineterminator="\n")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror}); the same command goes on from here") from None

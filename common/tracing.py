@@ -57,7 +57,9 @@ def record(lm: AudioLM, clip: EncodedClip) -> tuple[Trace, torch.Tensor]:
 
     with _collect(lm, clip.tail) as states, hooks(lm.blocks[-1].register_forward_hook(way_out(last_positions))):
         output = lm.model(**clip.inputs, use_cache=True)
-    layers = [layer for layer in output.past_key_values.layers if layer.keys is not None]
+    layers = [c for c in getattr(output.past_key_values, "layers", ()) if getattr(c, "keys", None) is not None]
+    if not layers:
+        raise UnknownBlock(f"its cache is a {type(output.past_key_values).__name__} without keys and values of the blocks")
     keys = tuple(layer.keys[..., : clip.span.stop, :].clone() for layer in layers)
     values = tuple(layer.values[..., : clip.span.stop, :].clone() for layer in layers)
     return Trace(torch.stack(states), keys, values, clip.ids[:, clip.tail]), output.logits[0]

@@ -30,7 +30,8 @@ def plot_lens(out: Path, *, subtitle: str) -> list[str]:
         f"n = {len(congruent) and congruent.n[0]} congruent, {first.n} conflict clips; {resampled(first.clusters)}\n{subtitle}"
     )
     with figure(paths[2], ylabel="share of clips", caption=beside, legend_columns=2) as axes:
-        curve(axes, congruent, "accuracy", color="#000000", label="congruent clips: right")
+        if len(congruent):
+            curve(axes, congruent, "accuracy", color="#000000", label="congruent clips: right")
         for kind in ("semantic", "prosody"):
             faint(axes, layers, f"win_{kind}", color=COLORS[kind], label=f"conflict clips: {NAMES[kind]}")
         level(axes, 1 / len(LABELS), "chance")

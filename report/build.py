@@ -34,22 +34,22 @@ from report.tables import (  # noqa: E402
 LENS_FIGURES = {
     "winrate_curve_conflict.png": "Whose label the answer would be at each layer: the words', the voice's, or neither's.",
     "margin_curve_conflict.png": "Mean margin: the voice's logit minus the words' logit. Above 0 the voice leads.",
-    "congruent_curve.png": "How often congruent clips, whose words and voice agree, would be answered rightly, beside the conflict clips.",
+    "congruent_curve.png": "How often congruent clips (words and voice agree) would be answered rightly, beside the others.",
     "lens_health.png": "Whether the five labels mean anything yet: their share of the probability in the whole vocabulary, the "
     "rank of the best of them, and how far the layer's distribution is from the final one.",
 }
 TESTS = (
     "*Flips gained*: flip to target minus the floor. *p*: exact McNemar test against the floor or, where larger, the one for "
-    "clustered pairs, Holm-corrected over layers. *Directedness*: of the answers that left another label than the target, those "
-    "that came to it; 0.25 if the patch only disturbs. *Recovery*: the target's lead over the recipient's own answer, 1 as in the "
-    "donor's run, 0 as unpatched. *Eligible*: pairs whose two clips are answered differently."
+    "clustered pairs, Holm-corrected over layers. *Directedness*: of the answers that left another label than the target, "
+    "those that came to it; 0.25 if the patch only disturbs. *Recovery*: the target's lead over the recipient's own answer, 1 as "
+    "in the donor's run, 0 as unpatched. *Eligible*: pairs whose two clips are answered differently."
 )
 PATCHING_FIGURES = {
     "flip_rate_curve_{kind}.png": "Share of {kind} pairs whose patched answer is the donor's label (target), and share whose "
     "answer is no longer the recipient's own.",
     "delta_logit_curve_{kind}.png": "What the patch adds to the target's logit in {kind} pairs.",
-    "span_and_tail_curve_{kind}.png": "Whose answer the hybrid gives, in {kind} pairs: that of the clip that lends the audio span, or "
-    "that of the clip that lends the tail (question and start of the answer) from layer l on.",
+    "span_and_tail_curve_{kind}.png": "Whose answer the hybrid gives, in {kind} pairs: that of the clip that lends the audio "
+    "span, or that of the clip that lends the tail (question and start of the answer) from layer l on.",
 }
 
 
@@ -160,11 +160,11 @@ def build(lens_folder: Path, patching_folder: Path, out: Path) -> str:
         *(f"**Warning** ({name}): {w}" for name, record in records.items() for w in record["warnings"]),
         "## Logit lens",
         "At every layer the last position's state goes through the model's own final norm and head; of the logits the five label "
-        f"tokens are read ({tokens}). Curves and table are of the clips whose words and voice disagree, where nothing else is said.",
+        f"tokens are read ({tokens}). All is of the clips whose words and voice disagree, where nothing else is said.",
         figures(lens_folder, LENS_FIGURES),
         lens_table(lens),
-        f"Whose label the answer is at l = {lens.layer.iloc[-1]}, by the labels of words (rows, w) and voice (columns, v); on the "
-        f"diagonal both agree. Answers over all clips: {answer_counts(labels)}.",
+        f"Whose label the answer is at l = {lens.layer.iloc[-1]}, by the labels of words (rows, w) and voice (columns, v); on "
+        f"the diagonal both agree. Answers over all clips: {answer_counts(labels)}.",
         label_table(labels),
         "## Activation patching",
         "At layer l the states of the recipient's audio span are replaced by the donor's, and the run goes on. Semantic pairs "

@@ -239,7 +239,11 @@ def save_granite_speech(folder: Path) -> Path:
     model.add_adapter(LoraConfig(r=4, target_modules=["q_proj", "v_proj"], init_lora_weights=False))
     save_weights(folder, model)
     extractor = hf.GraniteSpeechFeatureExtractor()
-    save_parts(folder, "GraniteSpeechProcessor", extractor, tokenizer, template("<|audio|>"), audio_token="<|audio|>")
+    tokenizer.chat_template = (  # text alone, in which the audio token stands for the clip
+        "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\\n' + m['content'] + '<|im_end|>\\n' }}{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    )
+    save_parts(folder, "GraniteSpeechProcessor", extractor, tokenizer, None, audio_token="<|audio|>")
     return folder
 
 

@@ -12,7 +12,7 @@ ALLOWED = {
     "common.samples": set(),
     "common.audio": {"common.samples"},
     "common.readout": {"common.samples"},
-    "common.parallel": set(),
+    "common.parallel": {"common.samples"},
     "common.memory": {"common.parallel"},
     "common.models": {"common.parallel", "common.samples"},
     "common.encoding": {"common.audio", "common.models", "common.samples"},

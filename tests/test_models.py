@@ -1,3 +1,4 @@
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -7,14 +8,14 @@ import torch
 from accelerate import cpu_offload, disk_offload
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from common import models
+from common import checks, models
 from common.checks import CheckFailed, self_check
 from common.encoding import check_window, encode_clip
 from common.engines import splice
 from common.models import AudioLM, choose_device, choose_dtype, load_model, weight_bytes
 from common.readout import PROMPTS
 from common.samples import InputError
-from common.tracing import record
+from common.tracing import record, states_at
 from tests.families import save_granite_speech, save_phi4
 from tests.tiny import LAYERS
 
@@ -106,8 +107,12 @@ def test_offloaded_blocks_give_the_same_numbers(
 def test_an_adapter_that_a_model_needs_and_has_not_is_refused(tmp_path: Path) -> None:
     folder = save_granite_speech(tmp_path)
     (folder / "adapter_config.json").unlink()
-    with pytest.raises(InputError, match="hears through a LoRA adapter, and none was loaded"):
+    with pytest.raises(InputError, match="hears through a LoRA adapter, and none was found"):
         load_model(str(folder), device=CPU, dtype=torch.float32)
+    phi4 = save_phi4(tmp_path / "phi4")
+    shutil.rmtree(phi4 / "speech-lora")
+    with pytest.raises(InputError, match="hears through a LoRA adapter, and none was found"):
+        load_model(str(phi4), device=CPU, dtype=torch.float32)
 
 
 def test_an_adapter_that_does_nothing_stops_the_run(tmp_path: Path, manifest: Path) -> None:
@@ -135,9 +140,19 @@ def test_a_model_larger_than_its_gpu_is_spread_by_one_process_and_refused_to_sev
     where = (type(lm.model), lm.model.config, torch.bfloat16, torch.device("cuda"))
     needed = weight_bytes(*where[:3])
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (2 * needed, 80_000_000_000))
-    assert models._spread(*where) is None
+    assert models._spread(*where) == {"": "cuda:0"}
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (needed, 80_000_000_000))
     assert models._spread(*where) == "auto" and models._spread(*where[:3], CPU) is None
     monkeypatch.setattr(models, "processes", lambda: 2)
     with pytest.raises(InputError, match="does not fit one GPU: start one process"):
         models._spread(*where)
+
+
+def test_audio_that_does_not_reach_the_span_stops_the_run(lm: AudioLM, manifest: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clips = [encode_clip(lm, manifest.parent / f"happy_0_{p}_a.wav", PROMPTS["voice"]) for p in ("sad", "angry")]
+    assert self_check(lm, *clips)[1]["positions that the audio moves"] == clips[0].span_length
+    same = states_at(lm, clips[0], slice(None))
+    monkeypatch.setattr(checks, "states_at", lambda lm, clip, positions: same[..., positions, :])
+    monkeypatch.setattr(checks, "ENGINES", ())
+    with pytest.raises(CheckFailed, match="the audio moves 0 positions"):
+        checks._moved_by_audio(lm, clips[0])

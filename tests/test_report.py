@@ -31,7 +31,7 @@ def test_the_report_shows_all_figures_and_the_tables_numbers(outputs: Path, tmp_
     last = pd.read_csv(outputs / "lens" / "layers.csv").iloc[-1]
     assert f"| {last.layer:.0f} | {last.margin:+.2f} [{last.margin_lo:+.2f}, {last.margin_hi:+.2f}] |" in text
     kinds = pd.read_csv(outputs / "patching" / "layers.csv")
-    for _, row in kinds[kinds.layer == 2].iterrows():
+    for _, row in kinds[(kinds.layer == 2) & kinds.control.isna()].iterrows():
         assert f"{row.delta_logit:+.2f} [{row.delta_logit_lo:+.2f}, {row.delta_logit_hi:+.2f}] |" in text
     assert "**Decision layer**" in text and text.count("the audio span stops controlling it") == 2 and "**Warning**" in text
     assert "wrong donor" in text and "| **sad** |" in text and "Does the alignment" not in text
