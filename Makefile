@@ -7,9 +7,9 @@ BIN := .venv/bin
 demo: .venv/run  ## both experiments on the demo clips, then the report
 	$(BIN)/python logit_lens/run.py
 	$(BIN)/python activation_patching/run.py
-	for align in crop stretch; do \
-	  $(BIN)/python activation_patching/run.py --align $$align --kinds prosody --max-pairs 200 --controls 0 \
-	    --out activation_patching/outputs/$$align || exit; \
+	for align in splice crop stretch; do \
+	  $(BIN)/python activation_patching/run.py --align $$align --prompt words --kinds semantic --max-pairs 200 --controls 0 \
+	    --out activation_patching/outputs/align/$$align || exit; \
 	done
 	$(BIN)/python report/build.py
 

@@ -73,8 +73,9 @@ def _plot_kind(
 
 
 def _controls(axes: Axes, others: dict[str, pd.DataFrame], column: str) -> None:
-    for style, (name, table) in zip(("-", "--", "-.", ":"), others.items()):
-        faint(axes, table, column, color=CONTROL_COLORS[name], label=f"control: {CONTROL_NAMES[name]}", style=style)
+    for style, (name, color) in zip(("-", "--", "-.", ":"), CONTROL_COLORS.items()):
+        if name in others:
+            faint(axes, others[name], column, color=color, label=f"control: {CONTROL_NAMES[name]}", style=style)
 
 
 def _unreachable(axes: Axes, layers: pd.DataFrame) -> None:

@@ -42,6 +42,7 @@ def plot_lens(out: Path, *, subtitle: str) -> list[str]:
         mass.set_ylim(-0.03, 1.03)
         faint(rank, layers, "best_rank", color="#000000", label="median of clips", style="--")
         rank.set_yscale("log")
+        rank.set_ylim(bottom=0.7)
         curve(kl, layers, "kl", color="#000000", label="mean of clips")
         level(kl, 0, "as the final distribution")
     return list(FIGURES)

@@ -45,9 +45,9 @@ def test_the_three_alignments_are_shown_on_the_same_pairs(
 ) -> None:
     shared = ["--model", str(tiny_folder), "--data", str(manifest), "--device", "cpu", "--kinds", "prosody", "--max-pairs", "12"]
     for align in ("splice", "crop", "stretch"):
-        out = tmp_path / "patching" if align == "splice" else tmp_path / "patching" / align
+        out = outputs / "patching" / "align" / align
         activation_patching.run.run([*shared, "--controls", "0", "--align", align, "--out", str(out)])
-    report.build.run(["--lens", str(outputs / "lens"), "--patching", str(tmp_path / "patching"), "--out", str(tmp_path)])
+    report.build.run(["--lens", str(outputs / "lens"), "--patching", str(outputs / "patching"), "--out", str(tmp_path)])
     text = (tmp_path / "report.md").read_text(encoding="utf-8")
     assert "curves of flips differ by 0.00 at most" in text and (tmp_path / "figures" / "align_curve.png").stat().st_size > 10_000
 
