@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from common.samples import LABELS
+from common.samples import CONTROLS, LABELS
 
 
 def table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
@@ -15,7 +15,9 @@ def table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
 
 
 def interval(row: pd.Series, column: str, form: str = ".2f") -> str:
-    """Return "mean [low, high]", or the mean alone where there is no interval."""
+    """Return "mean [low, high]", the mean alone where there is no interval, "-" where there is no mean."""
+    if pd.isna(row[column]):
+        return "-"
     low, high = row[f"{column}_lo"], row[f"{column}_hi"]
     return f"{row[column]:{form}}" + ("" if pd.isna(low) else f" [{low:{form}}, {high:{form}}]")
 
@@ -59,7 +61,7 @@ def tests_table(layers: pd.DataFrame) -> str:
         [
             str(int(r.layer)),
             interval(r, "flip_gain", "+.2f"),
-            "-" if pd.isna(r.p_holm) else f"{r.p_holm:.1g}",
+            "-" if pd.isna(r.p_holm) else "< .001" if r.p_holm < 0.001 else f"{r.p_holm:.3f}",
             interval(r, "directedness"),
             interval(r, "recovery"),
             interval(r, "flip_to_target_eligible"),
@@ -73,7 +75,8 @@ def tests_table(layers: pd.DataFrame) -> str:
 def controls_table(layers: pd.DataFrame) -> str:
     """Return what the same patch does with a control donor, at l = 0 and at the middle layer."""
     rows = []
-    for control, of_control in layers.groupby("control", sort=False):
+    by_control = dict(list(layers.groupby("control", sort=False)))
+    for control, of_control in ((c, by_control[c]) for c in ("", *CONTROLS) if c in by_control):
         first, middle = of_control.iloc[0], of_control.iloc[len(of_control) // 2]
         figures = [interval(r, c, f) for r in (first, middle) for c, f in (("flip_to_target", ".2f"), ("delta_logit", "+.2f"))]
         rows.append([str(control).replace("_", " ") or "the donor", f"{first.n:.0f}", *figures])
