@@ -41,7 +41,7 @@ def summary(layers: pd.DataFrame, control: pd.DataFrame) -> str:
 
 
 def headline(out: Path) -> pd.DataFrame:
-    """Return the main results of a finished run: `what`, its `unit`, `value`, `lo`, `hi`, and the `kind` it is about."""
+    """Return the main results of a finished run: `what`, its `unit`, `value`, `lo`, `hi`, and the `kind` it is about, `n`."""
     layers, until = (pd.read_csv(out / f"{name}.csv").fillna({"control": ""}) for name in ("layers", "control_layer"))
     rows = []
     for _, first in layers[(layers.control == "") & (layers.layer == 0)].iterrows():
@@ -51,4 +51,4 @@ def headline(out: Path) -> pd.DataFrame:
     for _, found in until[until.control == ""].iterrows():
         values = (found.control_layer, found.control_layer_lo, found.control_layer_hi)
         rows.append((f"{found.kind} pairs: control layer", "layer l", *values, found.kind))
-    return pd.DataFrame(rows, columns=["what", "unit", "value", "lo", "hi", "kind"])
+    return pd.DataFrame(rows, columns=["what", "unit", "value", "lo", "hi", "kind"]).assign(n=until.n.max())

@@ -9,7 +9,7 @@ import matplotlib
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator
+from matplotlib.ticker import FixedLocator, MaxNLocator
 
 COLORS = {"semantic": "#0072B2", "prosody": "#D55E00", "other": "#7F7F7F"}  # Okabe & Ito: told apart by colour-blind readers
 CONTROL_COLORS = {"wrong_donor": "#CC79A7", "random_donor": "#56B4E9", "silence": "#E69F00", "itself": "#009E73"}
@@ -102,6 +102,9 @@ def estimates(table: pd.DataFrame, path: Path, *, colors: dict[str, str], captio
                 style: Any = {"color": colors[rows.kind.iloc[0]], "marker": "os^D"[i % 4], "label": what}
                 axes.errorbar(place, rows.value, yerr=[low.clip(0), high.clip(0)], linestyle="none", capsize=3, **style)
             axes.set_xticks(range(len(prompts)), prompts, rotation=15, fontsize=11)
+            if unit.startswith("share"):
+                axes.set_ylim(-0.03, 1.03)
+            axes.yaxis.set_major_locator(MaxNLocator(integer=unit.startswith("layer")))
 
 
 def resampled(clusters: str) -> str:

@@ -18,8 +18,8 @@ Run = Callable[[list[str] | None], None]
 def over_prompts(headline: Callable[[Path], pd.DataFrame], *, out: Path) -> Callable[[Run], Run]:
     """Make a script's `run` take `--prompts all`: one run for each variant of its prompt, each in a folder of its own.
 
-    `headline` reads the main results of a finished run from its folder. They end in prompts.csv and prompts.png of --out,
-    and how far each moved in a few lines; `out` is the script's default folder.
+    `headline` reads the main results of a finished run from its folder (what, unit, value, lo, hi, kind, n). They end in
+    prompts.csv and prompts.png of --out, and how far each moved in a few lines; `out` is the script's default folder.
     """
 
     def take(run: Run) -> Run:
@@ -59,4 +59,5 @@ def moved(table: pd.DataFrame) -> str:
 
 def plot_prompts(table: pd.DataFrame, path: Path) -> None:
     """Draw a panel for each unit: the results under each prompt, with their intervals."""
-    estimates(table, path, colors=COLORS | {"other": "#000000"}, caption="prompts: paraphrases (-2, -3), options in other orders")
+    caption = f"n = {table.n.max():.0f}; 95 % intervals; prompts: paraphrases (-2, -3), options in other orders"
+    estimates(table, path, colors=COLORS | {"other": "#000000"}, caption=caption)

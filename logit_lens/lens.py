@@ -88,7 +88,7 @@ def summary(layers: pd.DataFrame, decision: pd.DataFrame) -> str:
 
 
 def headline(out: Path) -> pd.DataFrame:
-    """Return the main results of a finished run: `what`, its `unit`, `value`, `lo`, `hi`, and the `kind` it is about."""
+    """Return the main results of a finished run: `what`, its `unit`, `value`, `lo`, `hi`, and the `kind` it is about, `n`."""
     layers, decision = pd.read_csv(out / "layers.csv"), pd.read_csv(out / "decision_layer.csv")
     last, found = layers.iloc[-1], decision.iloc[0]
     rows = []
@@ -99,4 +99,4 @@ def headline(out: Path) -> pd.DataFrame:
     ):
         rows.append((f"{column} at l = L", unit, last[column], last[f"{column}_lo"], last[f"{column}_hi"], kind))
     rows.append(("decision layer", "layer l", found.decision_layer, found.decision_layer_lo, found.decision_layer_hi, "other"))
-    return pd.DataFrame(rows, columns=["what", "unit", "value", "lo", "hi", "kind"])
+    return pd.DataFrame(rows, columns=["what", "unit", "value", "lo", "hi", "kind"]).assign(n=last.n)
