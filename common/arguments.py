@@ -65,6 +65,9 @@ def share(text: str) -> float:
     return float(text)
 
 
+share.__name__ = "number from 0 to 1"  # argparse names the type in its message
+
+
 def main_of(run: Callable[[list[str] | None], None]) -> None:
     """Call `run` as a program: a user's mistake or a failed self-check is one line on stderr and exit code 2 or 3."""
     try:

@@ -118,3 +118,11 @@ def where(found: pd.Series, name: str, what: str) -> str:
     if pd.isna(found[name]):
         return f"{what}: at no layer ({found.reason})"
     return f"{what} from l = {found[name]:.0f} on (95 % interval {ends})"
+
+
+def interval(row: pd.Series, column: str, form: str = ".2f") -> str:
+    """Return "mean [low, high]", the mean alone where there is no interval, "-" where there is no mean."""
+    if pd.isna(row[column]):
+        return "-"
+    low, high = row[f"{column}_lo"], row[f"{column}_hi"]
+    return f"{row[column]:{form}}" + ("" if pd.isna(low) else f" [{low:{form}}, {high:{form}}]")

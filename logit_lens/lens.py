@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 import torch
 
-from common.landmarks import decision_layer, where
+from common.landmarks import decision_layer, interval, where
 from common.metrics import congruent_layers, label_table, lens_layers
 from common.readout import answer, divergence
 from common.samples import LABELS, Sample, conflict_clips, draw
@@ -80,9 +80,8 @@ def summary(layers: pd.DataFrame, decision: pd.DataFrame) -> str:
     return (
         f"answer (l = {last.layer:.0f}, n = {last.n:.0f}): words {last.win_semantic:.3f}, voice {last.win_prosody:.3f} "
         f"({last.win_prosody_null:.3f} if it ignored the voice), neither {last.win_other:.3f}; "
-        f"margin {last.margin:+.2f} [{last.margin_lo:+.2f}, {last.margin_hi:+.2f}]\n"
-        f"voice wins most at l = {best.layer:.0f}: {best.win_prosody:.3f} "
-        f"[{best.win_prosody_lo:.3f}, {best.win_prosody_hi:.3f}]\n"
+        f"margin {interval(last, 'margin', '+.2f')}\n"
+        f"voice wins most at l = {best.layer:.0f}: {interval(best, 'win_prosody', '.3f')}\n"
         f"{where(decided, 'decision_layer', f'decided for the {side}' if side else 'decided')}"
     )
 

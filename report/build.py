@@ -13,7 +13,7 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 sys.path.insert(0, str(ROOT))
 
-from common.landmarks import where  # noqa: E402
+from common.landmarks import interval, where  # noqa: E402
 from common.metrics import patch_layers  # noqa: E402
 from common.plotting import COLORS, curve, figure, resampled  # noqa: E402
 from common.samples import InputError  # noqa: E402
@@ -22,7 +22,6 @@ from report.tables import (  # noqa: E402
     checks,
     controls_table,
     dropped,
-    interval,
     label_table,
     lens_table,
     patching_table,

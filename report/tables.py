@@ -5,6 +5,7 @@ from typing import Any
 
 import pandas as pd
 
+from common.landmarks import interval
 from common.samples import CONTROLS, LABELS
 
 
@@ -12,14 +13,6 @@ def table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     header = list(header)
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def interval(row: pd.Series, column: str, form: str = ".2f") -> str:
-    """Return "mean [low, high]", the mean alone where there is no interval, "-" where there is no mean."""
-    if pd.isna(row[column]):
-        return "-"
-    low, high = row[f"{column}_lo"], row[f"{column}_hi"]
-    return f"{row[column]:{form}}" + ("" if pd.isna(low) else f" [{low:{form}}, {high:{form}}]")
 
 
 def lens_table(layers: pd.DataFrame) -> str:

@@ -47,7 +47,7 @@ ALLOWED = {
         "common", "common.arguments", "common.engines", "common.robustness", "common.samples", "common.session",
         "activation_patching.patching", "activation_patching.plots", "activation_patching.tables",
     },
-    "report.tables": {"common.samples"},
+    "report.tables": {"common.landmarks", "common.samples"},
     "report.build": {"common.landmarks", "common.metrics", "common.plotting", "common.samples", "report.tables"},
 }  # fmt: skip
 WITHOUT_TORCH = (

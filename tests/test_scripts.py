@@ -66,7 +66,9 @@ def test_a_run_writes_its_files(
     record = json.loads((tmp_path / "run.json").read_text())
     assert record["finished"] and record["label_tokens"]["sad"] == "sad" and record["identity"]["dtype"] == "float32"
     assert record["identity"]["versions"]["torch"] and record["prompt_text"].startswith("{audio}How does the speaker feel?")
-    assert record["self_check"]["splice - rerun"] < 1e-4 and record["counts"]["clips"] in (12, 47, 48, 49, 50)
+    assert record["self_check"]["splice - rerun"] < 1e-4 and record["finished"]
+    used = {12} if name == "logit_lens" else {len({*rows.recipient_id, *rows.donor_id})}
+    assert {record["counts"]["clips"]} == used
     assert record["self_check"]["A - B, for comparison"] > 0.1
     assert record["engine"] == "splice" and record["blocks_with_keys_of_their_own"] == LAYERS and record["adapters"] == []
     printed = capsys.readouterr().out
