@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from common.checks import check_equal, difference
+from common.checks import check_equal, check_finite, difference
 from common.encoding import EncodedClip
 from common.engines import ENGINES, aligned, splice, sweep
 from common.memory import Kept, cache_bytes, in_chunks
@@ -109,7 +109,9 @@ def patch_pairs(
 
 
 def _spliced(session: Session, donor: Trace, own: Kept[Clip, OwnRun], name: str, recipients: Sequence[Clip]) -> torch.Tensor:
-    return session.label_logits(splice(session.lm, donor, [own(r).trace for r in recipients]), name)  # [pair, layer, label]
+    patched = splice(session.lm, donor, [own(r).trace for r in recipients], session.readout.ids).float().cpu()
+    check_finite(patched, name)
+    return patched  # [pair, layer, label]
 
 
 def _swept(

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from torch import nn
 from transformers.cache_utils import Cache, DynamicLayer
 
 from common.encoding import EncodedClip
@@ -20,8 +21,10 @@ ALIGNMENTS = ("splice", "crop", "stretch")  # what becomes of a donor's span tha
 
 
 @torch.inference_mode()
-def splice(lm: AudioLM, donor: Trace, recipients: Sequence[Trace]) -> torch.Tensor:
+def splice(lm: AudioLM, donor: Trace, recipients: Sequence[Trace], tokens: Sequence[int] | None = None) -> torch.Tensor:
     """Return logits [recipient, layer, vocab]: each recipient's answer with its audio span at h_l taken from the donor's run.
+
+    With `tokens` only their logits, in their order [recipient, layer, token]: the head then computes nothing else.
 
     Attention is causal and the prefix is shared, so once the span of h_l is the donor's, its states at every later layer are
     the donor's too; what is left to compute is the recipient's tail, from block l on, over the donor's keys and values. At
@@ -48,7 +51,7 @@ def splice(lm: AudioLM, donor: Trace, recipients: Sequence[Trace]) -> torch.Tens
     handles.append(lm.blocks[-1].register_forward_hook(way_out(last_position)))
     if (mlp := getattr(lm.blocks[-1], "mlp", None)) is not None:
         handles.append(mlp.register_forward_pre_hook(_readout_position_alone))
-    with hooks(*handles), _heads_share_keys(lm.device):
+    with hooks(*handles), _heads_share_keys(lm.device), _head_for(lm, tokens) as short:
         logits = lm.model(
             input_ids=donor.tail_ids,
             attention_mask=torch.ones(1, span_stop + tail_length, dtype=torch.long, device=lm.device),
@@ -56,6 +59,8 @@ def splice(lm: AudioLM, donor: Trace, recipients: Sequence[Trace]) -> torch.Tens
             past_key_values=Cache(layers=[_SharedLayer(k, v) for k, v in zip(donor.keys, donor.values)]),
             use_cache=True,
         ).logits[:, -1]  # [row, vocab]
+    if tokens is not None and not short:
+        logits = logits[:, list(tokens)]
     if joined != list(range(len(lm.blocks))):
         raise RuntimeError(f"splice: the rows joined at blocks {joined}, not once at each of {len(lm.blocks)}")
     others = logits[entering.shape[-3] :].unflatten(0, (len(lm.blocks), len(recipients)))  # [layer from 1, recipient, vocab]
@@ -87,6 +92,21 @@ def _heads_share_keys(device: torch.device) -> Iterator[None]:
             os.environ.pop(name)
             if value is not None:
                 os.environ[name] = value
+
+
+@contextmanager
+def _head_for(lm: AudioLM, tokens: Sequence[int] | None) -> Iterator[bool]:
+    """Give the head the rows of `tokens` alone; yield False where that cannot be, as with weights that are elsewhere."""
+    head = lm.model.get_output_embeddings()
+    if tokens is None or type(head) is not nn.Linear or head.weight.is_meta:
+        yield False
+        return
+    whole = head.weight, head.bias
+    head.weight, head.bias = (None if w is None else nn.Parameter(w[list(tokens)], requires_grad=False) for w in whole)
+    try:
+        yield True
+    finally:
+        head.weight, head.bias = whole
 
 
 class _SharedLayer(DynamicLayer):

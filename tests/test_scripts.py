@@ -123,7 +123,7 @@ def test_a_splice_that_is_wrong_stops_the_run(
     tiny_folder: Path, manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The self-check sees one pair; this fault is in the others, and the controls of every pair find it."""
-    monkeypatch.setattr(patching, "splice", lambda lm, donor, recipients: splice(lm, donor, recipients[::-1]))
+    monkeypatch.setattr(patching, "splice", lambda lm, donor, recipients, tokens: splice(lm, donor, recipients[::-1], tokens))
     with pytest.raises(CheckFailed, match="row L - recipient is"):
         start("activation_patching", tiny_folder, manifest, tmp_path)
 
@@ -289,11 +289,11 @@ def test_running_out_of_gpu_memory_halves_the_rows_and_goes_on(
     start("activation_patching", tiny_folder, manifest, tmp_path / "large")
     sizes = []
 
-    def small(lm: object, donor: object, recipients: list) -> object:
+    def small(lm: object, donor: object, recipients: list, tokens: object) -> object:
         sizes.append(len(recipients))
         if len(recipients) > 2:
             raise torch.OutOfMemoryError
-        return splice(lm, donor, recipients)
+        return splice(lm, donor, recipients, tokens)
 
     monkeypatch.setattr(patching, "splice", small)
     start("activation_patching", tiny_folder, manifest, tmp_path / "small", "--max-pairs", "200")

@@ -101,6 +101,19 @@ def test_recipients_whose_tails_enter_with_other_states_keep_a_row_0_each(lm: Au
     assert (together[0, 0] - together[1, 0]).abs().max() > 1e-2
 
 
+def test_the_head_computes_the_asked_tokens_alone_and_is_whole_again(lm: AudioLM, clips: dict[str, EncodedClip]) -> None:
+    donor, a, b = (record(lm, clips[k])[0] for k in "cab")
+    head, seen = lm.model.get_output_embeddings(), []
+    handle = head.register_forward_hook(lambda module, args, output: seen.append(output.shape[-1]))
+    tokens, own = (7, 3, 260), run(lm, clips["a"])
+    torch.testing.assert_close(splice(lm, donor, [a, b], tokens), splice(lm, donor, [a, b])[..., list(tokens)], atol=1e-5, rtol=0)
+    handle.remove()
+    assert seen == [len(own), 3, len(own)] and torch.equal(run(lm, clips["a"]), own)
+    with pytest.raises(IndexError):
+        splice(lm, donor, [a], (10**6,))
+    assert torch.equal(run(lm, clips["a"]), own)
+
+
 def test_a_clip_patched_with_itself_does_not_move(lm: AudioLM, clips: dict[str, EncodedClip]) -> None:
     trace, lens = record(lm, clips["c"])
     patched = splice(lm, trace, [trace])[0]
