@@ -21,9 +21,8 @@ from transformers.models.qwen2.tokenization_qwen2 import Qwen2Tokenizer
 from transformers.models.qwen3_omni_moe.configuration_qwen3_omni_moe import Qwen3OmniMoeThinkerConfig
 
 from common.samples import LABELS
-from tests.tiny import byte_vocabulary, save_tiny_flamingo, save_tiny_model, save_weights
+from tests.tiny import byte_tokenizer, byte_vocabulary, decoder, save, save_tiny_model, save_weights
 
-LAYERS = 4
 WHISPER = dict(
     num_mel_bins=128, encoder_layers=1, encoder_attention_heads=2, encoder_ffn_dim=32, d_model=32, initializer_range=0.2
 )
@@ -51,28 +50,6 @@ def template(audio: str) -> str:
         "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{% for c in m['content'] %}"
         "{% if c['type'] == 'audio' %}" + audio + "{% else %}{{ c['text'] }}{% endif %}{% endfor %}<|im_end|>\n{% endfor %}"
         "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-    )
-
-
-def decoder(kind: str, vocabulary: int, **more: Any) -> dict[str, Any]:
-    return (
-        dict(
-            model_type=kind,
-            vocab_size=vocabulary,
-            hidden_size=32,
-            intermediate_size=64,
-            num_hidden_layers=LAYERS,
-            num_attention_heads=4,
-            num_key_value_heads=2,
-            head_dim=8,
-            max_position_embeddings=4096,
-            initializer_range=0.3,
-            tie_word_embeddings=False,
-            pad_token_id=0,
-            bos_token_id=None,
-            eos_token_id=1,
-        )
-        | more
     )
 
 
@@ -202,6 +179,28 @@ def save_voxtral(folder: Path) -> Path:
     save_weights(folder, hf.VoxtralForConditionalGeneration(config))
     save_parts(folder, "VoxtralProcessor", hf.WhisperFeatureExtractor(feature_size=128), None, None)
     return folder
+
+
+def save_audio_flamingo3(folder: Path) -> Path:
+    """Save a random Audio Flamingo 3 of 4 blocks, with its window of 30 s, and its processor."""
+    tokenizer = byte_tokenizer(("<sound>",))
+    tokenizer.add_tokens(list(LABELS))
+    extractor = hf.WhisperFeatureExtractor(feature_size=128, return_attention_mask=True)
+    processor = hf.AudioFlamingo3Processor(extractor, tokenizer, chat_template=template("<sound>"))
+    tower = dict(
+        model_type="audioflamingo3_encoder",
+        num_mel_bins=128,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=32,
+        hidden_size=32,
+        initializer_range=0.2,
+    )
+    torch.manual_seed(0)
+    config = hf.AudioFlamingo3Config(
+        audio_config=tower, text_config=decoder("qwen2", len(tokenizer)), audio_token_id=processor.audio_token_id
+    )
+    return save(folder, hf.AudioFlamingo3ForConditionalGeneration(config), processor)
 
 
 def save_granite_speech(folder: Path) -> Path:
@@ -367,7 +366,7 @@ FAMILIES: dict[str, Callable[[Path], Path]] = {
     "qwen25_omni": save_qwen25_omni,
     "qwen3_omni": save_qwen3_omni,
     "voxtral": save_voxtral,
-    "audio_flamingo3": save_tiny_flamingo,
+    "audio_flamingo3": save_audio_flamingo3,
     "granite_speech": save_granite_speech,
     "phi4_multimodal": save_phi4,
     "gemma3n": save_gemma3n,

@@ -8,9 +8,6 @@ import numpy as np
 import soundfile
 import torch
 from transformers import (
-    AudioFlamingo3Config,
-    AudioFlamingo3ForConditionalGeneration,
-    AudioFlamingo3Processor,
     Qwen2AudioConfig,
     Qwen2AudioForConditionalGeneration,
     Qwen2AudioProcessor,
@@ -38,23 +35,25 @@ def byte_tokenizer(special: tuple[str, ...]) -> Qwen2Tokenizer:
     return tokenizer
 
 
-def decoder(tokenizer: Qwen2Tokenizer) -> dict[str, Any]:
-    """Return the config of a random decoder of LAYERS blocks."""
-    return dict(
-        model_type="qwen2",
-        vocab_size=len(tokenizer),
+def decoder(kind: str, vocabulary: int, **more: Any) -> dict[str, Any]:
+    """Return the config of a random decoder of LAYERS blocks, of the class that `kind` names."""
+    config = dict(
+        model_type=kind,
+        vocab_size=vocabulary,
         hidden_size=32,
         intermediate_size=64,
         num_hidden_layers=LAYERS,
         num_attention_heads=4,
         num_key_value_heads=2,
-        max_position_embeddings=1024,
+        head_dim=8,
+        max_position_embeddings=4096,
         initializer_range=0.3,
         tie_word_embeddings=False,
+        pad_token_id=0,
         bos_token_id=None,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=1,
     )
+    return config | more
 
 
 def save_weights(folder: Path, model: Any) -> None:
@@ -92,7 +91,9 @@ def save_tiny_model(folder: Path, *, only_block: int | None = None, label_tokens
         max_source_positions=50,
     )
     torch.manual_seed(seed)
-    config = Qwen2AudioConfig(audio_config=tower, text_config=decoder(tokenizer), audio_token_index=processor.audio_token_id)
+    config = Qwen2AudioConfig(
+        audio_config=tower, text_config=decoder("qwen2", len(tokenizer)), audio_token_index=processor.audio_token_id
+    )
     model = Qwen2AudioForConditionalGeneration(config)
     if only_block is not None:
         for number, block in enumerate(model.model.language_model.layers):
@@ -100,31 +101,6 @@ def save_tiny_model(folder: Path, *, only_block: int | None = None, label_tokens
                 torch.nn.init.zeros_(block.self_attn.o_proj.weight)
                 torch.nn.init.zeros_(block.mlp.down_proj.weight)
     return save(folder, model, processor)
-
-
-def save_tiny_flamingo(folder: Path) -> Path:
-    """Save a random Audio Flamingo 3 of 4 blocks, with its window of 30 s, and its processor."""
-    tokenizer = byte_tokenizer(("<sound>",))
-    tokenizer.add_tokens(list(LABELS))
-    template = (
-        "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{% for c in m['content'] %}"
-        "{% if c['type'] == 'audio' %}<sound>{% else %}{{ c['text'] }}{% endif %}{% endfor %}<|im_end|>\n{% endfor %}"
-        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-    )
-    extractor = WhisperFeatureExtractor(feature_size=128, return_attention_mask=True)
-    processor = AudioFlamingo3Processor(extractor, tokenizer, chat_template=template)
-    tower = dict(
-        model_type="audioflamingo3_encoder",
-        num_mel_bins=128,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        intermediate_size=32,
-        hidden_size=32,
-        initializer_range=0.2,
-    )
-    torch.manual_seed(0)
-    config = AudioFlamingo3Config(audio_config=tower, text_config=decoder(tokenizer), audio_token_id=processor.audio_token_id)
-    return save(folder, AudioFlamingo3ForConditionalGeneration(config), processor)
 
 
 def save_clips(folder: Path, *, texts: int = 2, speakers: tuple[str, ...] = ("a", "b"), equal_length: bool = False) -> Path:
