@@ -10,7 +10,7 @@ from torch import OutOfMemoryError
 
 from common.checks import CheckFailed
 from common.parallel import leave
-from common.samples import LABELS, InputError
+from common.samples import LABELS, InputError, first_line
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -78,7 +78,7 @@ def main_of(run: Callable[[list[str] | None], None]) -> None:
     except CheckFailed as error:
         sys.exit(_say(f"error: {error}; no figure of this run could be trusted", 3))
     except OutOfMemoryError as error:
-        sys.exit(_say(f"error: out of memory ({str(error).splitlines()[0]}); another --device or --dtype may be large enough", 2))
+        sys.exit(_say(f"error: out of memory ({first_line(error)}); another --device or --dtype may be large enough", 2))
     except KeyboardInterrupt:
         sys.exit(_say("interrupted; the same command without --overwrite goes on from here", 130))
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import torch
 
 from common.encoding import EncodedClip
-from common.engines import ENGINES, aligned, rerun, splice, sweep
+from common.engines import ENGINES, aligned, patched_positions, rerun, splice, sweep
 from common.models import AudioLM
 from common.tracing import UnknownBlock, record, run, states_at
 
@@ -45,7 +45,7 @@ def self_check(
     def by_rerun(engine: str, layer: int) -> torch.Tensor:
         if engine == "splice" and a.span_length != b.span_length:
             return rerun(lm, b, layer, b.tail, trace_a.tail[layer])
-        return rerun(lm, a, layer, slice(a.span.start, a.span.start + donated.shape[-2]), donated[layer])
+        return rerun(lm, a, layer, patched_positions(a, donated), donated[layer])
 
     for engine in engines:
         if (patched := _attempt(by, engine)) is not None:
@@ -75,6 +75,7 @@ def self_check(
     return engine, figures | {
         "tolerance": tolerance(lm, scale=scale),
         "largest logit": scale,
+        "blocks with keys of their own": len(trace_a.keys),
         "audio tokens": a.span_length,
         "oracle": oracle_side,
     }

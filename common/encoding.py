@@ -14,7 +14,7 @@ from jinja2 import TemplateError
 
 from common.audio import load_audio
 from common.models import AudioLM
-from common.samples import InputError
+from common.samples import InputError, first_line
 
 _SILENCE = 1e-5  # of full scale
 _UNFIT = (ValueError, TypeError, KeyError, AttributeError, IndexError, ImportError, TemplateError)  # what processors raise
@@ -91,7 +91,7 @@ def encode_wave(lm: AudioLM, wave: np.ndarray, prompt: str) -> dict[str, torch.T
             return_tensors="pt",
         )
     except _UNFIT as error:
-        batch, reason = None, next(iter(str(error).splitlines()), type(error).__name__)
+        batch, reason = None, first_line(error)
     else:
         reason = "its chat template leaves the audio out"
     if batch is None or not (batch["input_ids"] == lm.audio_token_id).any():

@@ -136,7 +136,7 @@ def staircase(lm: AudioLM, recipient: EncodedClip, donated: torch.Tensor, layers
     overwritten. `donated` [layer, (stream,) 1, pos, d_model] has at most as many positions as the span; those beyond
     stay the recipient's. Layer L is the unpatched run: nothing reads the span of h_L.
     """
-    last, positions = len(lm.blocks), slice(recipient.span.start, recipient.span.start + donated.shape[-2])
+    last, positions = len(lm.blocks), patched_positions(recipient, donated)
     joined = []
 
     def join(layer: int) -> Callable[..., Any]:
@@ -193,8 +193,13 @@ def sweep(lm: AudioLM, engine: str, recipient: EncodedClip, donated: torch.Tenso
     """Return logits [layer, vocab] of the recipient patched at each of `layers`, by "staircase" or by one "rerun" each."""
     if engine == "staircase":
         return staircase(lm, recipient, donated, layers)
-    positions = slice(recipient.span.start, recipient.span.start + donated.shape[-2])
+    positions = patched_positions(recipient, donated)
     return torch.stack([rerun(lm, recipient, layer, positions, donated[layer]) for layer in layers])
+
+
+def patched_positions(recipient: EncodedClip, donated: torch.Tensor) -> slice:
+    """Return where `donated` [..., pos, d_model] goes: the start of the recipient's span."""
+    return slice(recipient.span.start, recipient.span.start + donated.shape[-2])
 
 
 def aligned(donated: torch.Tensor, length: int, how: str) -> torch.Tensor:

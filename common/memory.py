@@ -26,14 +26,12 @@ class Kept(Generic[Item, Result]):
         self._make, self._size, self._budget = make, size, budget
         self._kept: OrderedDict[Item, Result] = OrderedDict()
         self.bytes = 0
-        self.made = 0
 
     def __call__(self, item: Item) -> Result:
         if item in self._kept:
             self._kept.move_to_end(item)
             return self._kept[item]
         result = self._make(item)
-        self.made += 1
         self._kept[item] = result
         self.bytes += self._size(result)
         while self.bytes > self._budget and len(self._kept) > 1:

@@ -16,7 +16,7 @@ from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
 from transformers.utils import cached_file
 
 from common.parallel import own_device, processes
-from common.samples import InputError
+from common.samples import InputError, first_line
 
 _AUTO_CLASSES = ("AutoModelForMultimodalLM", "AutoModelForSeq2SeqLM", "AutoModelForSpeechSeq2Seq", "AutoModelForCausalLM")
 _SPEECH_LORA = "speech-lora"  # the subfolder in which a checkpoint may hold the adapter that it hears through
@@ -64,7 +64,7 @@ def choose_device(name: str) -> torch.device:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:  # torch raises AssertionError where it is built without CUDA
         raise InputError(
-            f"--device {name}: not usable here ({_first_line(error)}); allowed: auto, cpu, cuda, cuda:N, mps"
+            f"--device {name}: not usable here ({first_line(error)}); allowed: auto, cpu, cuda, cuda:N, mps"
         ) from None
     return device
 
@@ -96,7 +96,7 @@ def load_model(
     try:
         whole = AutoConfig.from_pretrained(name, **source)
     except Exception as error:  # whatever is wrong with a user's folder is not ours to list
-        raise InputError(f"--model {name}: no model folder or hub id that can be read ({_first_line(error)})") from None
+        raise InputError(f"--model {name}: no model folder or hub id that can be read ({first_line(error)})") from None
     config = getattr(whole, "thinker_config", whole)
     model_class = _model_class(name, config)
     if _audio_token_id(config) is None:
@@ -123,7 +123,7 @@ def load_model(
     except InputError:
         raise
     except Exception as error:
-        raise InputError(f"--model {name}: cannot be loaded ({type(error).__name__}: {_first_line(error)})") from None
+        raise InputError(f"--model {name}: cannot be loaded ({type(error).__name__}: {first_line(error)})") from None
     if missing := sorted(loaded["missing_keys"]):  # transformers would go on with random numbers in their place
         raise InputError(f"--model {name}: {len(missing)} weights are not in its files, the first is {missing[0]}")
     model.eval()
@@ -139,10 +139,6 @@ def wrap_model(model: Any, processor: Any, *, device: torch.device, adapters: tu
     if processor is not None and lm._extractor is None:
         raise InputError(f"{type(processor).__name__} is of an unknown build: it has no extractor of audio")
     return lm
-
-
-def _first_line(error: BaseException) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def _model_class(name: str, config: Any) -> Any:

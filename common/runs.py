@@ -195,28 +195,32 @@ def finished_units(rows: Path, unit: str, size: int) -> set[str]:
 
     What several processes have written is gathered first. Raises InputError, touching nothing, where a file is not one of ours.
     """
-    for part in _parts(rows):
-        header, table = _whole_units(part, unit, size)
-        there, before = _whole_units(rows, unit, size)
-        if before and table and there != header:
-            raise InputError(f"{part}: its columns are not those of {rows.name}; give another --out, or --overwrite")
-        if table:
-            _write(rows, header, before + table)
-        part.unlink()
-    if not rows.exists():
-        return set()
-    header, table = _whole_units(rows, unit, size)
-    _write(rows, header, table)
+    header, table = _collected(rows, unit, size)
     return {row[header.index(unit)] for row in table}
+
+
+def _collected(rows: Path, unit: str, size: int) -> tuple[list[str], list[list[str]]]:
+    """Bring the whole units of all parts into `rows`; return its header and table."""
+    parts = _parts(rows)
+    header, table = _whole_units(rows, unit, size)
+    for part in parts:
+        own_header, own_table = _whole_units(part, unit, size)
+        if table and own_table and own_header != header:
+            raise InputError(f"{part}: its columns are not those of {rows.name}; give another --out, or --overwrite")
+        header, table = (own_header, table + own_table) if own_table else (header, table)
+    _write(rows, header, table)
+    for part in parts:
+        part.unlink()
+    return header, table
 
 
 def gather_rows(rows: Path, unit: str, size: int, order: list[str]) -> None:
     """Make one file of the rows of all processes, units in `order`: the same file, whoever wrote them and when."""
     expected = [u for u in order for _ in range(size)]
-    if not _parts(rows) and pd.read_csv(rows, usecols=[unit], dtype=str, keep_default_na=False)[unit].tolist() == expected:
+    alone = rows.exists() and not _parts(rows)
+    if alone and pd.read_csv(rows, usecols=[unit], dtype=str, keep_default_na=False)[unit].tolist() == expected:
         return  # a million rows need not be read for nothing
-    finished_units(rows, unit, size)
-    header, table = _whole_units(rows, unit, size)
+    header, table = _collected(rows, unit, size)
     place, column = {u: i for i, u in enumerate(order)}, header.index(unit)
     if sorted(row[column] for row in table) != sorted(expected):
         missing = len(set(order) - {row[column] for row in table})

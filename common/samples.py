@@ -22,6 +22,11 @@ class InputError(Exception):
     """A mistake in what the user gave: one line that says what is wrong, where, and what is allowed."""
 
 
+def first_line(error: BaseException) -> str:
+    """Return what a library's error says, in one line."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
 @dataclass(frozen=True)
 class Sample:
     """One clip: what its words say (`semantic_label`) and what its voice says (`prosody_label`)."""

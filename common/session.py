@@ -15,7 +15,7 @@ from common.models import AudioLM, choose_device, choose_dtype, load_model
 from common.parallel import leads
 from common.readout import Readout, fill_prompt, get_prompt, get_words, resolve_readout
 from common.samples import LABELS, InputError, Sample
-from common.tracing import UnknownBlock, record, run
+from common.tracing import UnknownBlock, run
 
 _PROBED = 8  # clips on which the label tokens' share of the probability is looked at before the work
 
@@ -24,7 +24,7 @@ _PROBED = 8  # clips on which the label tokens' share of the probability is look
 class Session:
     """A model that has been checked on this run's clips, with the prompt and the readout of the run.
 
-    `engine` is how patches are made (tracing.ENGINES). From block `reach` on the blocks have no keys and values of their own:
+    `engine` is how patches are made (engines.ENGINES). From block `reach` on the blocks have no keys and values of their own:
     they read an earlier block's, so that nothing put into the audio span there can reach the answer.
     """
 
@@ -105,7 +105,7 @@ def open_session(args: argparse.Namespace, samples: list[Sample], *, engines: Se
         engine, checks = self_check(lm, first, other, engines)
     except UnknownBlock as error:
         raise InputError(f"--model {args.model}: {error}; this kind of decoder is not supported yet") from None
-    reach = len(record(lm, first)[0].keys)
+    reach = int(checks["blocks with keys of their own"])
     probed = [encode_clip(lm, s.audio, prompt) for s in samples[:: max(1, len(samples) // _PROBED)][:_PROBED]]
     warnings = [_preferred(lm, readout, probed)]
     if len(samples) > 1 and float(checks["A - B, for comparison"]) <= float(checks["tolerance"]):
