@@ -54,6 +54,9 @@ def test_rows_that_are_missing_or_there_twice_make_no_table(tmp_path: Path) -> N
     rows.write_text("sample_id,layer\na,0\na,1\nb,0\nb,1\na,0\na,1\n")
     with pytest.raises(InputError, match="1 of 2 units are missing"):
         runs.gather_rows(rows, "sample_id", 2, ["a", "b"])
+    rows.unlink()
+    with pytest.raises(InputError, match="2 of 2 units are missing"):
+        runs.gather_rows(rows, "sample_id", 2, ["a", "b"])
 
 
 def test_each_process_has_its_share_and_its_file(monkeypatch: pytest.MonkeyPatch) -> None:
