@@ -42,7 +42,8 @@ def plot_patching(out: Path, *, subtitle: str) -> list[str]:
 
 def _caption(what: str, real: pd.DataFrame, others: dict[str, pd.DataFrame], subtitle: str) -> str:
     first = real.iloc[0]
-    beside = f", {next(iter(others.values())).n.iloc[0]} of each control" if others else ""
+    sizes = sorted({int(table.n.iloc[0]) for table in others.values()})  # a wrong donor may be missing
+    beside = f", {' to '.join(map(str, sizes[:1] + sizes[1:][-1:]))} of each control" if others else ""
     return f"n = {first.n} {what}{beside}, {first.n_texts} texts\n{resampled(first.clusters)}\n{subtitle}"
 
 
