@@ -8,15 +8,17 @@ from tqdm import tqdm
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
-from activation_patching.patching import choose_pairs, clips_of, engines_for, groups_of, patch_pairs
+from activation_patching.choose import choose_pairs, clips_of, engines_for, groups_of
 from activation_patching.plots import plot_patching
+from activation_patching.rows import patch_pairs
 from activation_patching.tables import controls, headline, patch_tables, summary
-from common import parallel, runs
-from common.arguments import argument_parser, main_of, share, whole_number
-from common.engines import ALIGNMENTS
-from common.robustness import over_prompts
-from common.samples import KINDS, read_manifest
-from common.session import open_session
+from common.clips.pairs import KINDS
+from common.clips.samples import read_manifest
+from common.patching import ALIGNMENTS
+from common.running import identity, output, parallel, rows
+from common.running.arguments import argument_parser, main_of, share, whole_number
+from common.running.prompts import over_prompts
+from common.running.session import open_session
 
 
 @over_prompts(headline, out=HERE / "outputs")
@@ -37,23 +39,23 @@ def run(argv: list[str] | None = None) -> None:
     if parallel.leads():
         print(f"{len(pairs)} pairs of {counts['clips']} clips x {session.describe(args.prompt)}")
 
-    rows, identity = args.out / "patches.csv", runs.identify(args, clips, session)
-    finished, done = runs.begin(args, rows, identity, "pair_id", session.layers)
+    path, settings = args.out / "patches.csv", identity.identify(args, clips, session)
+    finished, done = output.begin(args, path, settings, "pair_id", session.layers)
     todo = parallel.share(groups_of([p for p in pairs if p.pair_id not in done]))
     with tqdm(total=sum(map(len, todo)), desc="patching", unit="pair", disable=not parallel.leads()) as bar:
         for patched_rows in patch_pairs(session, todo, align=args.align, cache_gb=args.cache_gb):
-            runs.append_rows(runs.own_part(rows), patched_rows)
+            rows.append_rows(rows.own_part(path), patched_rows)
             bar.update(len(patched_rows) // session.layers)
-    if not runs.complete(rows, "pair_id", session.layers, order=[p.pair_id for p in pairs]):
+    if not rows.complete(path, "pair_id", session.layers, order=[p.pair_id for p in pairs]):
         return
 
-    patches = runs.read_rows(rows)
+    patches = rows.read_rows(path)
     tables = patch_tables(patches, seed=args.seed)
-    runs.write_tables(args.out, tables)
-    figures = plot_patching(args.out, subtitle=runs.subtitle(args))
+    output.write_tables(args.out, tables)
+    figures = plot_patching(args.out, subtitle=output.subtitle(args))
     if todo or not finished:
-        runs.close_output(args.out, identity, session, counts | controls(patches), began=args.began)
-    print(summary(tables["layers"], tables["control_layer"]), runs.files_written(args.out, rows, tables, figures), sep="\n")
+        output.close_output(args.out, settings, session, counts | controls(patches), began=args.began)
+    print(summary(tables["layers"], tables["control_layer"]), output.files_written(args.out, path, tables, figures), sep="\n")
 
 
 if __name__ == "__main__":

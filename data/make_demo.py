@@ -15,7 +15,7 @@ from tqdm import tqdm
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from common.samples import COLUMNS, LABELS  # noqa: E402
+from common.clips.samples import COLUMNS, LABELS  # noqa: E402
 from data.sentences import DEMO  # noqa: E402
 from data.speech import PROSODIES, RATE, Speaker, Voice, render  # noqa: E402
 

@@ -30,7 +30,7 @@ from tqdm import tqdm
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from common.samples import LABELS  # noqa: E402
+from common.clips.samples import LABELS  # noqa: E402
 
 FRAME_MS = 5.0
 FEATURES = (

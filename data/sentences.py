@@ -7,7 +7,7 @@ sentences are daily chores.
 
 from itertools import product
 
-from common.samples import LABELS
+from common.clips.samples import LABELS
 
 # Demo sentences by semantic label; of the four feelings the first five name the feeling, the last five do not.
 DEMO: dict[str, tuple[str, ...]] = {

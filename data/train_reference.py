@@ -30,8 +30,8 @@ from transformers.models.whisper.modeling_whisper import sinusoids
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from common.readout import PROMPTS, fill_prompt  # noqa: E402
-from common.samples import LABELS  # noqa: E402
+from common.clips.samples import LABELS  # noqa: E402
+from common.model.prompts import PROMPTS, fill_prompt  # noqa: E402
 from data.sentences import DEMO, training_texts  # noqa: E402
 from data.speech import PROSODIES, RATE, Speaker, Voice, render, strengthen  # noqa: E402
 

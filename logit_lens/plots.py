@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from common.clips.samples import LABELS
 from common.plotting import COLORS, NAMES, curve, faint, figure, landmark, level, panels, resampled
-from common.samples import LABELS
 
 FIGURES = ("margin_curve_conflict.png", "winrate_curve_conflict.png", "congruent_curve.png", "lens_health.png")
 

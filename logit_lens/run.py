@@ -8,14 +8,16 @@ from tqdm import tqdm
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
-from common import parallel, runs
-from common.arguments import argument_parser, main_of
-from common.robustness import over_prompts
-from common.samples import read_manifest
-from common.session import open_session
-from common.tracing import record
-from logit_lens.lens import choose_clips, headline, lens_rows, lens_tables, summary
+from common.clips.samples import read_manifest
+from common.patching.tracing import record
+from common.running import identity, output, parallel, rows
+from common.running.arguments import argument_parser, main_of
+from common.running.prompts import over_prompts
+from common.running.session import open_session
+from logit_lens.choose import choose_clips
 from logit_lens.plots import plot_lens
+from logit_lens.rows import lens_rows
+from logit_lens.tables import headline, lens_tables, summary
 
 
 @over_prompts(headline, out=HERE / "outputs")
@@ -28,21 +30,21 @@ def run(argv: list[str] | None = None) -> None:
     if parallel.leads():
         print(f"{counts['clips']} conflict and {counts['congruent clips']} congruent clips x {session.describe(args.prompt)}")
 
-    rows, identity = args.out / "lens.csv", runs.identify(args, clips, session)
-    finished, done = runs.begin(args, rows, identity, "sample_id", session.layers)
+    path, settings = args.out / "lens.csv", identity.identify(args, clips, session)
+    finished, done = output.begin(args, path, settings, "sample_id", session.layers)
     todo = [s for s in samples if s.sample_id not in done]
     for sample in tqdm(parallel.share(todo), desc="lens", unit="clip", disable=not parallel.leads()):
         _, lens_logits = record(session.lm, session.encode(sample))
-        runs.append_rows(runs.own_part(rows), lens_rows(session, sample, lens_logits))
-    if not runs.complete(rows, "sample_id", session.layers, order=[s.sample_id for s in samples]):
+        rows.append_rows(rows.own_part(path), lens_rows(session, sample, lens_logits))
+    if not rows.complete(path, "sample_id", session.layers, order=[s.sample_id for s in samples]):
         return
 
-    tables = lens_tables(runs.read_rows(rows), seed=args.seed)
-    runs.write_tables(args.out, tables)
-    figures = plot_lens(args.out, subtitle=runs.subtitle(args))
+    tables = lens_tables(rows.read_rows(path), seed=args.seed)
+    output.write_tables(args.out, tables)
+    figures = plot_lens(args.out, subtitle=output.subtitle(args))
     if todo or not finished:
-        runs.close_output(args.out, identity, session, counts, began=args.began)
-    print(summary(tables["layers"], tables["decision_layer"]), runs.files_written(args.out, rows, tables, figures), sep="\n")
+        output.close_output(args.out, settings, session, counts, began=args.began)
+    print(summary(tables["layers"], tables["decision_layer"]), output.files_written(args.out, path, tables, figures), sep="\n")
 
 
 if __name__ == "__main__":

@@ -13,10 +13,10 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 sys.path.insert(0, str(ROOT))
 
-from common.landmarks import interval, where  # noqa: E402
-from common.metrics import patch_layers  # noqa: E402
+from activation_patching.tables import patch_layers  # noqa: E402
+from common.errors import InputError  # noqa: E402
 from common.plotting import COLORS, curve, figure, resampled  # noqa: E402
-from common.samples import InputError  # noqa: E402
+from common.stats.landmarks import interval, where  # noqa: E402
 from report.tables import (  # noqa: E402
     answer_counts,
     checks,

@@ -5,8 +5,9 @@ from typing import Any
 
 import pandas as pd
 
-from common.landmarks import interval
-from common.samples import CONTROLS, LABELS
+from common.clips.pairs import CONTROLS
+from common.clips.samples import LABELS
+from common.stats.landmarks import interval
 
 
 def table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:

@@ -20,7 +20,7 @@ from transformers.models.gemma3n import modeling_gemma3n
 from transformers.models.qwen2.tokenization_qwen2 import Qwen2Tokenizer
 from transformers.models.qwen3_omni_moe.configuration_qwen3_omni_moe import Qwen3OmniMoeThinkerConfig
 
-from common.samples import LABELS
+from common.clips.samples import LABELS
 from tests.tiny import byte_tokenizer, byte_vocabulary, decoder, save, save_tiny_model, save_weights
 
 WHISPER = dict(

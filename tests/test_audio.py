@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from common.audio import load_audio
-from common.samples import InputError
+from common.clips.audio import load_audio
+from common.errors import InputError
 
 
 def tone(seconds: float, rate: int) -> np.ndarray:

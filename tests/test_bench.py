@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from common.encoding import encode_clip
-from common.engines import splice
-from common.models import AudioLM
-from common.readout import PROMPTS
-from common.tracing import record
+from common.model.encoding import encode_clip
+from common.model.load import AudioLM
+from common.model.prompts import PROMPTS
+from common.patching.splice import splice
+from common.patching.tracing import record
 from tests.bench.subject import SMALL, build_model, make_clips
 from tests.bench.tools import hook_loop, hook_loop_on_embeddings
 from tests.tiny import LAYERS

@@ -12,10 +12,10 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from common.landmarks import Landmark, crossing, halving
-from common.layers import difference, ratio
-from common.metrics import lens_layers
-from common.resampling import Estimate, critical, estimate, holm, interval, memberships, p_clustered, p_mcnemar
+from common.stats.landmarks import Landmark, crossing, halving
+from common.stats.resampling import Estimate, critical, estimate, holm, interval, memberships, p_clustered, p_mcnemar
+from common.stats.units import difference, ratio
+from logit_lens.tables import lens_layers
 
 DRAWS = 1000  # simulated tables
 LAYERS = 13

@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 import torch
 
-from common.readout import Readout, divergence
-from common.samples import LABELS, Sample
-from logit_lens.lens import choose_clips, lens_rows
+from common.clips.samples import LABELS, Sample
+from common.model.readout import Readout, divergence
+from logit_lens.choose import choose_clips
+from logit_lens.rows import lens_rows
 
 # A vocabulary of seven, of which the labels are tokens 1 to 5.
 READOUT = Readout(LABELS, (1, 2, 3, 4, 5), LABELS)

@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from common.landmarks import control_layer, decision_layer
-from common.metrics import congruent_layers, contrast_layers, label_table, lens_layers, patch_layers
+from activation_patching.tables import contrast_layers, control_layer, patch_layers
+from logit_lens.tables import congruent_layers, decision_layer, label_table, lens_layers
 
 LABELS = ("neutral", "happy", "sad", "angry", "surprised")
 

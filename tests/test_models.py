@@ -8,14 +8,15 @@ import torch
 from accelerate import cpu_offload, disk_offload
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from common import checks, models
-from common.checks import CheckFailed, self_check
-from common.encoding import check_window, encode_clip
-from common.engines import splice
-from common.models import AudioLM, choose_device, choose_dtype, load_model, weight_bytes
-from common.readout import PROMPTS
-from common.samples import InputError
-from common.tracing import record, states_at
+from common.errors import CheckFailed, InputError
+from common.model import load
+from common.model.encoding import check_window, encode_clip
+from common.model.load import AudioLM, choose_device, choose_dtype, load_model, weight_bytes
+from common.model.prompts import PROMPTS
+from common.patching import checks
+from common.patching.checks import self_check
+from common.patching.splice import splice
+from common.patching.tracing import record, states_at
 from tests.families import save_granite_speech, save_phi4
 from tests.tiny import LAYERS
 
@@ -140,12 +141,12 @@ def test_a_model_larger_than_its_gpu_is_spread_by_one_process_and_refused_to_sev
     where = (type(lm.model), lm.model.config, torch.bfloat16, torch.device("cuda"))
     needed = weight_bytes(*where[:3])
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (2 * needed, 80_000_000_000))
-    assert models._spread(*where) == {"": "cuda:0"}
+    assert load._spread(*where) == {"": "cuda:0"}
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (needed, 80_000_000_000))
-    assert models._spread(*where) == "auto" and models._spread(*where[:3], CPU) is None
-    monkeypatch.setattr(models, "processes", lambda: 2)
+    assert load._spread(*where) == "auto" and load._spread(*where[:3], CPU) is None
+    monkeypatch.setattr(load, "processes", lambda: 2)
     with pytest.raises(InputError, match="does not fit one GPU: start one process"):
-        models._spread(*where)
+        load._spread(*where)
 
 
 def test_audio_that_does_not_reach_the_span_stops_the_run(lm: AudioLM, manifest: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from common import parallel, runs
-from common.memory import Kept, in_chunks
-from common.samples import InputError
+from common.errors import InputError
+from common.running import parallel
+from common.running import rows as run_rows
+from common.running.cache import Kept, in_chunks
 from tests.test_scripts import ROOT, ROWS, start
 
 
@@ -32,8 +33,8 @@ def test_what_interrupted_processes_left_is_gathered(tmp_path: Path, monkeypatch
     rows.write_text("sample_id,layer\nd,0\nd,1\n")
     (tmp_path / "lens.part0000.csv").write_text("sample_id,layer\nb,0\nb,1\nc,0\n")  # c was not finished
     (tmp_path / "lens.part0001.csv").write_text("sample_id,layer\na,0\na,1\ne,0\ne")  # nor e, cut within a line
-    assert runs.finished_units(rows, "sample_id", 2) == set("abd") and [f.name for f in tmp_path.iterdir()] == ["lens.csv"]
-    runs.gather_rows(rows, "sample_id", 2, list("abd"))
+    assert run_rows.finished_units(rows, "sample_id", 2) == set("abd") and [f.name for f in tmp_path.iterdir()] == ["lens.csv"]
+    run_rows.gather_rows(rows, "sample_id", 2, list("abd"))
     assert rows.read_text() == "sample_id,layer\na,0\na,1\nb,0\nb,1\nd,0\nd,1\n"
 
 
@@ -42,7 +43,7 @@ def test_an_empty_part_leaves_the_rows_alone(tmp_path: Path) -> None:
     rows.write_text("sample_id,layer\na,0\na,1\n")
     for left in ("", "sample_", "sample_id,layer\nb,0\n"):
         (tmp_path / "lens.part0000.csv").write_text(left)
-        assert runs.finished_units(rows, "sample_id", 2) == {"a"}
+        assert run_rows.finished_units(rows, "sample_id", 2) == {"a"}
         assert rows.read_text() == "sample_id,layer\na,0\na,1\n" and len(list(tmp_path.iterdir())) == 1
 
 
@@ -50,13 +51,13 @@ def test_rows_that_are_missing_or_there_twice_make_no_table(tmp_path: Path) -> N
     rows = tmp_path / "lens.csv"
     rows.write_text("sample_id,layer\na,0\na,1\n")
     with pytest.raises(InputError, match="1 of 2 units are missing"):
-        runs.gather_rows(rows, "sample_id", 2, ["a", "b"])
+        run_rows.gather_rows(rows, "sample_id", 2, ["a", "b"])
     rows.write_text("sample_id,layer\na,0\na,1\nb,0\nb,1\na,0\na,1\n")
     with pytest.raises(InputError, match="1 of 2 units are missing"):
-        runs.gather_rows(rows, "sample_id", 2, ["a", "b"])
+        run_rows.gather_rows(rows, "sample_id", 2, ["a", "b"])
     rows.unlink()
     with pytest.raises(InputError, match="2 of 2 units are missing"):
-        runs.gather_rows(rows, "sample_id", 2, ["a", "b"])
+        run_rows.gather_rows(rows, "sample_id", 2, ["a", "b"])
 
 
 def test_each_process_has_its_share_and_its_file(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -65,7 +66,7 @@ def test_each_process_has_its_share_and_its_file(monkeypatch: pytest.MonkeyPatch
         monkeypatch.setattr(parallel, "rank", lambda rank=rank: rank)
         monkeypatch.setattr(parallel, "processes", lambda: 3)
         shares += parallel.share(list("abcdefg"))
-        files.append(runs.own_part(Path("lens.csv")).name)
+        files.append(run_rows.own_part(Path("lens.csv")).name)
     assert sorted(shares) == list("abcdefg") and len(set(files)) == 3
 
 

@@ -2,8 +2,9 @@ from pathlib import Path
 
 import torch
 
-from activation_patching.patching import pair_rows
-from common.samples import Pair, Sample
+from activation_patching.rows import pair_rows
+from common.clips.pairs import Pair
+from common.clips.samples import Sample
 
 
 def test_pair_rows_by_hand() -> None:

@@ -3,10 +3,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from common.encoding import encode_clip
-from common.models import AudioLM, load_model
-from common.readout import ORDERS, PROMPTS, Readout, fill_prompt, get_prompt, get_words, resolve_readout
-from common.samples import LABELS, InputError
+from common.clips.samples import LABELS
+from common.errors import InputError
+from common.model.encoding import encode_clip
+from common.model.load import AudioLM, load_model
+from common.model.prompts import ORDERS, PROMPTS, fill_prompt, get_prompt, get_words
+from common.model.readout import Readout, resolve_readout
 from tests.tiny import save_tiny_model
 
 

@@ -7,7 +7,8 @@ import pytest
 
 import activation_patching.run
 import logit_lens.run
-from common.samples import KINDS, LABELS, read_manifest
+from common.clips.pairs import KINDS
+from common.clips.samples import LABELS, read_manifest
 
 ROOT = Path(__file__).resolve().parents[1]
 ASKED = {"words": "semantic", "voice": "prosody"}

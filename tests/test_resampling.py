@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from common.resampling import critical, draws, estimate, first_from, holm, interval, memberships, p_clustered, p_mcnemar
+from common.stats.resampling import critical, draws, estimate, first_from, holm, interval, memberships, p_clustered, p_mcnemar
 
 
 def left_out(values: np.ndarray, key: Callable[[int], set]) -> float:

@@ -7,9 +7,9 @@ import pytest
 
 import activation_patching.run
 import logit_lens.run
-from common.readout import ORDERS, PROMPTS, fill_prompt, variants
-from common.robustness import moved
-from common.samples import InputError
+from common.errors import InputError
+from common.model.prompts import ORDERS, PROMPTS, fill_prompt, variants
+from common.running.prompts import moved
 
 
 def test_variants_are_paraphrases_and_orders_of_the_same_question() -> None:

@@ -2,7 +2,9 @@ from pathlib import Path
 
 import pytest
 
-from common.samples import COLUMNS, InputError, Sample, build_pairs, conflict_clips, control_pairs, draw, read_manifest
+from common.clips.pairs import build_pairs, control_pairs
+from common.clips.samples import COLUMNS, Sample, conflict_clips, draw, read_manifest
+from common.errors import InputError
 from tests.tiny import save_manifest
 
 

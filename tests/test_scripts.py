@@ -16,13 +16,13 @@ from safetensors.torch import load_file, save_file
 
 import activation_patching.run
 import logit_lens.run
-from activation_patching import patching
-from common import session
-from common.arguments import main_of
-from common.checks import CheckFailed
-from common.engines import splice
-from common.samples import COLUMNS, CONTROLS, InputError
-from common.tracing import UnknownBlock
+from activation_patching import rows as patching
+from common.clips.pairs import CONTROLS
+from common.clips.samples import COLUMNS
+from common.errors import CheckFailed, InputError, UnknownBlock
+from common.patching.splice import splice
+from common.running import session
+from common.running.arguments import main_of
 from tests.tiny import LAYERS, save_clips, save_manifest, save_tiny_model
 
 ROOT = Path(__file__).resolve().parents[1]

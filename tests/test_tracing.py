@@ -6,13 +6,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from common import checks
-from common.checks import CheckFailed, self_check
-from common.encoding import EncodedClip, encode_clip
-from common.engines import ENGINES, aligned, rerun, splice, staircase, sweep
-from common.models import AudioLM, load_model
-from common.readout import PROMPTS
-from common.tracing import Trace, UnknownBlock, record, run, states_at
+from common.errors import CheckFailed, UnknownBlock
+from common.model.encoding import EncodedClip, encode_clip
+from common.model.load import AudioLM, load_model
+from common.model.prompts import PROMPTS
+from common.patching import ENGINES, checks
+from common.patching.checks import self_check
+from common.patching.oracle import rerun
+from common.patching.splice import splice
+from common.patching.staircase import aligned, staircase, sweep
+from common.patching.tracing import Trace, record, run, states_at
 from tests.tiny import LAYERS, save_tiny_model
 
 PROMPT = PROMPTS["speaker"]

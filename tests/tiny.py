@@ -15,7 +15,7 @@ from transformers import (
 )
 from transformers.models.qwen2.tokenization_qwen2 import Qwen2Tokenizer
 
-from common.samples import COLUMNS, LABELS
+from common.clips.samples import COLUMNS, LABELS
 
 LAYERS = 4
 RATE = 16_000

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import torch
 
-from common.encoding import EncodedClip
-from common.engines import splice
-from common.models import DTYPES, AudioLM, choose_device, choose_dtype
-from common.tracing import record
+from common.model.encoding import EncodedClip
+from common.model.load import DTYPES, AudioLM, choose_device, choose_dtype
+from common.patching.splice import splice
+from common.patching.tracing import record
 from tests.bench.measure import Report, fastest, machine, peak_memory, product_peak, products, reset_memory, say, timed
 from tests.bench.subject import LARGE, REAL, SMALL, Shape, build_model, make_clips
 from tests.bench.tools import TOOLS, Tool, hook_loop

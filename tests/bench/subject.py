@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import torch
 from transformers import Qwen2AudioConfig, Qwen2AudioForConditionalGeneration
 
-from common.encoding import EncodedClip
-from common.models import AudioLM
+from common.model.encoding import EncodedClip
+from common.model.load import AudioLM
 
 VOCABULARY = 32_000
 AUDIO_TOKEN = VOCABULARY - 1

@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 
-from common.encoding import EncodedClip
-from common.models import AudioLM
+from common.model.encoding import EncodedClip
+from common.model.load import AudioLM
 
 Record = Callable[[EncodedClip], torch.Tensor]  # -> [layer, pos, d_model]
 Patch = Callable[[EncodedClip, torch.Tensor, Sequence[int]], torch.Tensor]  # recipient, donor's states, layers -> [layer, vocab]

@@ -8,11 +8,11 @@ from pathlib import Path
 
 from torch import OutOfMemoryError
 
-from common.checks import CheckFailed
-from common.parallel import leave
-from common.samples import LABELS, InputError, first_line
+from common.clips.samples import LABELS
+from common.errors import CheckFailed, InputError, first_line
+from common.running.parallel import leave
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def argument_parser(description: str, out: Path) -> argparse.ArgumentParser:

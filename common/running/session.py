@@ -8,14 +8,16 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from common.checks import CheckFailed, check_finite, self_check
-from common.encoding import EncodedClip, check_window, encode_clip, load_clip
-from common.engines import ENGINES
-from common.models import AudioLM, choose_device, choose_dtype, load_model
-from common.parallel import leads
-from common.readout import Readout, fill_prompt, get_prompt, get_words, resolve_readout
-from common.samples import LABELS, InputError, Sample
-from common.tracing import UnknownBlock, run
+from common.clips.samples import LABELS, Sample
+from common.errors import CheckFailed, InputError, UnknownBlock
+from common.model.encoding import EncodedClip, check_window, encode_clip, load_clip
+from common.model.load import AudioLM, choose_device, choose_dtype, load_model
+from common.model.prompts import fill_prompt, get_prompt, get_words
+from common.model.readout import Readout, resolve_readout
+from common.patching import ENGINES
+from common.patching.checks import check_finite, self_check
+from common.patching.tracing import run
+from common.running.parallel import leads
 
 _PROBED = 8  # clips on which the label tokens' share of the probability is looked at before the work
 

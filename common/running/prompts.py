@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from common.parallel import leads
+from common.model.prompts import variants
 from common.plotting import COLORS, estimates
-from common.readout import variants
+from common.running.parallel import leads
 
 Run = Callable[[list[str] | None], None]
 

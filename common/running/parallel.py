@@ -9,7 +9,7 @@ from typing import TypeVar
 import torch
 from accelerate import PartialState
 
-from common.samples import InputError
+from common.errors import InputError
 
 Item = TypeVar("Item")
 

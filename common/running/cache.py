@@ -7,7 +7,7 @@ from typing import Generic, TypeVar
 import psutil
 import torch
 
-from common.parallel import processes_here
+from common.running.parallel import processes_here
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from common.layers import Units, by_group, clip_units, pair_units
-from common.resampling import DRAWS, LEVEL, Estimate, Floats, critical, draws, estimate, first_from
+from common.stats.resampling import DRAWS, LEVEL, Estimate, Floats, critical, draws, estimate, first_from
+from common.stats.units import Units
 
 TAIL = (1 - LEVEL) / 2
 
@@ -22,29 +22,6 @@ class Landmark:
     high: int
     side: int = 0
     reason: str = ""
-
-
-def decision_layer(rows: pd.DataFrame, *, seed: int) -> pd.DataFrame:
-    """Return the first layer from which the band of the margin stays on one side of 0 up to L, and which `side` that is."""
-
-    def table(rows: pd.DataFrame) -> pd.DataFrame:
-        conflict = clip_units(rows[rows.semantic_label != rows.prosody_label])
-        return _table(conflict, "margin", "decision_layer", lambda of: crossing(of, seed=seed))
-
-    found = by_group(rows, ["control"], table)
-    return found.assign(side=found.side.map({1: "prosody", -1: "semantic", 0: "none"}))
-
-
-def control_layer(rows: pd.DataFrame, *, seed: int) -> pd.DataFrame:
-    """Return, per kind, the first layer from which mean `delta_logit` stays under half of its value at l = 0 up to L.
-
-    From there on the audio span no longer controls the answer.
-    """
-
-    def table(rows: pd.DataFrame) -> pd.DataFrame:
-        return _table(pair_units(rows), "delta_logit", "control_layer", lambda of: halving(of, seed=seed))
-
-    return by_group(rows, ["control", "kind"], table)
 
 
 def crossing(of: Estimate, *, seed: int, count: int = DRAWS) -> Landmark:
@@ -100,7 +77,7 @@ def _ends(lows: np.ndarray, highs: np.ndarray) -> tuple[int, int]:
     return int(low), int(high)
 
 
-def _table(units: Units, column: str, name: str, find: Callable[[Estimate], Landmark]) -> pd.DataFrame:
+def landmark_table(units: Units, column: str, name: str, find: Callable[[Estimate], Landmark]) -> pd.DataFrame:
     """Return one row: the layer in which `find` sees the landmark, its ends, and why it is nan. No units, no row."""
     columns = [name, f"{name}_lo", f"{name}_hi", "side", "reason", "n", "clusters"]
     if not len(units.firsts):

@@ -4,20 +4,16 @@ h_l is the residual stream entering block l, h_L what leaves the last block befo
 transformers, but for its last entry, which transformers has normed already). Everything here works by hooks on the blocks.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from torch.utils.hooks import RemovableHandle
 
-from common.encoding import EncodedClip
-from common.models import AudioLM
-
-
-class UnknownBlock(TypeError):
-    """A decoder block passes on something else than its states: editing it would do nothing, or the wrong thing."""
+from common.errors import UnknownBlock
+from common.model.encoding import EncodedClip
+from common.model.load import AudioLM
+from common.patching.hooks import hooks, way_in, way_out
 
 
 @dataclass(frozen=True)
@@ -79,18 +75,6 @@ def run(lm: AudioLM, clip: EncodedClip) -> torch.Tensor:
     return lm.model(**clip.inputs, use_cache=False).logits[0, -1]
 
 
-# Hooks: a block takes its states as first argument or as `hidden_states` and returns them alone or first in a tuple.
-
-
-@contextmanager
-def hooks(*handles: RemovableHandle) -> Iterator[None]:
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
 @contextmanager
 def _collect(lm: AudioLM, positions: slice) -> Iterator[list[torch.Tensor]]:
     """Fill the list with [(stream,) 1, pos, d_model] at h_0..h_L during one run; raise unless there are exactly L + 1."""
@@ -105,33 +89,3 @@ def _collect(lm: AudioLM, positions: slice) -> Iterator[list[torch.Tensor]]:
         yield states
     if len(states) != len(lm.blocks) + 1:
         raise RuntimeError(f"collected {len(states)} states from {len(lm.blocks)} blocks; the hooks were not reached once each")
-
-
-def way_in(edit: Callable[[torch.Tensor], torch.Tensor]) -> Callable[..., Any]:
-    """Make a pre-hook that edits the states entering a block."""
-
-    def hook(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        if args:
-            return (edit(_checked(args[0])), *args[1:]), kwargs
-        return args, {**kwargs, "hidden_states": edit(_checked(kwargs.get("hidden_states")))}
-
-    return hook
-
-
-def way_out(edit: Callable[[torch.Tensor], torch.Tensor]) -> Callable[..., Any]:
-    """Make a hook that edits the states leaving a block."""
-
-    def hook(module: Any, args: tuple[Any, ...], output: Any) -> Any:
-        if isinstance(output, tuple):
-            return (edit(_checked(output[0])), *output[1:])
-        return edit(_checked(output))
-
-    return hook
-
-
-def _checked(h: Any) -> torch.Tensor:
-    if not isinstance(h, torch.Tensor) or h.dim() not in (3, 4):
-        raise UnknownBlock(
-            f"a block passes {getattr(h, 'shape', type(h).__name__)} where its states [(stream,) row, pos, d_model] should be"
-        )
-    return h

@@ -12,9 +12,9 @@ import soundfile
 import torch
 from jinja2 import TemplateError
 
-from common.audio import load_audio
-from common.models import AudioLM
-from common.samples import InputError, first_line
+from common.clips.audio import load_audio
+from common.errors import InputError, first_line
+from common.model.load import AudioLM
 
 _SILENCE = 1e-5  # of full scale
 _UNFIT = (ValueError, TypeError, KeyError, AttributeError, IndexError, ImportError, TemplateError)  # what processors raise

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from common.resampling import MIN_LEVELS, Codes, Floats, critical, estimate, interval, memberships
+from common.clips.samples import LABELS
+from common.stats.resampling import MIN_LEVELS, Codes, Floats, critical, estimate, interval, memberships
 
 
 @dataclass(frozen=True)
@@ -110,3 +111,11 @@ def difference(values: np.ndarray, first: np.ndarray) -> np.ndarray:
     a, b = values[first].mean(axis=0), values[~first].mean(axis=0)
     weight = np.where(first, 1 / first.mean(), -1 / (~first).mean())[:, None]
     return a - b + weight * (values - np.where(first[:, None], a, b))
+
+
+def label_codes(labels: pd.Series) -> np.ndarray:
+    """Return each label's place in LABELS."""
+    codes = pd.Index(LABELS).get_indexer(labels)
+    if (codes < 0).any():
+        raise ValueError(f"column {labels.name}: unknown label {labels[codes < 0].iloc[0]!r}; allowed: {', '.join(LABELS)}")
+    return codes

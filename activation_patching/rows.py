@@ -1,23 +1,23 @@
 """Patch the audio span of every layer of every pair, all pairs of a donor together."""
 
-import argparse
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import groupby
 from typing import Any
 
 import torch
 
-from common.checks import check_equal, check_finite, difference
-from common.encoding import EncodedClip
-from common.engines import ENGINES, aligned, splice, sweep
-from common.memory import Kept, cache_bytes, in_chunks
-from common.readout import answer
-from common.samples import LABELS, InputError, Pair, Sample, build_pairs, conflict_clips, control_pairs, draw
-from common.session import Session
-from common.tracing import Trace, record, states_at
+from common.clips.pairs import Pair
+from common.clips.samples import LABELS, Sample
+from common.errors import InputError
+from common.model.encoding import EncodedClip
+from common.model.readout import answer
+from common.patching.checks import check_equal, check_finite, difference
+from common.patching.splice import splice
+from common.patching.staircase import aligned, sweep
+from common.patching.tracing import Trace, record, states_at
+from common.running.cache import Kept, cache_bytes, in_chunks
+from common.running.session import Session
 
 _MAX_ROWS = 256  # rows of tail tokens in one pass: enough to fill the matrix products, little memory
 
@@ -31,40 +31,6 @@ class OwnRun:
 
     trace: Trace
     label_logits: torch.Tensor
-
-
-def choose_pairs(clips: list[Sample], args: argparse.Namespace) -> tuple[list[Pair], dict[str, Any]]:
-    """Return the pairs to patch and their controls, a donor's together, and the counts of clips and pairs, with reasons."""
-    chosen, dropped = conflict_clips(clips) if args.pool == "conflict" else (clips, Counter())
-    drawn = draw(chosen, args.limit, seed=args.seed)
-    pairs: list[Pair] = []
-    kept: dict[str, Any] = {}
-    for kind in dict.fromkeys(args.kinds):
-        built, shared, over = build_pairs(drawn, kind, max_pairs=args.max_pairs, seed=args.seed)
-        kept[kind] = {"kept": len(built), "dropped": dict(over), "share": shared}
-        pairs += built
-    pairs += control_pairs(pairs, drawn, share=args.controls, seed=args.seed)
-    order = {sample.sample_id: i for i, sample in enumerate(drawn)}
-    pairs.sort(key=lambda p: (order[p.donor.sample_id], p.silent))  # stable: kinds, then controls
-    used = len(clips_of(pairs))
-    dropped.update({"over --limit": len(chosen) - len(drawn), "in no pair": len(drawn) - used})
-    counts = Counter(f"{p.kind}, {p.control}" for p in pairs if p.control)
-    return pairs, {"clips": used, "dropped": dict(dropped), "pairs": kept, "control pairs": dict(counts)}
-
-
-def clips_of(pairs: list[Pair]) -> list[Sample]:
-    """Return each clip of `pairs` once."""
-    return list({s.sample_id: s for p in pairs for s in (p.recipient, p.donor)}.values())
-
-
-def groups_of(pairs: list[Pair]) -> list[list[Pair]]:
-    """Return the pairs of each donor: what is patched together."""
-    return [list(group) for _, group in groupby(pairs, key=lambda p: (p.donor.sample_id, p.silent))]
-
-
-def engines_for(align: str) -> Sequence[str]:
-    """Return the ways of patching for an alignment: splice puts in the whole span of the donor, whatever its length."""
-    return ENGINES if align == "splice" else ENGINES[1:]
 
 
 def patch_pairs(

@@ -4,17 +4,17 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from common.encoding import EncodedClip
-from common.engines import ENGINES, aligned, patched_positions, rerun, splice, sweep
-from common.models import AudioLM
-from common.tracing import UnknownBlock, record, run, states_at
+from common.errors import CheckFailed, UnknownBlock
+from common.model.encoding import EncodedClip
+from common.model.load import AudioLM
+from common.patching import ENGINES
+from common.patching.oracle import patched_positions, rerun
+from common.patching.splice import splice
+from common.patching.staircase import aligned, sweep
+from common.patching.tracing import record, run, states_at
 
 # Largest difference of two logits that counts as equal, relative to the largest logit.
 TOLERANCE = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2}
-
-
-class CheckFailed(Exception):
-    """An identity does not hold on this model: no figure of this run could be trusted."""
 
 
 def self_check(

@@ -15,8 +15,8 @@ from transformers import AutoConfig, AutoFeatureExtractor, AutoProcessor, AutoTo
 from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
 from transformers.utils import cached_file
 
-from common.parallel import own_device, processes
-from common.samples import InputError, first_line
+from common.errors import InputError, first_line
+from common.running.parallel import own_device, processes
 
 _AUTO_CLASSES = ("AutoModelForMultimodalLM", "AutoModelForSeq2SeqLM", "AutoModelForSpeechSeq2Seq", "AutoModelForCausalLM")
 _SPEECH_LORA = "speech-lora"  # the subfolder in which a checkpoint may hold the adapter that it hears through

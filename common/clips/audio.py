@@ -6,7 +6,7 @@ import numpy as np
 import soundfile
 import soxr
 
-from common.samples import InputError
+from common.errors import InputError
 
 MIN_SECONDS = 0.1  # a shorter clip carries no emotion, and may give no audio token
 SILENCE_PEAK = 1e-4  # of full scale: -80 dBFS; below it a clip has no voice to hear

@@ -1,0 +1,45 @@
+"""Choose the pairs of a run and group them by donor."""
+
+import argparse
+from collections import Counter
+from collections.abc import Sequence
+from itertools import groupby
+from typing import Any
+
+from common.clips.pairs import Pair, build_pairs, control_pairs
+from common.clips.samples import Sample, conflict_clips, draw
+from common.patching import ENGINES
+
+
+def choose_pairs(clips: list[Sample], args: argparse.Namespace) -> tuple[list[Pair], dict[str, Any]]:
+    """Return the pairs to patch and their controls, a donor's together, and the counts of clips and pairs, with reasons."""
+    chosen, dropped = conflict_clips(clips) if args.pool == "conflict" else (clips, Counter())
+    drawn = draw(chosen, args.limit, seed=args.seed)
+    pairs: list[Pair] = []
+    kept: dict[str, Any] = {}
+    for kind in dict.fromkeys(args.kinds):
+        built, shared, over = build_pairs(drawn, kind, max_pairs=args.max_pairs, seed=args.seed)
+        kept[kind] = {"kept": len(built), "dropped": dict(over), "share": shared}
+        pairs += built
+    pairs += control_pairs(pairs, drawn, share=args.controls, seed=args.seed)
+    order = {sample.sample_id: i for i, sample in enumerate(drawn)}
+    pairs.sort(key=lambda p: (order[p.donor.sample_id], p.silent))  # stable: kinds, then controls
+    used = len(clips_of(pairs))
+    dropped.update({"over --limit": len(chosen) - len(drawn), "in no pair": len(drawn) - used})
+    counts = Counter(f"{p.kind}, {p.control}" for p in pairs if p.control)
+    return pairs, {"clips": used, "dropped": dict(dropped), "pairs": kept, "control pairs": dict(counts)}
+
+
+def clips_of(pairs: list[Pair]) -> list[Sample]:
+    """Return each clip of `pairs` once."""
+    return list({s.sample_id: s for p in pairs for s in (p.recipient, p.donor)}.values())
+
+
+def groups_of(pairs: list[Pair]) -> list[list[Pair]]:
+    """Return the pairs of each donor: what is patched together."""
+    return [list(group) for _, group in groupby(pairs, key=lambda p: (p.donor.sample_id, p.silent))]
+
+
+def engines_for(align: str) -> Sequence[str]:
+    """Return the ways of patching for an alignment: splice puts in the whole span of the donor, whatever its length."""
+    return ENGINES if align == "splice" else ENGINES[1:]

@@ -1,0 +1,1 @@
+"""Clips and pairs of clips."""

@@ -1,0 +1,1 @@
+"""An audio language model, its prompt, its input and its answer."""

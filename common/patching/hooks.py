@@ -1,0 +1,49 @@
+"""Hooks: a block takes its states as first argument or as `hidden_states` and returns them alone or first in a tuple."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch.utils.hooks import RemovableHandle
+
+from common.errors import UnknownBlock
+
+
+@contextmanager
+def hooks(*handles: RemovableHandle) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def way_in(edit: Callable[[torch.Tensor], torch.Tensor]) -> Callable[..., Any]:
+    """Make a pre-hook that edits the states entering a block."""
+
+    def hook(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        if args:
+            return (edit(_checked(args[0])), *args[1:]), kwargs
+        return args, {**kwargs, "hidden_states": edit(_checked(kwargs.get("hidden_states")))}
+
+    return hook
+
+
+def way_out(edit: Callable[[torch.Tensor], torch.Tensor]) -> Callable[..., Any]:
+    """Make a hook that edits the states leaving a block."""
+
+    def hook(module: Any, args: tuple[Any, ...], output: Any) -> Any:
+        if isinstance(output, tuple):
+            return (edit(_checked(output[0])), *output[1:])
+        return edit(_checked(output))
+
+    return hook
+
+
+def _checked(h: Any) -> torch.Tensor:
+    if not isinstance(h, torch.Tensor) or h.dim() not in (3, 4):
+        raise UnknownBlock(
+            f"a block passes {getattr(h, 'shape', type(h).__name__)} where its states [(stream,) row, pos, d_model] should be"
+        )
+    return h

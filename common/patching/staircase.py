@@ -1,0 +1,69 @@
+"""Staircase: a whole run of the recipient to which a patched row joins at each layer. Spans must be aligned."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+from common.model.encoding import EncodedClip
+from common.model.load import AudioLM
+from common.patching.hooks import hooks, way_in, way_out
+from common.patching.oracle import overwritten, patched_positions, rerun
+
+
+@torch.inference_mode()
+def staircase(lm: AudioLM, recipient: EncodedClip, donated: torch.Tensor, layers: Sequence[int]) -> torch.Tensor:
+    """Return logits [layer, vocab]: the recipient's answer with the start of its audio span at h_l set to `donated`[l].
+
+    One full run of the recipient, to which a row joins at each of `layers`: a copy of the unpatched row 0 whose span is
+    overwritten. `donated` [layer, (stream,) 1, pos, d_model] has at most as many positions as the span; those beyond
+    stay the recipient's. Layer L is the unpatched run: nothing reads the span of h_L.
+    """
+    last, positions = len(lm.blocks), patched_positions(recipient, donated)
+    joined = []
+
+    def join(layer: int) -> Callable[..., Any]:
+        def edit(h: torch.Tensor) -> torch.Tensor:
+            joined.append(layer)
+            return torch.cat([h, overwritten(h.narrow(-3, 0, 1), positions, donated[layer])], dim=-3)
+
+        return edit
+
+    handles = []
+    for layer in (i for i in layers if i < last):
+        handles.append(lm.blocks[layer].register_forward_pre_hook(way_in(join(layer)), with_kwargs=True))
+        handles.append(lm.blocks[layer].register_forward_pre_hook(_share_earlier_keys, with_kwargs=True))
+    with hooks(*handles, lm.blocks[-1].register_forward_hook(way_out(lambda h: h[..., -1:, :]))):
+        logits = lm.model(**recipient.inputs, use_cache=False).logits[:, -1]  # [1 + layer, vocab]
+    if joined != [i for i in layers if i < last]:
+        raise RuntimeError(f"staircase: rows joined at blocks {joined}, not once at each of {list(layers)}")
+    return torch.cat([logits[1:], *([logits[:1]] if last in layers else [])])
+
+
+def _share_earlier_keys(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Let rows that have joined read, like row 0, the keys and values that blocks hand on to later ones (Gemma 3n)."""
+    rows = (args[0] if args else kwargs["hidden_states"]).shape[-3]
+    shared = kwargs.get("shared_kv_states") or {}
+    for key, tensors in list(shared.items()):
+        shared[key] = tuple(torch.cat([t, t[:1].expand(rows - len(t), *t.shape[1:])]) for t in tensors)
+    return args, kwargs
+
+
+def sweep(lm: AudioLM, engine: str, recipient: EncodedClip, donated: torch.Tensor, layers: Sequence[int]) -> torch.Tensor:
+    """Return logits [layer, vocab] of the recipient patched at each of `layers`, by "staircase" or by one "rerun" each."""
+    if engine == "staircase":
+        return staircase(lm, recipient, donated, layers)
+    positions = patched_positions(recipient, donated)
+    return torch.stack([rerun(lm, recipient, layer, positions, donated[layer]) for layer in layers])
+
+
+def aligned(donated: torch.Tensor, length: int, how: str) -> torch.Tensor:
+    """Return a donor's span states [..., pos, d_model] for a recipient's span of `length` positions.
+
+    "crop": the first positions, as many as both have. "stretch": interpolated over time to the recipient's length.
+    """
+    if how == "crop" or donated.shape[-2] == length:
+        return donated[..., :length, :]
+    over_time = donated.flatten(0, -3).transpose(-1, -2).float()  # [*, d_model, pos]
+    stretched = torch.nn.functional.interpolate(over_time, size=length, mode="linear", align_corners=True)
+    return stretched.transpose(-1, -2).to(donated.dtype).unflatten(0, donated.shape[:-2])

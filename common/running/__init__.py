@@ -1,0 +1,1 @@
+"""A run: its command line, its identity, its folder, its processes."""

@@ -1,0 +1,18 @@
+"""Choose the clips of a run."""
+
+from typing import Any
+
+from common.clips.samples import Sample, conflict_clips, draw
+
+
+def choose_clips(clips: list[Sample], *, limit: int | None, seed: int) -> tuple[list[Sample], dict[str, Any]]:
+    """Return the conflict clips, then as many congruent ones at most, and the counts of those kept and dropped, with reasons."""
+    conflict, _ = conflict_clips(clips)
+    congruent = [s for s in clips if not s.conflict]
+    kept = draw(conflict, limit, seed=seed)
+    beside = draw(congruent, len(kept), seed=seed)
+    dropped = {
+        "over --limit": len(conflict) - len(kept),
+        "congruent over the number kept": len(congruent) - len(beside),
+    }
+    return kept + beside, {"clips": len(kept), "congruent clips": len(beside), "dropped": dropped}
