@@ -19,14 +19,14 @@ def choose_pairs(clips: list[Sample], args: argparse.Namespace) -> tuple[list[Pa
     kept: dict[str, Any] = {}
     for kind in dict.fromkeys(args.kinds):
         built, shared, over = build_pairs(drawn, kind, max_pairs=args.max_pairs, seed=args.seed)
-        kept[kind] = {"kept": len(built), "dropped": dict(over), "share": shared}
+        kept[kind] = {"kept": len(built), "dropped": dict(over), "shared": shared}
         pairs += built
     pairs += control_pairs(pairs, drawn, share=args.controls, seed=args.seed)
     order = {sample.sample_id: i for i, sample in enumerate(drawn)}
     pairs.sort(key=lambda p: (order[p.donor.sample_id], p.silent))  # stable: kinds, then controls
     used = len(clips_of(pairs))
     dropped.update({"over --limit": len(chosen) - len(drawn), "in no pair": len(drawn) - used})
-    counts = Counter(f"{p.kind}, {p.control}" for p in pairs if p.control)
+    counts = Counter(f"{p.kind}, {p.control}" for p in pairs if p.control != "none")
     return pairs, {"clips": used, "dropped": dict(dropped), "pairs": kept, "control pairs": dict(counts)}
 
 

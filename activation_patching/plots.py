@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 
 from common.plotting import COLORS, CONTROL_COLORS, NAMES, curve, faint, figure, landmark, level, resampled, shade
 
-CONTROL_NAMES = {"wrong_donor": "wrong donor", "random_donor": "random donor", "silence": "silence", "itself": "itself"}
+CONTROL_NAMES = {"same_labels_donor": "same labels", "random_donor": "random donor", "silence": "silence", "itself": "itself"}
 XLABEL = "layer l (audio span of h_l is the donor's)"
 
 
@@ -17,16 +17,17 @@ def figure_names(kind: str) -> tuple[str, str, str]:
 
 def plot_patching(out: Path, *, subtitle: str) -> list[str]:
     """Write the figures into `out` from its tables; return their names. `subtitle` names model and prompt."""
-    tables = {name: pd.read_csv(out / f"{name}.csv") for name in ("layers", "contrast", "control_layer")}
-    layers, contrast, until = (table.fillna({"control": ""}) for table in tables.values())
+    tables = {name: pd.read_csv(out / f"{name}.csv") for name in ("layers", "contrast", "release_layer")}
+    layers, contrast, until = tables.values()
     written: list[str] = []
     for kind, of_kind in layers.groupby("kind", sort=False):
-        real, others = of_kind[of_kind.control == ""], dict(list(of_kind[of_kind.control != ""].groupby("control", sort=False)))
-        stop = until[(until.kind == kind) & (until.control == "")].iloc[0]
+        real, of_controls = of_kind[of_kind.control == "none"], of_kind[of_kind.control != "none"]
+        others = dict(list(of_controls.groupby("control", sort=False)))
+        stop = until[(until.kind == kind) & (until.control == "none")].iloc[0]
         names = figure_names(kind)
         _plot_kind(kind, real, others, stop, [out / n for n in names], _caption(f"{kind} pairs", real, others, subtitle))
         written += names
-    both = contrast[contrast.control == ""]
+    both = contrast[contrast.control == "none"]
     if len(both):
         with figure(
             out / "contrast_curve.png",
@@ -42,7 +43,7 @@ def plot_patching(out: Path, *, subtitle: str) -> list[str]:
 
 def _caption(what: str, real: pd.DataFrame, others: dict[str, pd.DataFrame], subtitle: str) -> str:
     first = real.iloc[0]
-    sizes = sorted({int(table.n.iloc[0]) for table in others.values()})  # a wrong donor may be missing
+    sizes = sorted({int(table.n.iloc[0]) for table in others.values()})  # a donor of the same labels may be missing
     beside = f", {' to '.join(map(str, sizes[:1] + sizes[1:][-1:]))} of each control" if others else ""
     return f"n = {first.n} {what}{beside}, {first.n_texts} texts\n{resampled(first.clusters)}\n{subtitle}"
 
@@ -62,7 +63,7 @@ def _plot_kind(
         curve(axes, real, "delta_logit", color=color, label=f"logit of donor's {NAMES[kind]}")
         _controls(axes, others, "delta_logit")
         level(axes, 0, "no effect")
-        landmark(axes, stop, "control_layer", "control ends: under half")
+        landmark(axes, stop, "release_layer", "release layer: under half")
         _unreachable(axes, real)
     with figure(
         paths[2], xlabel="layer l (span from the donor, tail from the recipient)", ylabel="share of pairs", caption=caption

@@ -12,7 +12,7 @@ from common.clips.samples import LABELS, Sample
 from common.errors import InputError
 from common.model.encoding import EncodedClip
 from common.model.readout import answer
-from common.patching.checks import check_equal, check_finite, difference
+from common.patching.checks import check_equal, check_finite, largest_difference
 from common.patching.splice import splice
 from common.patching.staircase import aligned, sweep
 from common.patching.tracing import Trace, record, states_at
@@ -95,12 +95,12 @@ def _swept(
 def _checked_ends(session: Session, pair: Pair, patched: torch.Tensor, ends: tuple[torch.Tensor, torch.Tensor]) -> list[float]:
     """Return how far rows 0 and L of a pair [layer, label] are from donor's and recipient's own run; raise where too far."""
     scale = float(session.checks["largest logit"])
-    differences = [difference(patched[row], end) for row, end in zip((0, -1), ends)]
+    differences = [largest_difference(patched[row], end) for row, end in zip((0, -1), ends)]
     if session.engine == "splice":
         check_equal(f"{pair.pair_id}: row 0 - donor", differences[0], session.lm, scale=scale)
     check_equal(f"{pair.pair_id}: row L - recipient", differences[1], session.lm, scale=scale)
     if pair.control == "itself":
-        check_equal(f"{pair.pair_id}: any row - recipient", difference(patched, patched[-1:]), session.lm, scale=scale)
+        check_equal(f"{pair.pair_id}: any row - recipient", largest_difference(patched, patched[-1:]), session.lm, scale=scale)
     return differences
 
 

@@ -9,7 +9,7 @@ from common.clips.pairs import KINDS
 from common.clips.samples import LABELS
 from common.stats.landmarks import halving, landmark_table, where
 from common.stats.resampling import estimate, holm, p_clustered, p_mcnemar
-from common.stats.units import Metric, Units, by_group, difference, label_codes, layer_table, pair_units, ratio
+from common.stats.units import Metric, Units, by_group, label_codes, layer_table, mean_difference, pair_units, ratio
 
 RANDOM_LABEL = 1 / 4  # directedness of an answer that moves to any of the four other labels alike
 
@@ -25,7 +25,7 @@ def patch_tables(rows: pd.DataFrame, *, seed: int) -> dict[str, pd.DataFrame]:
     return {
         "layers": patch_layers(rows, seed=seed),
         "contrast": contrast_layers(rows, seed=seed),
-        "control_layer": control_layer(rows, seed=seed),
+        "release_layer": release_layer(rows, seed=seed),
     }
 
 
@@ -41,8 +41,8 @@ def patch_layers(rows: pd.DataFrame, *, seed: int) -> pd.DataFrame:
       (`RANDOM_LABEL` if the patch only disturbs).
     - `delta_logit`: target's logit, patched minus base (logits); `delta_over_mean`, `delta_over_base`: the same for the target
       minus the mean of the five, minus the label that the recipient answers unpatched.
-    - `recovery`: mean of delta_over_base over its mean `span` for the donor itself, so 1 at l = 0 and 0 at l = L; nan where the
-      interval of `span` holds 0. Row 0 is taken for the donor's own run, as in a splice.
+    - `recovery`: mean of delta_over_base over its mean `donor_gain` for the donor itself, so 1 at l = 0 and 0 at l = L; nan
+      where the interval of `donor_gain` holds 0. Row 0 is taken for the donor's own run, as in a splice.
     - `floor`, `ceiling`: the recipient, the donor answers the target unpatched. `kv_shared`: 1 where no patch reaches the answer.
 
     Ratios have no interval where fewer than five texts are in their denominator.
@@ -68,7 +68,7 @@ def _patch_table(units: Units, *, seed: int) -> pd.DataFrame:
     metrics |= {f"{name}_eligible": ratio(values * among, among, share=True) for name, values in shares.items()}
     table = layer_table(units, metrics, seed=seed)
     recovery, gains = ([c for c in table if c.startswith(name)] for name in ("recovery", "flip_gain"))
-    table.loc[(table.span_lo <= 0) & (table.span_hi >= 0), recovery] = np.nan
+    table.loc[(table.donor_gain_lo <= 0) & (table.donor_gain_hi >= 0), recovery] = np.nan
     table[gains] = table[gains].clip(-1, 1)
     exact = p_mcnemar((gain > 0).sum(axis=0), (gain < 0).sum(axis=0))
     clustered = p_clustered(estimate(gain[:, None], units.factors))[0] if len(gain) else exact
@@ -88,14 +88,14 @@ def _logit_metrics(units: Units) -> dict[str, Metric]:
     logits = np.stack([units.grid(f"logit_{label}") for label in LABELS])  # [label, unit, layer]
     of_target, of_base = (_at(logits, units.firsts[c]) for c in ("target", "pred_base"))
     over_mean, over_base = of_target - logits.mean(axis=0), of_target - of_base
-    moved, span = over_base - over_base[:, -1:], over_base[:, :1] - over_base[:, -1:]
-    span = np.broadcast_to(span, moved.shape)
+    moved, donor_gain = over_base - over_base[:, -1:], over_base[:, :1] - over_base[:, -1:]
+    donor_gain = np.broadcast_to(donor_gain, moved.shape)
     return {
         "delta_logit": Metric(units.grid("delta_logit").astype(float)),
         "delta_over_mean": Metric(over_mean - over_mean[:, -1:]),
         "delta_over_base": Metric(moved),
-        "span": Metric(span),
-        "recovery": ratio(moved, span),
+        "donor_gain": Metric(donor_gain),
+        "recovery": ratio(moved, donor_gain),
     }
 
 
@@ -108,7 +108,7 @@ def contrast_layers(rows: pd.DataFrame, *, seed: int) -> pd.DataFrame:
     def table(rows: pd.DataFrame) -> pd.DataFrame:
         units = pair_units(rows if set(KINDS) <= set(rows.kind) else rows[:0])
         semantic = (units.firsts.kind == KINDS[0]).to_numpy()
-        metrics = {c: Metric(difference(units.grid(c).astype(float), semantic)) for c in ("flip_to_target", "delta_logit")}
+        metrics = {c: Metric(mean_difference(units.grid(c).astype(float), semantic)) for c in ("flip_to_target", "delta_logit")}
         contrast = layer_table(units, metrics, seed=seed)
         flips = [c for c in contrast if c.startswith("flip_to_target")]
         contrast[flips] = contrast[flips].clip(-1, 1)
@@ -122,44 +122,44 @@ def _at(logits: np.ndarray, labels: pd.Series) -> np.ndarray:
     return np.take_along_axis(logits, label_codes(labels)[None, :, None], axis=0)[0]
 
 
-def control_layer(rows: pd.DataFrame, *, seed: int) -> pd.DataFrame:
+def release_layer(rows: pd.DataFrame, *, seed: int) -> pd.DataFrame:
     """Return, per kind, the first layer from which mean `delta_logit` stays under half of its value at l = 0 up to L.
 
     From there on the audio span no longer controls the answer.
     """
 
     def table(rows: pd.DataFrame) -> pd.DataFrame:
-        return landmark_table(pair_units(rows), "delta_logit", "control_layer", lambda of: halving(of, seed=seed))
+        return landmark_table(pair_units(rows), "delta_logit", "release_layer", lambda of: halving(of, seed=seed))
 
     return by_group(rows, ["control", "kind"], table)
 
 
-def summary(layers: pd.DataFrame, control: pd.DataFrame) -> str:
-    """Say in a few lines per kind what came out, from the per-layer table and that of the control layer."""
+def summary(layers: pd.DataFrame, release: pd.DataFrame) -> str:
+    """Say in a few lines per kind what came out, from the per-layer table and that of the release layer."""
     lines = []
-    for kind, table in layers[layers.control == ""].groupby("kind", sort=False):
+    for kind, table in layers[layers.control == "none"].groupby("kind", sort=False):
         first, middle = table.iloc[0], table.iloc[len(table) // 2]
-        until = control[(control.control == "") & (control.kind == kind)].iloc[0]
-        wrong = layers[(layers.control == "wrong_donor") & (layers.kind == kind)]
-        beside = f", of wrong donors {wrong.flip_to_target.iloc[0]:.3f}" if len(wrong) else ""
+        until = release[(release.control == "none") & (release.kind == kind)].iloc[0]
+        alike = layers[(layers.control == "same_labels_donor") & (layers.kind == kind)]
+        beside = f", of donors with the recipient's labels {alike.flip_to_target.iloc[0]:.3f}" if len(alike) else ""
         lines.append(
             f"{kind} pairs (n = {first.n:.0f}): flip to target {first.flip_to_target:.3f} at l = 0, "
             f"{middle.flip_to_target:.3f} at l = {middle.layer:.0f}, floor {first.floor:.3f}{beside}; "
             f"delta logit {first.delta_logit:+.2f} at l = 0, {middle.delta_logit:+.2f} at l = {middle.layer:.0f}\n"
-            f"  {where(until, 'control_layer', 'the audio span stops controlling the answer')}"
+            f"  {where(until, 'release_layer', 'the effect of the span is below half')}"
         )
     return "\n".join(lines)
 
 
 def headline(out: Path) -> pd.DataFrame:
     """Return the main results of a finished run: `what`, its `unit`, `value`, `lo`, `hi`, and the `kind` it is about, `n`."""
-    layers, until = (pd.read_csv(out / f"{name}.csv").fillna({"control": ""}) for name in ("layers", "control_layer"))
+    layers, until = (pd.read_csv(out / f"{name}.csv") for name in ("layers", "release_layer"))
     rows = []
-    for _, first in layers[(layers.control == "") & (layers.layer == 0)].iterrows():
+    for _, first in layers[(layers.control == "none") & (layers.layer == 0)].iterrows():
         for column, unit in (("flip_to_target", "share of pairs"), ("delta_logit", "logits")):
             values = (first[column], first[f"{column}_lo"], first[f"{column}_hi"])
             rows.append((f"{first.kind} pairs: {column} at l = 0", unit, *values, first.kind))
-    for _, found in until[until.control == ""].iterrows():
-        values = (found.control_layer, found.control_layer_lo, found.control_layer_hi)
-        rows.append((f"{found.kind} pairs: control layer", "layer l", *values, found.kind))
+    for _, found in until[until.control == "none"].iterrows():
+        values = (found.release_layer, found.release_layer_lo, found.release_layer_hi)
+        rows.append((f"{found.kind} pairs: release layer", "layer l", *values, found.kind))
     return pd.DataFrame(rows, columns=["what", "unit", "value", "lo", "hi", "kind"]).assign(n=until.n.max())

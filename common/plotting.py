@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, MaxNLocator
 
 COLORS = {"semantic": "#0072B2", "prosody": "#D55E00", "other": "#7F7F7F"}  # Okabe & Ito: told apart by colour-blind readers
-CONTROL_COLORS = {"wrong_donor": "#CC79A7", "random_donor": "#56B4E9", "silence": "#E69F00", "itself": "#009E73"}
+CONTROL_COLORS = {"same_labels_donor": "#CC79A7", "random_donor": "#56B4E9", "silence": "#E69F00", "itself": "#009E73"}
 NAMES = {"semantic": "words", "prosody": "voice", "other": "neither"}
 _STYLE: Any = {
     "font.size": 14,

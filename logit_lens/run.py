@@ -21,19 +21,19 @@ from logit_lens.tables import headline, lens_tables, summary
 
 
 @over_prompts(headline, out=HERE / "outputs")
-def run(argv: list[str] | None = None) -> None:
+def main(argv: list[str] | None = None) -> None:
     args = argument_parser(__doc__, out=HERE / "outputs").parse_args(argv)
 
     clips = read_manifest(args.data)
     samples, counts = choose_clips(clips, limit=args.limit, seed=args.seed)
     session = open_session(args, samples)
-    if parallel.leads():
+    if parallel.is_leader():
         print(f"{counts['clips']} conflict and {counts['congruent clips']} congruent clips x {session.describe(args.prompt)}")
 
     path, settings = args.out / "lens.csv", identity.identify(args, clips, session)
     finished, done = output.begin(args, path, settings, "sample_id", session.layers)
     todo = [s for s in samples if s.sample_id not in done]
-    for sample in tqdm(parallel.share(todo), desc="lens", unit="clip", disable=not parallel.leads()):
+    for sample in tqdm(parallel.part_of(todo), desc="lens", unit="clip", disable=not parallel.is_leader()):
         _, lens_logits = record(session.lm, session.encode(sample))
         rows.append_rows(rows.own_part(path), lens_rows(session, sample, lens_logits))
     if not rows.complete(path, "sample_id", session.layers, order=[s.sample_id for s in samples]):
@@ -48,4 +48,4 @@ def run(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main_of(run)
+    main_of(main)

@@ -7,7 +7,7 @@ import pandas as pd
 
 from common.clips.pairs import KINDS
 from common.clips.samples import LABELS
-from common.stats.landmarks import crossing, interval, landmark_table, where
+from common.stats.landmarks import crossing, landmark_table, stated, where
 from common.stats.units import Metric, Units, by_group, clip_units, label_codes, layer_table
 
 OUTCOMES = (*KINDS, "other")
@@ -112,8 +112,8 @@ def summary(layers: pd.DataFrame, decision: pd.DataFrame) -> str:
     return (
         f"answer (l = {last.layer:.0f}, n = {last.n:.0f}): words {last.win_semantic:.3f}, voice {last.win_prosody:.3f} "
         f"({last.win_prosody_null:.3f} if it ignored the voice), neither {last.win_other:.3f}; "
-        f"margin {interval(last, 'margin', '+.2f')}\n"
-        f"voice wins most at l = {best.layer:.0f}: {interval(best, 'win_prosody', '.3f')}\n"
+        f"margin {stated(last, 'margin', '+.2f')}\n"
+        f"voice wins most at l = {best.layer:.0f}: {stated(best, 'win_prosody', '.3f')}\n"
         f"{where(decided, 'decision_layer', f'decided for the {side}' if side else 'decided')}"
     )
 

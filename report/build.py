@@ -16,7 +16,7 @@ sys.path.insert(0, str(ROOT))
 from activation_patching.tables import patch_layers  # noqa: E402
 from common.errors import InputError  # noqa: E402
 from common.plotting import COLORS, curve, figure, resampled  # noqa: E402
-from common.stats.landmarks import interval, where  # noqa: E402
+from common.stats.landmarks import stated, where  # noqa: E402
 from report.tables import (  # noqa: E402
     answer_counts,
     checks,
@@ -72,31 +72,33 @@ def lens_in_short(layers: pd.DataFrame, congruent: pd.DataFrame, decision: pd.Se
     last, best = layers.iloc[-1], layers.loc[layers.win_prosody.idxmax()]
     side = {"prosody": " for the voice", "semantic": " for the words"}.get(decision.side, "")
     right = (
-        f" On {congruent.n.iloc[-1]} congruent clips it is right in {interval(congruent.iloc[-1], 'accuracy')}."
+        f" On {congruent.n.iloc[-1]} congruent clips it is right in {stated(congruent.iloc[-1], 'accuracy')}."
         if len(congruent)
         else ""
     )
     return (
-        f"- **Its answer** on {last.n:.0f} conflict clips: the words' label {interval(last, 'win_semantic')}, the voice's "
-        f"{interval(last, 'win_prosody')} (were the voice ignored: {interval(last, 'win_prosody_null')}), neither "
-        f"{interval(last, 'win_other')}; margin {interval(last, 'margin', '+.2f')} logits.{right}\n"
-        f"- **On the way there** the voice's label wins most at l = {best.layer:.0f}: {interval(best, 'win_prosody')}.\n"
+        f"- **Its answer** on {last.n:.0f} conflict clips: the words' label {stated(last, 'win_semantic')}, the voice's "
+        f"{stated(last, 'win_prosody')} (were the voice ignored: {stated(last, 'win_prosody_null')}), neither "
+        f"{stated(last, 'win_other')}; margin {stated(last, 'margin', '+.2f')} logits.{right}\n"
+        f"- **On the way there** the voice's label wins most at l = {best.layer:.0f}: {stated(best, 'win_prosody')}.\n"
         f"- **Decision layer** (from which the band of the margin stays on one side of 0): "
         f"{where(decision, 'decision_layer', f'decided{side}')}."
     )
 
 
 def patching_in_short(kind: str, layers: pd.DataFrame, until: pd.Series) -> str:
-    real = layers[layers.control == ""]
+    real = layers[layers.control == "none"]
     first = real.iloc[0]
     words = "words" if kind == "semantic" else "voice"
-    wrong = layers[(layers.control == "wrong_donor") & (layers.layer == 0)]
-    beside = f"; a wrong donor does so in {interval(wrong.iloc[0], 'flip_to_target')}" if len(wrong) else ""
+    alike = layers[(layers.control == "same_labels_donor") & (layers.layer == 0)]
+    beside = (
+        f"; a donor with the recipient's own labels does so in {stated(alike.iloc[0], 'flip_to_target')}" if len(alike) else ""
+    )
     return (
         f"- **The donor's {words}** ({first.n:.0f} {kind} pairs): put in at l = 0 they flip the answer to the donor's label in "
-        f"{interval(first, 'flip_to_target')} (the donor itself says it in {first.ceiling:.2f}, the recipient unpatched in "
-        f"{first.floor:.2f}{beside}) and add {interval(first, 'delta_logit', '+.2f')} to its logit; "
-        f"{where(until, 'control_layer', 'the audio span stops controlling it')}."
+        f"{stated(first, 'flip_to_target')} (the donor itself says it in {first.ceiling:.2f}, the recipient unpatched in "
+        f"{first.floor:.2f}{beside}) and add {stated(first, 'delta_logit', '+.2f')} to its logit; "
+        f"{where(until, 'release_layer', 'the effect of the span is below half')}."
     )
 
 
@@ -106,7 +108,7 @@ def align_figure(folder: Path, out: Path) -> str:
     if not all((path / "run.json").is_file() for path in runs.values()):
         return ""
     rows = {name: pd.read_csv(path / "patches.csv", dtype={"control": str}) for name, path in runs.items()}
-    shared = set.intersection(*(set(r.pair_id[r.control.isna()]) for r in rows.values()))
+    shared = set.intersection(*(set(r.pair_id[r.control == "none"]) for r in rows.values()))
     tables = {name: patch_layers(r[r.pair_id.isin(shared)], seed=0) for name, r in rows.items()}
     first = tables["splice"].iloc[0]
     question = json.loads((runs["splice"] / "run.json").read_text(encoding="utf-8"))["prompt_text"].replace("{audio}", "")
@@ -130,10 +132,10 @@ def build(lens_folder: Path, patching_folder: Path, out: Path) -> str:
     lens, lens_record = read_outputs(lens_folder, "win_prosody")
     patching, patching_record = read_outputs(patching_folder, "flip_to_target")
     congruent, labels, decision = (pd.read_csv(lens_folder / f"{t}.csv") for t in ("congruent", "labels", "decision_layer"))
-    until = pd.read_csv(patching_folder / "control_layer.csv").fillna({"control": ""})
+    until = pd.read_csv(patching_folder / "release_layer.csv")
     records = {"logit lens": lens_record, "patching": patching_record}
-    by_kind = dict(list(patching.fillna({"control": ""}).groupby("kind", sort=False)))
-    stops = {kind: until[(until.kind == kind) & (until.control == "")].iloc[0] for kind in by_kind}
+    by_kind = dict(list(patching.groupby("kind", sort=False)))
+    stops = {kind: until[(until.kind == kind) & (until.control == "none")].iloc[0] for kind in by_kind}
     (out / "figures").mkdir(parents=True, exist_ok=True)
 
     def figures(folder: Path, captions: dict[str, str]) -> str:
@@ -173,7 +175,7 @@ def build(lens_folder: Path, patching_folder: Path, out: Path) -> str:
     ]
     for kind, layers in by_kind.items():
         captions = {name.format(kind=kind): text.format(kind=kind) for name, text in PATCHING_FIGURES.items()}
-        real = layers[layers.control == ""]
+        real = layers[layers.control == "none"]
         sections += [f"### {kind.capitalize()} pairs", figures(patching_folder, captions), patching_table(real), TESTS]
         sections += [tests_table(real), "The same patch with control donors:", controls_table(layers)]
     if len(by_kind) > 1:
@@ -189,7 +191,7 @@ def build(lens_folder: Path, patching_folder: Path, out: Path) -> str:
     return "\n\n".join(section for section in sections if section) + "\n"
 
 
-def run(argv: list[str] | None = None) -> None:
+def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--lens", type=Path, default=ROOT / "logit_lens" / "outputs", help="outputs of logit_lens/run.py")
     parser.add_argument(
@@ -207,4 +209,4 @@ def run(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    run()
+    main()

@@ -7,7 +7,7 @@ import pandas as pd
 
 from common.clips.pairs import CONTROLS
 from common.clips.samples import LABELS
-from common.stats.landmarks import interval
+from common.stats.landmarks import stated
 
 
 def table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
@@ -18,13 +18,13 @@ def table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
 
 def lens_table(layers: pd.DataFrame) -> str:
     columns = {"margin": "+.2f", "win_semantic": ".2f", "win_prosody": ".2f", "win_other": ".2f"}
-    rows = [[str(int(r.layer)), *(interval(r, c, f) for c, f in columns.items())] for _, r in layers.iterrows()]
+    rows = [[str(int(r.layer)), *(stated(r, c, f) for c, f in columns.items())] for _, r in layers.iterrows()]
     return table(("l", "margin (logits)", "words win", "voice wins", "neither"), rows)
 
 
 def patching_table(layers: pd.DataFrame) -> str:
     columns = {"flip_to_target": ".2f", "flip_from_base": ".2f", "delta_logit": "+.2f"}
-    rows = [[str(int(r.layer)), *(interval(r, c, f) for c, f in columns.items())] for _, r in layers.iterrows()]
+    rows = [[str(int(r.layer)), *(stated(r, c, f) for c, f in columns.items())] for _, r in layers.iterrows()]
     return table(("l", "flip to target", "flip from base", "Δ target logit"), rows)
 
 
@@ -54,11 +54,11 @@ def tests_table(layers: pd.DataFrame) -> str:
     rows = [
         [
             str(int(r.layer)),
-            interval(r, "flip_gain", "+.2f"),
+            stated(r, "flip_gain", "+.2f"),
             "-" if pd.isna(r.p_holm) else "< .001" if r.p_holm < 0.001 else f"{r.p_holm:.3f}",
-            interval(r, "directedness"),
-            interval(r, "recovery"),
-            interval(r, "flip_to_target_eligible"),
+            stated(r, "directedness"),
+            stated(r, "recovery"),
+            stated(r, "flip_to_target_eligible"),
         ]
         for _, r in layers.iterrows()
     ]
@@ -70,10 +70,10 @@ def controls_table(layers: pd.DataFrame) -> str:
     """Return what the same patch does with a control donor, at l = 0 and at the middle layer."""
     rows = []
     by_control = dict(list(layers.groupby("control", sort=False)))
-    for control, of_control in ((c, by_control[c]) for c in ("", *CONTROLS) if c in by_control):
+    for control, of_control in ((c, by_control[c]) for c in ("none", *CONTROLS) if c in by_control):
         first, middle = of_control.iloc[0], of_control.iloc[len(of_control) // 2]
-        figures = [interval(r, c, f) for r in (first, middle) for c, f in (("flip_to_target", ".2f"), ("delta_logit", "+.2f"))]
-        rows.append([str(control).replace("_", " ") or "the donor", f"{first.n:.0f}", *figures])
+        figures = [stated(r, c, f) for r in (first, middle) for c, f in (("flip_to_target", ".2f"), ("delta_logit", "+.2f"))]
+        rows.append(["the donor" if control == "none" else str(control).replace("_", " "), f"{first.n:.0f}", *figures])
     at = f"l = {layers.layer.max() // 2 + layers.layer.max() % 2:.0f}"
     return table(("donor", "n", "flip to target, l = 0", "Δ, l = 0", f"flip to target, {at}", f"Δ, {at}"), rows)
 
@@ -111,7 +111,7 @@ def dropped(records: dict[str, dict[str, Any]]) -> str:
         lines.append(f"- {name}, clips left out: {_reasons(counts['dropped'])}")
         for kind, of_kind in counts.get("pairs", {}).items():
             lines.append(
-                f"- {name}, {kind} pairs left out: {_reasons(of_kind['dropped'])}; the two clips share {of_kind['share']}"
+                f"- {name}, {kind} pairs left out: {_reasons(of_kind['dropped'])}; the two clips share {of_kind['shared']}"
             )
     return "\n".join(lines)
 

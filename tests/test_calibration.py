@@ -14,7 +14,7 @@ from scipy import stats
 
 from common.stats.landmarks import Landmark, crossing, halving
 from common.stats.resampling import Estimate, critical, estimate, holm, interval, memberships, p_clustered, p_mcnemar
-from common.stats.units import difference, ratio
+from common.stats.units import mean_difference, ratio
 from logit_lens.tables import lens_layers
 
 DRAWS = 1000  # simulated tables
@@ -132,7 +132,7 @@ def test_contrast_of_two_kinds_on_the_same_texts() -> None:
     semantic = np.arange(650) < 250
     values = np.concatenate([2 + noise, 1.5 + 0.7 * other])
     factors = {name: np.concatenate([codes, others[name]]) for name, codes in factors.items()}
-    within, missed = coverage(estimate(each_draw(lambda a: difference(a, semantic), values), factors), 0.5)
+    within, missed = coverage(estimate(each_draw(lambda a: mean_difference(a, semantic), values), factors), 0.5)
     print(f"contrast: intervals {within:.3f}, band misses {missed:.3f}")
     assert 0.93 <= within <= 0.97 and missed <= 0.06
 
@@ -182,18 +182,18 @@ def test_decision_layer(name: str) -> None:
     assert held >= 0.95 and width <= wide
 
 
-def test_control_layer() -> None:
+def test_release_layer() -> None:
     mean = 2 * (1 - np.arange(LAYERS) / (LAYERS - 1)) ** 1.2  # 1.05 at layer 5, half of the 2 at layer 0 is 1
     noise, factors = pairs(np.random.default_rng(6), text=0.5, speaker=0.4)
     fading = mean / mean[0]  # at the last layer a patch does nothing
     found = landmarks(halving, estimate(mean + fading * noise, factors))
     held = np.mean([f.low <= 6 <= f.high for f in found])
     width = np.median([f.high - f.low for f in found])
-    print(f"control layer: held {held:.3f}, median width {width:.0f}")
+    print(f"release layer: held {held:.3f}, median width {width:.0f}")
     assert held >= 0.95 and width <= 4
     nothing = landmarks(halving, estimate(fading * noise, factors))
     none = np.mean([f.layer == LAYERS for f in nothing])
-    print(f"control layer of nothing: none in {none:.3f}")
+    print(f"release layer of nothing: none in {none:.3f}")
     assert 0.93 <= none <= 0.97
 
 

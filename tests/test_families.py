@@ -14,7 +14,7 @@ import logit_lens.run
 from tests.families import FAMILIES, without_vision_tower
 from tests.tiny import save_manifest
 
-SCRIPTS = {"logit_lens": logit_lens.run.run, "activation_patching": activation_patching.run.run}
+SCRIPTS = {"logit_lens": logit_lens.run.main, "activation_patching": activation_patching.run.main}
 BLOCKS = {"gemma3n": 5}
 ADAPTERS = {"granite_speech": ["default"], "phi4_multimodal": ["speech"]}
 CLIPS = {"angry_0_happy_a": 0.4, "angry_0_sad_a": 0.47, "happy_1_sad_a": 0.61, "sad_0_happy_a": 0.75}  # seconds

@@ -65,7 +65,7 @@ def test_each_process_has_its_share_and_its_file(monkeypatch: pytest.MonkeyPatch
     for rank in range(3):
         monkeypatch.setattr(parallel, "rank", lambda rank=rank: rank)
         monkeypatch.setattr(parallel, "processes", lambda: 3)
-        shares += parallel.share(list("abcdefg"))
+        shares += parallel.part_of(list("abcdefg"))
         files.append(run_rows.own_part(Path("lens.csv")).name)
     assert sorted(shares) == list("abcdefg") and len(set(files)) == 3
 

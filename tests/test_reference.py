@@ -15,7 +15,7 @@ ASKED = {"words": "semantic", "voice": "prosody"}
 
 
 def layers(script, prompt: str, out: Path, *more: str) -> pd.DataFrame:  # type: ignore[no-untyped-def]
-    script.run(["--prompt", prompt, "--device", "cpu", "--out", str(out), *more])
+    script.main(["--prompt", prompt, "--device", "cpu", "--out", str(out), *more])
     return pd.read_csv(out / "layers.csv")
 
 
@@ -29,10 +29,10 @@ def test_the_answer_is_the_cue_that_was_asked_for(prompt: str, tmp_path: Path) -
 @pytest.mark.parametrize("prompt", ASKED)
 def test_patching_moves_the_cue_that_was_asked_for_and_not_the_other(prompt: str, tmp_path: Path) -> None:
     table = layers(activation_patching.run, prompt, tmp_path, "--max-pairs", "120")
-    assert table[table.control == "wrong_donor"].flip_to_target.max() <= 0.1
+    assert table[table.control == "same_labels_donor"].flip_to_target.max() <= 0.1
     assert table[table.control == "itself"].delta_logit.abs().max() < 1e-3
     for kind in KINDS:
-        of_kind = table[(table.kind == kind) & table.control.isna()].reset_index()
+        of_kind = table[(table.kind == kind) & (table.control == "none")].reset_index()
         if kind == ASKED[prompt]:
             assert of_kind.flip_to_target[0] >= 0.9 and of_kind.delta_logit_lo[0] > 1
         else:

@@ -14,13 +14,13 @@ import report.build
 def outputs(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path, manifest: Path) -> Path:
     folder = tmp_path_factory.mktemp("outputs")
     shared = ["--model", str(tiny_folder), "--data", str(manifest), "--device", "cpu"]
-    logit_lens.run.run([*shared, "--limit", "12", "--out", str(folder / "lens")])
-    activation_patching.run.run([*shared, "--max-pairs", "20", "--out", str(folder / "patching")])
+    logit_lens.run.main([*shared, "--limit", "12", "--out", str(folder / "lens")])
+    activation_patching.run.main([*shared, "--max-pairs", "20", "--out", str(folder / "patching")])
     return folder
 
 
 def build(outputs: Path, out: Path) -> str:
-    report.build.run(["--lens", str(outputs / "lens"), "--patching", str(outputs / "patching"), "--out", str(out)])
+    report.build.main(["--lens", str(outputs / "lens"), "--patching", str(outputs / "patching"), "--out", str(out)])
     return (out / "report.md").read_text(encoding="utf-8")
 
 
@@ -31,10 +31,10 @@ def test_the_report_shows_all_figures_and_the_tables_numbers(outputs: Path, tmp_
     last = pd.read_csv(outputs / "lens" / "layers.csv").iloc[-1]
     assert f"| {last.layer:.0f} | {last.margin:+.2f} [{last.margin_lo:+.2f}, {last.margin_hi:+.2f}] |" in text
     kinds = pd.read_csv(outputs / "patching" / "layers.csv")
-    for _, row in kinds[(kinds.layer == 2) & kinds.control.isna()].iterrows():
+    for _, row in kinds[(kinds.layer == 2) & (kinds.control == "none")].iterrows():
         assert f"{row.delta_logit:+.2f} [{row.delta_logit_lo:+.2f}, {row.delta_logit_hi:+.2f}] |" in text
-    assert "**Decision layer**" in text and text.count("the audio span stops controlling it") == 2 and "**Warning**" in text
-    assert "wrong donor" in text and "| **sad** |" in text and "Does the alignment" not in text
+    assert "**Decision layer**" in text and text.count("the effect of the span is below half") == 2 and "**Warning**" in text
+    assert "same labels donor" in text and "| **sad** |" in text and "Does the alignment" not in text
     assert "How does the speaker feel?" in text and "12 conflict clips" in text and "20 semantic pairs" in text
     assert "| logit lens | lens row L - model |" in text and "68 over --limit, 8 congruent over the number kept" in text
     assert str(Path.home()) not in text or str(Path.home()) == "/"
@@ -46,8 +46,8 @@ def test_the_three_alignments_are_shown_on_the_same_pairs(
     shared = ["--model", str(tiny_folder), "--data", str(manifest), "--device", "cpu", "--kinds", "prosody", "--max-pairs", "12"]
     for align in ("splice", "crop", "stretch"):
         out = outputs / "patching" / "align" / align
-        activation_patching.run.run([*shared, "--controls", "0", "--align", align, "--out", str(out)])
-    report.build.run(["--lens", str(outputs / "lens"), "--patching", str(outputs / "patching"), "--out", str(tmp_path)])
+        activation_patching.run.main([*shared, "--controls", "0", "--align", align, "--out", str(out)])
+    report.build.main(["--lens", str(outputs / "lens"), "--patching", str(outputs / "patching"), "--out", str(tmp_path)])
     text = (tmp_path / "report.md").read_text(encoding="utf-8")
     assert "curves of flips differ by 0.00 at most" in text and (tmp_path / "figures" / "align_curve.png").stat().st_size > 10_000
 
@@ -64,5 +64,5 @@ def test_a_run_that_has_not_finished_is_refused(outputs: Path, tmp_path: Path, c
     record.write_text(before)
     assert "has not finished" in capsys.readouterr().err
     with pytest.raises(SystemExit, match="2"):
-        report.build.run(["--lens", str(outputs / "patching"), "--patching", str(outputs / "lens"), "--out", str(tmp_path)])
+        report.build.main(["--lens", str(outputs / "patching"), "--patching", str(outputs / "lens"), "--out", str(tmp_path)])
     assert "no column win_prosody" in capsys.readouterr().err

@@ -109,7 +109,7 @@ def test_control_pairs_stand_in_for_the_donor_and_keep_the_target(manifest: Path
         real = by_real[c.pair_id.split("|")[0]]
         assert (c.target, c.recipient, c.true_donor) == (real.target, real.recipient, real.donor)
         assert c.silent == (c.control == "silence") and (c.donor is c.recipient) == (c.control == "itself")
-        if c.control == "wrong_donor":
+        if c.control == "same_labels_donor":
             labels = [(s.semantic_label, s.prosody_label, s.speaker) for s in (c.donor, c.recipient)]
             assert labels[0] == labels[1] and c.donor.semantic_label != c.target
     assert control_pairs(pairs, clips, share=0.25, seed=0) == controls != control_pairs(pairs, clips, share=0.25, seed=1)

@@ -26,7 +26,7 @@ from common.running.arguments import main_of
 from tests.tiny import LAYERS, save_clips, save_manifest, save_tiny_model
 
 ROOT = Path(__file__).resolve().parents[1]
-SCRIPTS = {"logit_lens": logit_lens.run.run, "activation_patching": activation_patching.run.run}
+SCRIPTS = {"logit_lens": logit_lens.run.main, "activation_patching": activation_patching.run.main}
 ROWS = {"logit_lens": "lens.csv", "activation_patching": "patches.csv"}
 FILES = {
     "logit_lens": {
@@ -34,7 +34,7 @@ FILES = {
         *("margin_curve_conflict.png", "winrate_curve_conflict.png", "congruent_curve.png", "lens_health.png"),
     },
     "activation_patching": {
-        *("layers.csv", "contrast.csv", "control_layer.csv", "contrast_curve.png"),
+        *("layers.csv", "contrast.csv", "release_layer.csv", "contrast_curve.png"),
         *(f"{f}_curve_{k}.png" for k in ("semantic", "prosody") for f in ("flip_rate", "delta_logit", "span_and_tail")),
     },
 }
@@ -61,7 +61,7 @@ def test_a_run_writes_its_files(
         ends = rows[rows.layer.isin((0, LAYERS))]
         assert ends.own_run_difference.max() < 1e-4 and ends.own_run_difference.notna().all()
         assert rows[rows.layer == 0].delta_logit.abs().max() > 0.1
-        assert rows.control.value_counts().to_dict() == dict.fromkeys(CONTROLS, 4 * (LAYERS + 1))
+        assert rows[rows.control != "none"].control.value_counts().to_dict() == dict.fromkeys(CONTROLS, 4 * (LAYERS + 1))
         assert rows[rows.control == "itself"].delta_logit.abs().max() < 1e-4
     record = json.loads((tmp_path / "run.json").read_text())
     assert record["finished"] and record["label_tokens"]["sad"] == "sad" and record["identity"]["dtype"] == "float32"
@@ -321,7 +321,7 @@ def test_alignments_agree_where_spans_are_equally_long_and_differ_where_not(
     for align in ("splice", "crop", "stretch"):
         start("activation_patching", tiny_folder, manifest, tmp_path / align, "--align", align)
     splice_, crop, stretch = (patches(tmp_path / a) for a in ("splice", "crop", "stretch"))
-    splice_, crop, stretch = (rows[rows.control.isna()] for rows in (splice_, crop, stretch))
+    splice_, crop, stretch = (rows[rows.control == "none"] for rows in (splice_, crop, stretch))
     assert json.loads((tmp_path / "crop" / "run.json").read_text())["engine"] == "staircase"
     logits = [c for c in splice_ if c.startswith("logit_")]
     equal = splice_.kind == "prosody"  # of one text: equally long here
@@ -343,7 +343,7 @@ def test_no_pairs_and_doubled_kinds(tiny_folder: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
     start("activation_patching", tiny_folder, clips, tmp_path / "out", "--kinds", "semantic", "semantic")
     layers = pd.read_csv(tmp_path / "out" / "layers.csv")
-    assert layers[layers.control.isna()].kind.tolist() == ["semantic"] * (LAYERS + 1) and set(layers.kind) == {"semantic"}
+    assert layers[layers.control == "none"].kind.tolist() == ["semantic"] * (LAYERS + 1) and set(layers.kind) == {"semantic"}
 
 
 def test_a_model_of_a_hub_id_is_known_by_its_commit(tiny_folder: Path, manifest: Path, tmp_path: Path) -> None:

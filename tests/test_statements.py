@@ -15,10 +15,10 @@ from tests.tiny import LAYERS, save_tiny_model
 
 def outputs(model: Path, manifest: Path, out: Path) -> tuple[dict[str, pd.DataFrame], dict[str, pd.DataFrame]]:
     shared = ["--model", str(model), "--data", str(manifest), "--device", "cpu"]
-    logit_lens.run.run([*shared, "--out", str(out / "lens")])
-    activation_patching.run.run([*shared, "--max-pairs", "200", "--out", str(out / "patching")])
+    logit_lens.run.main([*shared, "--out", str(out / "lens")])
+    activation_patching.run.main([*shared, "--max-pairs", "200", "--out", str(out / "patching")])
     lens = {f.stem: pd.read_csv(f) for f in (out / "lens").glob("*.csv")}
-    patching = {f.stem: pd.read_csv(f).fillna({"control": ""}) for f in (out / "patching").glob("*.csv")}
+    patching = {f.stem: pd.read_csv(f) for f in (out / "patching").glob("*.csv")}
     return lens, patching
 
 
@@ -31,13 +31,13 @@ def test_where_everything_happens_in_one_block_all_tables_say_so(block: int, man
     assert health.kl[: block + 1].std() < 1e-5 and health.kl[0] > 0.01 and health.kl[block + 1 :].max() < 1e-5
     assert (health.win_semantic + health.win_prosody + health.win_other).sub(1).abs().max() < 2e-6
     layers = patching["layers"]
-    for _, table in layers[layers.control == ""].groupby("kind"):
+    for _, table in layers[layers.control == "none"].groupby("kind"):
         for column in ("flip_to_target", "delta_logit", "answer_donor", "answer_recipient", "flip_from_base"):
             values = table[column].to_numpy()
             assert values[: block + 1].std() < 1e-4 and values[block + 1 :].std() < 1e-4
         assert (table.answer_recipient.to_numpy()[block + 1 :] == 1).all() and table.answer_donor.iloc[0] == 1
-    for _, found in patching["control_layer"].iterrows():
-        assert pd.isna(found.control_layer) or found.control_layer == block + 1
+    for _, found in patching["release_layer"].iterrows():
+        assert pd.isna(found.release_layer) or found.release_layer == block + 1
     itself = layers[layers.control == "itself"]
     assert len(itself) and itself.delta_logit.abs().max() < 1e-4 and (itself.flip_from_base == 0).all()
 
@@ -58,7 +58,7 @@ def test_a_model_that_ignores_the_audio_is_said_to_in_every_statement(
     assert lens["labels"].filter(like="answers_").sum().gt(0).sum() == 1  # one answer for all clips
     patches = patching["layers"]
     assert patches.delta_logit.abs().max() < 1e-4 and (patches.flip_from_base == 0).all() and (patches.flip_gain == 0).all()
-    assert patching["control_layer"].control_layer.isna().all() and (patches.p_holm.dropna() == 1).all()
+    assert patching["release_layer"].release_layer.isna().all() and (patches.p_holm.dropna() == 1).all()
     assert (patches.n_eligible == 0).all() and patches.recovery.isna().all() and patches.directedness.isna().all()
     contrast = patching["contrast"]
     assert contrast.delta_logit.abs().max() < 1e-4

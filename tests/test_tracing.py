@@ -15,7 +15,7 @@ from common.patching.checks import self_check
 from common.patching.oracle import rerun
 from common.patching.splice import splice
 from common.patching.staircase import aligned, staircase, sweep
-from common.patching.tracing import Trace, record, run, states_at
+from common.patching.tracing import Trace, own_logits, record, states_at
 from tests.tiny import LAYERS, save_tiny_model
 
 PROMPT = PROMPTS["speaker"]
@@ -34,14 +34,14 @@ def span_length(clip: EncodedClip) -> int:
 
 def test_the_clips_are_what_the_tests_below_take_them_for(lm: AudioLM, clips: dict[str, EncodedClip]) -> None:
     assert span_length(clips["a"]) == span_length(clips["b"]) < span_length(clips["c"])
-    answers = torch.stack([run(lm, clip) for clip in clips.values()])
+    answers = torch.stack([own_logits(lm, clip) for clip in clips.values()])
     assert torch.pdist(answers, p=torch.inf).min() > 0.1  # else the identities would hold of anything
 
 
 def test_lens_row_L_is_the_models_own_answer(lm: AudioLM, clips: dict[str, EncodedClip]) -> None:
     _, lens = record(lm, clips["a"])
     assert lens.shape[0] == LAYERS + 1
-    torch.testing.assert_close(lens[-1], run(lm, clips["a"]), atol=1e-5, rtol=0)
+    torch.testing.assert_close(lens[-1], own_logits(lm, clips["a"]), atol=1e-5, rtol=0)
 
 
 def test_lens_equals_norm_and_head_of_each_h_l(lm: AudioLM, clips: dict[str, EncodedClip]) -> None:
@@ -84,8 +84,8 @@ def test_row_0_is_the_donor_and_row_L_the_recipient_for_all_recipients_of_a_pass
     recipients = [record(lm, clips[k])[0] for k in "abc"]
     patched = splice(lm, record(lm, clips["c"])[0], recipients)
     for row, name in zip(patched, "abc"):
-        torch.testing.assert_close(row[0], run(lm, clips["c"]), atol=1e-4, rtol=0)
-        torch.testing.assert_close(row[-1], run(lm, clips[name]), atol=1e-4, rtol=0)
+        torch.testing.assert_close(row[0], own_logits(lm, clips["c"]), atol=1e-4, rtol=0)
+        torch.testing.assert_close(row[-1], own_logits(lm, clips[name]), atol=1e-4, rtol=0)
 
 
 def test_recipients_of_one_pass_do_not_touch_each_other(lm: AudioLM, clips: dict[str, EncodedClip]) -> None:
@@ -108,13 +108,13 @@ def test_the_head_computes_the_asked_tokens_alone_and_is_whole_again(lm: AudioLM
     donor, a, b = (record(lm, clips[k])[0] for k in "cab")
     head, seen = lm.model.get_output_embeddings(), []
     handle = head.register_forward_hook(lambda module, args, output: seen.append(output.shape[-1]))
-    tokens, own = (7, 3, 260), run(lm, clips["a"])
+    tokens, own = (7, 3, 260), own_logits(lm, clips["a"])
     torch.testing.assert_close(splice(lm, donor, [a, b], tokens), splice(lm, donor, [a, b])[..., list(tokens)], atol=1e-5, rtol=0)
     handle.remove()
-    assert seen == [len(own), 3, len(own)] and torch.equal(run(lm, clips["a"]), own)
+    assert seen == [len(own), 3, len(own)] and torch.equal(own_logits(lm, clips["a"]), own)
     with pytest.raises(IndexError):
         splice(lm, donor, [a], (10**6,))
-    assert torch.equal(run(lm, clips["a"]), own)
+    assert torch.equal(own_logits(lm, clips["a"]), own)
 
 
 def test_a_clip_patched_with_itself_does_not_move(lm: AudioLM, clips: dict[str, EncodedClip]) -> None:
@@ -134,10 +134,10 @@ def test_no_hook_is_left_behind(lm: AudioLM, clips: dict[str, EncodedClip]) -> N
     def hooks() -> list[int]:  # transformers may keep some of its own
         return [len(block._forward_hooks) + len(block._forward_pre_hooks) for block in lm.blocks]
 
-    before, own = hooks(), run(lm, clips["a"])
+    before, own = hooks(), own_logits(lm, clips["a"])
     splice(lm, record(lm, clips["b"])[0], [record(lm, clips["a"])[0]])
     rerun(lm, clips["a"], 1, clips["a"].span, states_at(lm, clips["b"], clips["b"].span)[1])
-    assert hooks() == before and torch.equal(run(lm, clips["a"]), own)
+    assert hooks() == before and torch.equal(own_logits(lm, clips["a"]), own)
 
 
 @pytest.mark.parametrize("block", range(LAYERS))
@@ -205,7 +205,7 @@ def test_a_splice_that_is_wrong_gives_way_to_the_staircase(
         ("record", lambda lm, clip: (record(lm, clip)[0], record(lm, clip)[1] + 1)),
         ("rerun", lambda lm, clip, layer, positions, states: rerun(lm, clip, layer + 1, positions, states)),
         ("audio_states", lambda lm, clip: span_length(clip) - 1),
-        ("run", lambda lm, clip: run(lm, clip) * torch.nan),
+        ("own_logits", lambda lm, clip: own_logits(lm, clip) * torch.nan),
     ],
 )
 def test_self_check_stops_a_run_whose_code_is_wrong(name, broken, lm, clips, monkeypatch) -> None:  # type: ignore[no-untyped-def]

@@ -11,7 +11,7 @@ from common.errors import InputError
 KINDS = ("semantic", "prosody")
 
 
-CONTROLS = ("wrong_donor", "random_donor", "silence", "itself")
+CONTROLS = ("same_labels_donor", "random_donor", "silence", "itself")
 
 
 @dataclass(frozen=True)
@@ -24,12 +24,12 @@ class Pair:
     kind: str
     recipient: Sample
     donor: Sample
-    control: str = ""
+    control: str = "none"
     true_donor: Sample | None = None
 
     @property
     def pair_id(self) -> str:
-        stand_in = f"|{self.control}:{self.donor.sample_id}" if self.control else ""
+        stand_in = f"|{self.control}:{self.donor.sample_id}" if self.control != "none" else ""
         return f"{self.kind}:{self.recipient.sample_id}<-{(self.true_donor or self.donor).sample_id}{stand_in}"
 
     @property
@@ -81,9 +81,9 @@ def _donors(samples: list[Sample], shared: tuple[str, ...], other: str) -> list[
 def control_pairs(pairs: list[Pair], pool: list[Sample], *, share: float, seed: int) -> list[Pair]:
     """Return for a `share` of the pairs of each kind, drawn with the seed, what the same patch does with another donor.
 
-    wrong_donor: another clip with both labels of the recipient, of its speaker where there is one. random_donor: any other
+    same_labels_donor: another clip with both labels of the recipient, of its speaker where there is one. random_donor: any other
     clip. silence: silence of the donor's length. itself: the recipient, which must change nothing. The target stays the true
-    donor's label; a wrong donor that the pool does not have is left out.
+    donor's label; a donor of the same labels that the pool does not have is left out.
     """
     rng = np.random.default_rng(seed)
     by_labels: dict[tuple[str, str], list[Sample]] = {}
@@ -95,8 +95,8 @@ def control_pairs(pairs: list[Pair], pool: list[Sample], *, share: float, seed: 
         for pair in draw(of_kind, round(share * len(of_kind)), seed=seed):
             recipient = pair.recipient
             alike = [s for s in by_labels[recipient.semantic_label, recipient.prosody_label] if s is not recipient]
-            wrong = [s for s in alike if s.speaker == recipient.speaker] or alike
-            others = {"random_donor": [s for s in pool if s is not recipient], "wrong_donor": wrong}
+            same_labels = [s for s in alike if s.speaker == recipient.speaker] or alike
+            others = {"random_donor": [s for s in pool if s is not recipient], "same_labels_donor": same_labels}
             donors = {name: some[rng.integers(len(some))] for name, some in others.items() if some}
             donors |= {"silence": pair.donor, "itself": recipient}
             controls += [Pair(kind, recipient, donors[c], c, pair.donor) for c in CONTROLS if c in donors]

@@ -11,7 +11,7 @@ from common.patching import ENGINES
 from common.patching.oracle import patched_positions, rerun
 from common.patching.splice import splice
 from common.patching.staircase import aligned, sweep
-from common.patching.tracing import record, run, states_at
+from common.patching.tracing import own_logits, record, states_at
 
 # Largest difference of two logits that counts as equal, relative to the largest logit.
 TOLERANCE = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2}
@@ -28,11 +28,11 @@ def self_check(
     The oracle overwrites the span of A's run where the spans have equal length; else splice is held against the same hybrid
     read from the other side, the tail of B's run overwritten, and the others patch as many positions as both spans have.
     """
-    own_a, own_b = run(lm, a), run(lm, b)
+    own_a, own_b = own_logits(lm, a), own_logits(lm, b)
     scale = float(own_a.abs().max())
     trace_a, lens_a = record(lm, a)
     trace_b, _ = record(lm, b)
-    figures: dict[str, float | int | str] = {"lens row L - model": difference(lens_a[-1], own_a)}
+    figures: dict[str, float | int | str] = {"lens row L - model": largest_difference(lens_a[-1], own_a)}
     layers = range(len(lm.blocks) + 1)
     donated, onto_itself = (aligned(states_at(lm, clip, clip.span), a.span_length, "crop") for clip in (b, a))
 
@@ -50,17 +50,17 @@ def self_check(
     for engine in engines:
         if (patched := _attempt(by, engine)) is not None:
             oracle = [(layer, by_rerun(engine, layer)) for layer in (len(layers) // 3, 2 * len(layers) // 3)]
-            figures[f"{engine} - rerun"] = max(difference(patched[0][layer], logits) for layer, logits in oracle)
+            figures[f"{engine} - rerun"] = max(largest_difference(patched[0][layer], logits) for layer, logits in oracle)
             if close(float(figures[f"{engine} - rerun"]), lm, scale=scale):
                 break
         else:
             figures[f"{engine} - rerun"] = "does not run"
     else:
         raise CheckFailed(f"self-check: no way of patching gives what a rerun gives: {figures}")
-    figures["A patched with A - A"] = difference(patched[1], own_a.expand_as(patched[1]))
-    figures["row L - recipient"] = difference(patched[0][-1], own_a)
+    figures["A patched with A - A"] = largest_difference(patched[1], own_a.expand_as(patched[1]))
+    figures["row L - recipient"] = largest_difference(patched[0][-1], own_a)
     if engine == "splice":
-        figures["row 0 - donor"] = difference(patched[0][0], own_b)
+        figures["row 0 - donor"] = largest_difference(patched[0][0], own_b)
     for name in ("lens row L - model", "A patched with A - A", "row L - recipient", "row 0 - donor"):
         if name in figures:
             check_equal(name, float(figures[name]), lm, scale=scale)
@@ -70,7 +70,7 @@ def self_check(
         figures["positions that the audio moves"] = _moved_by_audio(lm, clip)
     if lm.adapters:
         figures["LoRA on - off"] = _effect_of_adapters(lm, a, own_a)
-    figures["A - B, for comparison"] = difference(own_a, own_b)
+    figures["A - B, for comparison"] = largest_difference(own_a, own_b)
     oracle_side = "tail of B" if engine == "splice" and a.span_length != b.span_length else "span of A"
     return engine, figures | {
         "tolerance": tolerance(lm, scale=scale),
@@ -133,13 +133,13 @@ def _moved_by_audio(lm: AudioLM, clip: EncodedClip) -> int:
 
 def _effect_of_adapters(lm: AudioLM, clip: EncodedClip, own: torch.Tensor) -> float:
     lm.model.disable_adapters()
-    without = run(lm, clip)
+    without = own_logits(lm, clip)
     lm.model.enable_adapters()
-    if not (effect := difference(own, without)):
+    if not (effect := largest_difference(own, without)):
         raise CheckFailed(f"self-check: the LoRA adapter {', '.join(lm.adapters)} that the model hears through changes nothing")
     return effect
 
 
-def difference(x: torch.Tensor, y: torch.Tensor) -> float:
+def largest_difference(x: torch.Tensor, y: torch.Tensor) -> float:
     """Return the largest absolute difference of two tensors of logits."""
     return float((x.float() - y.float()).abs().max())

@@ -70,7 +70,7 @@ def states_at(lm: AudioLM, clip: EncodedClip, positions: slice) -> torch.Tensor:
 
 
 @torch.inference_mode()
-def run(lm: AudioLM, clip: EncodedClip) -> torch.Tensor:
+def own_logits(lm: AudioLM, clip: EncodedClip) -> torch.Tensor:
     """Return the last position's logits [vocab] of a clip's own run, with no hook anywhere."""
     return lm.model(**clip.inputs, use_cache=False).logits[0, -1]
 

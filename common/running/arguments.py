@@ -10,7 +10,7 @@ from torch import OutOfMemoryError
 
 from common.clips.samples import LABELS
 from common.errors import CheckFailed, InputError, first_line
-from common.running.parallel import leave
+from common.running.parallel import shutdown
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -58,21 +58,21 @@ def whole_number(least: int) -> Callable[[str], int]:
     return parse
 
 
-def share(text: str) -> float:
+def fraction(text: str) -> float:
     """Return a number from 0 to 1; an argument type."""
     if not 0 <= float(text) <= 1:
         raise ValueError
     return float(text)
 
 
-share.__name__ = "number from 0 to 1"  # argparse names the type in its message
+fraction.__name__ = "number from 0 to 1"  # argparse names the type in its message
 
 
 def main_of(run: Callable[[list[str] | None], None]) -> None:
     """Call `run` as a program: a user's mistake or a failed self-check is one line on stderr and exit code 2 or 3."""
     try:
         run(None)
-        leave()
+        shutdown()
     except InputError as error:
         sys.exit(_say(f"error: {error}", 2))
     except CheckFailed as error:

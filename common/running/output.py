@@ -16,7 +16,7 @@ from common.running.identity import commit, shown
 from common.running.rows import finished_units, parts_of
 from common.running.session import Session
 
-TABLES = ("layers", "contrast", "control_layer", "congruent", "labels", "decision_layer")
+TABLES = ("layers", "contrast", "release_layer", "congruent", "labels", "decision_layer")
 # Options that rows do not depend on, or that are told otherwise
 
 
@@ -29,9 +29,9 @@ TABLES = ("layers", "contrast", "control_layer", "congruent", "labels", "decisio
 def begin(args: argparse.Namespace, rows: Path, identity: dict[str, Any], unit: str, size: int) -> tuple[bool, set[str]]:
     """Make the output folder ready; return whether its run has finished, and the units that have all their `size` rows."""
     begun = None
-    if parallel.leads():  # it alone: another would take what this one already writes for the remains of an earlier run
+    if parallel.is_leader():  # it alone: another would take what this one already writes for the remains of an earlier run
         begun = open_output(args.out, rows, identity, overwrite=args.overwrite), finished_units(rows, unit, size)
-    return parallel.told(begun)
+    return parallel.broadcast(begun)
 
 
 def open_output(out: Path, rows: Path, identity: dict[str, Any], *, overwrite: bool) -> bool:

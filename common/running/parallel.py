@@ -26,7 +26,7 @@ def rank() -> int:
     return _state().process_index
 
 
-def leads() -> bool:
+def is_leader() -> bool:
     """Tell whether this is the process that keeps the output folder, and says how far the work is."""
     return rank() == 0
 
@@ -50,7 +50,7 @@ def own_device(name: str) -> str:
     return f"cuda:{own}"
 
 
-def share(items: Sequence[Item]) -> Sequence[Item]:
+def part_of(items: Sequence[Item]) -> Sequence[Item]:
     """Return this process's part of `items`: every n-th of them."""
     return items[rank() :: processes()]
 
@@ -60,7 +60,7 @@ def wait() -> None:
     _state().wait_for_everyone()
 
 
-def told(value: Item | None) -> Item:
+def broadcast(value: Item | None) -> Item:
     """Return process 0's `value` to all processes."""
     values = [value]
     if processes() > 1:
@@ -68,6 +68,6 @@ def told(value: Item | None) -> Item:
     return values[0]  # type: ignore[return-value]
 
 
-def leave() -> None:
+def shutdown() -> None:
     """Part from the other processes, at the end of the program."""
     _state().destroy_process_group()

@@ -10,7 +10,7 @@ import pandas as pd
 
 from common.model.prompts import variants
 from common.plotting import COLORS, estimates
-from common.running.parallel import leads
+from common.running.parallel import is_leader
 
 Run = Callable[[list[str] | None], None]
 
@@ -36,7 +36,7 @@ def over_prompts(headline: Callable[[Path], pd.DataFrame], *, out: Path) -> Call
             folders = {name: args.out / "prompts" / name for name in variants(args.prompt)}
             for name, folder in folders.items():
                 run([*argv, "--prompts", "one", "--prompt", name, "--out", str(folder)])
-            if leads():
+            if is_leader():
                 table = pd.concat([headline(folder).assign(prompt=name) for name, folder in folders.items()])
                 table.to_csv(args.out / "prompts.csv", index=False, float_format="%.6f")
                 plot_prompts(table, args.out / "prompts.png")

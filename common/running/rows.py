@@ -26,9 +26,9 @@ def complete(rows: Path, unit: str, size: int, *, order: list[str]) -> bool:
     Raises InputError where a unit is missing or there twice: no table is made of a part of the rows.
     """
     parallel.wait()
-    if parallel.leads():
+    if parallel.is_leader():
         gather_rows(rows, unit, size, order)
-    return parallel.leads()
+    return parallel.is_leader()
 
 
 def read_rows(path: Path) -> pd.DataFrame:

@@ -16,8 +16,8 @@ from common.model.prompts import fill_prompt, get_prompt, get_words
 from common.model.readout import Readout, resolve_readout
 from common.patching import ENGINES
 from common.patching.checks import check_finite, self_check
-from common.patching.tracing import run
-from common.running.parallel import leads
+from common.patching.tracing import own_logits
+from common.running.parallel import is_leader
 
 _PROBED = 8  # clips on which the label tokens' share of the probability is looked at before the work
 
@@ -96,7 +96,9 @@ def open_session(args: argparse.Namespace, samples: list[Sample], *, engines: Se
         trust_remote_code=args.trust_remote_code,
         attention=args.attention,
     )
-    lengths = [len(load_clip(lm, s.audio)) for s in tqdm(samples, desc="checking the audio", leave=False, disable=not leads())]
+    lengths = [
+        len(load_clip(lm, s.audio)) for s in tqdm(samples, desc="checking the audio", leave=False, disable=not is_leader())
+    ]
     check_window(lm, [s.audio for s in samples], lengths, prompt)
     first = encode_clip(lm, samples[0].audio, prompt)
     readout = resolve_readout(lm.processor.tokenizer, first.tail_ids, words)
@@ -117,7 +119,7 @@ def open_session(args: argparse.Namespace, samples: list[Sample], *, engines: Se
 
 def _preferred(lm: AudioLM, readout: Readout, clips: Sequence[EncodedClip]) -> str:
     """Say which tokens the model would rather answer with, where the five have less than half of the probability."""
-    logits = torch.stack([run(lm, clip).float() for clip in clips])
+    logits = torch.stack([own_logits(lm, clip).float() for clip in clips])
     mass = float(readout.mass(logits).mean())
     if mass >= 0.5:
         return ""

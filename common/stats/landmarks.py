@@ -90,14 +90,14 @@ def landmark_table(units: Units, column: str, name: str, find: Callable[[Estimat
 
 
 def where(found: pd.Series, name: str, what: str) -> str:
-    """Say in words at which layer a row of decision_layer or control_layer puts `what`, or why at none."""
+    """Say in words at which layer a row of decision_layer or release_layer puts `what`, or why at none."""
     ends = " to ".join("none" if pd.isna(found[f"{name}_{end}"]) else f"{found[f'{name}_{end}']:.0f}" for end in ("lo", "hi"))
     if pd.isna(found[name]):
         return f"{what}: at no layer ({found.reason})"
     return f"{what} from l = {found[name]:.0f} on (95 % interval {ends})"
 
 
-def interval(row: pd.Series, column: str, form: str = ".2f") -> str:
+def stated(row: pd.Series, column: str, form: str = ".2f") -> str:
     """Return "mean [low, high]", the mean alone where there is no interval, "-" where there is no mean."""
     if pd.isna(row[column]):
         return "-"

@@ -59,7 +59,7 @@ def by_group(rows: pd.DataFrame, keys: list[str], table: Callable[[pd.DataFrame]
     keys = [key for key in keys if key in rows]
     if not keys:
         return table(rows)
-    groups = list(rows.fillna({"control": ""}).groupby(keys, sort=False)) or [(("",) * len(keys), rows)]
+    groups = list(rows.groupby(keys, sort=False)) or [(("none",) * len(keys), rows)]
     tables = []
     for names, group in groups:
         tables.append(table(group))
@@ -104,7 +104,7 @@ def ratio(numerator: np.ndarray, denominator: np.ndarray, *, share: bool = False
     return Metric(of_means + (numerator - of_means * denominator) / size, share, denominator != 0)
 
 
-def difference(values: np.ndarray, first: np.ndarray) -> np.ndarray:
+def mean_difference(values: np.ndarray, first: np.ndarray) -> np.ndarray:
     """Return values [unit, layer] whose mean is that of the `first` units minus that of the others, linearised."""
     if not len(values):
         return values

@@ -35,9 +35,9 @@ def test_moved_by_hand() -> None:
     assert moved(table).splitlines() == ["over 2 prompts (x, y):", "  a: 0.25 to 0.5", "  l: 3 to 3, none in 1"]
 
 
-@pytest.mark.parametrize("run", [logit_lens.run.run, activation_patching.run.run])
+@pytest.mark.parametrize("run", [logit_lens.run.main, activation_patching.run.main])
 def test_all_prompts(run, tiny_folder: Path, manifest: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:  # type: ignore[no-untyped-def]
-    more = ["--max-pairs", "10", "--controls", "0"] if run is activation_patching.run.run else ["--limit", "12"]
+    more = ["--max-pairs", "10", "--controls", "0"] if run is activation_patching.run.main else ["--limit", "12"]
     run(["--model", str(tiny_folder), "--data", str(manifest), "--out", str(tmp_path), "--prompts", "all", *more])
     names = variants("speaker")
     assert {f.name for f in (tmp_path / "prompts").iterdir()} == set(names)

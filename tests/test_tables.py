@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from activation_patching.tables import contrast_layers, control_layer, patch_layers
+from activation_patching.tables import contrast_layers, patch_layers, release_layer
 from logit_lens.tables import congruent_layers, decision_layer, label_table, lens_layers
 
 LABELS = ("neutral", "happy", "sad", "angry", "surprised")
@@ -160,7 +160,7 @@ def test_patch_layers_by_hand() -> None:
         "delta_logit": [2, 1, 0],
         "delta_over_mean": [5.6 / 3, 3.2 / 3, 0],
         "delta_over_base": [4, 8 / 3, 0],
-        "span": [4, 4, 4],
+        "donor_gain": [4, 4, 4],
         "recovery": [1, 2 / 3, 0],
         "directedness": [0.5, 0.5, np.nan],
         "n_directed": [2, 2, 0],
@@ -184,8 +184,8 @@ def test_nothing_to_resample_gives_no_interval_and_says_why() -> None:
     ends = [c for c in table if c.endswith(("_lo", "_hi"))]
     assert table[ends].isna().all(axis=None) and table.p_holm.isna().all() and len(ends) == 4 * 15
     assert table.clusters.tolist() == ["none: no two texts to tell apart"] * 3
-    (control,) = control_layer(patch_table(), seed=0).itertuples()
-    assert np.isnan(control.control_layer) and control.reason == "none: no two texts to tell apart"
+    (control,) = release_layer(patch_table(), seed=0).itertuples()
+    assert np.isnan(control.release_layer) and control.reason == "none: no two texts to tell apart"
     one = lens_table([["n", "s"]], [[0, 1]], "a")
     table = lens_layers(one, seed=0)
     assert table.n.tolist() == [1, 1] and table.margin.tolist() == [0, 1] and table.margin_lo.isna().all()
@@ -196,7 +196,7 @@ def test_tables_of_no_rows() -> None:
     lens, patches = lens_table([["n", "s"]], [[0, 1]], "a"), patch_table()
     for table in (lens_layers(lens[:0], seed=0), congruent_layers(lens, seed=0), decision_layer(lens[:0], seed=0)):
         assert len(table) == 0 and "n" in table
-    for table in (patch_layers(patches[:0], seed=0), contrast_layers(patches, seed=0), control_layer(patches[:0], seed=0)):
+    for table in (patch_layers(patches[:0], seed=0), contrast_layers(patches, seed=0), release_layer(patches[:0], seed=0)):
         assert len(table) == 0 and "n" in table
 
 
@@ -225,11 +225,11 @@ def test_contrast_of_the_kinds_has_its_own_interval() -> None:
     assert (table.delta_logit_band_lo[:3] < table.delta_logit_lo[:3]).all()
 
 
-def test_control_layer() -> None:
+def test_release_layer() -> None:
     rows = pd.concat([many_pairs(2, "semantic"), many_pairs(0, "prosody").assign(delta_logit=0.0)])
-    found = control_layer(rows, seed=0).set_index("kind")
-    assert found.loc["semantic", ["control_layer", "control_layer_lo", "control_layer_hi"]].tolist() == [2, 2, 2]
-    assert np.isnan(found.control_layer["prosody"])
+    found = release_layer(rows, seed=0).set_index("kind")
+    assert found.loc["semantic", ["release_layer", "release_layer_lo", "release_layer_hi"]].tolist() == [2, 2, 2]
+    assert np.isnan(found.release_layer["prosody"])
     assert found.reason["prosody"] == "the interval at the first layer holds 0"
 
 
@@ -239,17 +239,17 @@ def test_recovery_needs_donors_that_differ_from_recipients() -> None:
     logits = [c for c in rows if c.startswith("logit_")]
     rows[logits] = np.random.default_rng(0).normal(size=(len(rows), 5))
     table = patch_layers(rows, seed=0)
-    assert table.span_lo[0] < 0 < table.span_hi[0] and table.recovery.isna().all()
+    assert table.donor_gain_lo[0] < 0 < table.donor_gain_hi[0] and table.recovery.isna().all()
 
 
 def test_controls_are_kept_apart() -> None:
     real, random = many_pairs(2, "semantic"), many_pairs(0, "semantic")
-    rows = pd.concat([real.assign(control=np.nan), random.assign(control="random_donor")])
+    rows = pd.concat([real.assign(control="none"), random.assign(control="random_donor")])
     table = patch_layers(rows, seed=0)
-    assert table.control.tolist() == [""] * 4 + ["random_donor"] * 4 and list(table)[:3] == ["control", "kind", "layer"]
+    assert table.control.tolist() == ["none"] * 4 + ["random_donor"] * 4 and list(table)[:3] == ["control", "kind", "layer"]
     alone = patch_layers(real, seed=0)
     pd.testing.assert_frame_equal(table[:4].drop(columns="control"), alone)
-    assert control_layer(rows, seed=0).control.tolist() == ["", "random_donor"]
+    assert release_layer(rows, seed=0).control.tolist() == ["none", "random_donor"]
 
 
 def test_speakers_join_the_texts_where_the_rows_have_them() -> None:
