@@ -15,6 +15,7 @@ from activation_patching.tables import controls, headline, patch_tables, summary
 from common.clips.pairs import KINDS
 from common.clips.samples import read_clips
 from common.patching import ALIGNMENTS
+from common.plotting import Look
 from common.running import output, parallel
 from common.running.arguments import argument_parser, asked_question, chosen_model, fraction, main_of, whole_number
 from common.running.identity import identify
@@ -71,7 +72,7 @@ def draw(args: argparse.Namespace, prompt: str, out: Path) -> None:
     record, rows = output.finished_run(out, "patches.csv")
     tables = patch_tables(rows, seed=record["identity"]["seed"])
     output.write_tables(out, tables)
-    plot_patching(out, subtitle=output.subtitle(record))
+    plot_patching(out, out, Look(output.subtitle(record), svg=args.svg))
     print(summary(tables["layers"], tables["release_layer"]), f"written to {out}", sep="\n")
 
 
