@@ -29,7 +29,7 @@ def main(argv: list[str] | None = None) -> None:
     add("--max-pairs", type=whole_number(1), default=1200, help="pairs of each kind, drawn with --seed")
     add("--pool", choices=("conflict", "all"), default="conflict", help="clips that pairs are built from")
     add("--align", choices=ALIGNMENTS, default="splice", help="for spans of unequal length; splice needs none")
-    add("--controls", type=fraction, default=0.1, help="share of the pairs that are patched with control donors too")
+    add("--controls", type=fraction, default=1.0, help="share of the pairs that are patched with control donors too")
     add("--cache-gb", type=float, help="main memory for recorded clips (default: a quarter of what is free)")
     args = parser.parse_args(argv)
 
@@ -55,7 +55,7 @@ def main(argv: list[str] | None = None) -> None:
     figures = plot_patching(args.out, subtitle=output.subtitle(args))
     if todo or not finished:
         output.close_output(args.out, settings, session, counts | controls(patches), began=args.began)
-    print(summary(tables["layers"], tables["release_layer"]), output.files_written(args.out, path, tables, figures), sep="\n")
+    print(summary(tables), output.files_written(args.out, path, tables, figures), sep="\n")
 
 
 if __name__ == "__main__":

@@ -44,7 +44,7 @@ def main(argv: list[str] | None = None) -> None:
     figures = plot_lens(args.out, subtitle=output.subtitle(args))
     if todo or not finished:
         output.close_output(args.out, settings, session, counts, began=args.began)
-    print(summary(tables["layers"], tables["decision_layer"]), output.files_written(args.out, path, tables, figures), sep="\n")
+    print(summary(tables), output.files_written(args.out, path, tables, figures), sep="\n")
 
 
 if __name__ == "__main__":
