@@ -13,12 +13,12 @@ ENDS = ("", "_lo", "_hi", "_band_lo", "_band_hi", "_lo90", "_hi90", "_p")
 
 
 def paired_layers(rows: pd.DataFrame, *, seed: int) -> pd.DataFrame:
-    """Return one row per kind, control donor, outcome and layer: `difference`, the donor's patch minus the control's, pair by pair.
+    """Return one row per kind, control donor, outcome and layer: `difference`, the donor's patch minus the control's, paired.
 
-    Outcomes: `flips` to the target (share), `delta` of its logit, `directedness`. `real` and `control` are the two means, `n` the
-    pairs that have both. `p` tests a difference of 0 (of
-    flips by the larger of that for clustered pairs and McNemar's exact one), `p_holm` corrects it over layers and kinds. l = 0 and l = L are not tested:
-    there the answers are the donor's and the recipient's own by construction. `difference_lo90`, `_hi90`: 90 % interval.
+    Outcomes: `flips` to the target (share), `delta` of its logit, `directedness`. `real` and `control` are the two means, `n`
+    the pairs that have both. `p` tests a difference of 0 (of flips by the larger of that for clustered pairs and McNemar's exact
+    one), `p_holm` corrects it over layers and kinds. l = 0 and l = L are not tested: there the answers are the donor's and the
+    recipient's own by construction. `difference_lo90`, `_hi90`: 90 % interval.
     """
     tables = []
     for units, arrays, control, kind in _pairs_of(rows):
@@ -37,7 +37,7 @@ def paired_layers(rows: pd.DataFrame, *, seed: int) -> pd.DataFrame:
 def transfer(rows: pd.DataFrame, *, seed: int) -> pd.DataFrame:
     """Return one row per kind, control donor and outcome: the same difference in the mean of the inner layers, 1 to L - 1.
 
-    No layer is selected, so its interval needs no correction for that. `primary` marks the primary outcome of the experiment: flips,
+    No layer is selected, so its interval needs no correction for that. `primary` marks the experiment's primary outcome: flips,
     against a donor with the recipient's own labels (where no pair has one, against the first control there is). `p_holm` corrects
     over kinds.
     """
@@ -54,13 +54,13 @@ def transfer(rows: pd.DataFrame, *, seed: int) -> pd.DataFrame:
         return pd.DataFrame(columns=["kind", "control_donor", "outcome", "difference", "n", "p", "p_holm", "primary"])
     table = pd.concat(tables, ignore_index=True).rename(columns={"layer": "first_layer"})
     table = _ordered(_corrected(table, np.ones(len(table), dtype=bool)))
-    named = [c for c in TESTED if c in set(table.control_donor)][0]
+    named = next(c for c in TESTED if c in set(table.control_donor))
     return table.assign(primary=(table.outcome == OUTCOMES[0]) & (table.control_donor == named))
 
 
 def _pairs_of(rows: pd.DataFrame) -> list[tuple[Units, tuple[np.ndarray, ...], str, str]]:
     """Return per control and kind the pairs that have both patches, and their arrays [unit, layer] (see `_metrics`)."""
-    found = []
+    found: list[tuple[Units, tuple[np.ndarray, ...], str, str]] = []
     if "control" not in rows:
         return found
     for kind in rows.kind.unique():
@@ -86,7 +86,8 @@ def _pairs_of(rows: pd.DataFrame) -> list[tuple[Units, tuple[np.ndarray, ...], s
 def _arrays(units: Units, at: np.ndarray | slice) -> tuple[np.ndarray, ...]:
     """Return flips, delta, directed flips and moves from another label than the target, [unit, layer]."""
     flips = units.grid("flip_to_target").astype(float)
-    moved = ((units.firsts.pred_base != units.firsts.target).to_numpy()[:, None] & (units.grid("flip_from_base") > 0)).astype(float)
+    elsewhere = (units.firsts.pred_base != units.firsts.target).to_numpy()[:, None]
+    moved = (elsewhere & (units.grid("flip_from_base") > 0)).astype(float)
     return tuple(a[at] for a in (flips, units.grid("delta_logit").astype(float), flips * moved, moved))
 
 
@@ -100,8 +101,8 @@ def _long(table: pd.DataFrame, arrays: tuple[np.ndarray, ...]) -> pd.DataFrame:
     """Return a wide table of the outcomes as one row per layer and outcome, with the means of both sides."""
     with np.errstate(invalid="ignore"):
         means = [np.nanmean(a, axis=0) for a in arrays]
-        sides = {"flips": (means[0], means[4]), "delta": (means[1], means[5])}
-        sides["directedness"] = tuple(np.where(b > 0, a / b, np.nan) for a, b in ((means[2], means[3]), (means[6], means[7])))
+        directed = [np.where(b > 0, a / b, np.nan) for a, b in ((means[2], means[3]), (means[6], means[7]))]
+    sides = {"flips": means[0::4], "delta": means[1::4], "directedness": directed}
     shared = [c for c in table if not c.startswith(OUTCOMES)]
     parts = []
     for outcome, (real, control) in sides.items():
@@ -111,7 +112,7 @@ def _long(table: pd.DataFrame, arrays: tuple[np.ndarray, ...]) -> pd.DataFrame:
 
 
 def _corrected(table: pd.DataFrame, tested: "pd.Series[bool] | np.ndarray") -> pd.DataFrame:
-    """Return the table with p corrected within each control donor and outcome: over kinds, and over layers where there are more."""
+    """Return the table with p corrected within each control donor and outcome: over kinds, and layers where there are more."""
     table = table.assign(p_holm=np.nan)
     for _, rows in table[tested].groupby(["control_donor", "outcome"]):
         some = rows.p.dropna()

@@ -16,9 +16,13 @@ def figure_names(kind: str) -> tuple[str, str, str]:
     return f"flip_rate_curve_{kind}.png", f"delta_logit_curve_{kind}.png", f"span_and_tail_curve_{kind}.png"
 
 
+def paired_name(kind: str) -> str:
+    return f"paired_curve_{kind}.png"
+
+
 def plot_patching(run: Path, out: Path, look: Look) -> list[str]:
     """Write the figures into `out` from the tables of a `run`; return their names."""
-    layers, contrast, release = (read_table(run, name) for name in ("layers", "contrast", "release_layer"))
+    layers, contrast, release, paired = (read_table(run, name) for name in ("layers", "contrast", "release_layer", "paired"))
     written: list[str] = []
     for kind, of_kind in layers.groupby("kind", sort=False):
         others = {str(name): t for name, t in of_kind[of_kind.control != "none"].groupby("control", sort=False)}
@@ -26,6 +30,10 @@ def plot_patching(run: Path, out: Path, look: Look) -> list[str]:
         stop = release[(release.kind == kind) & (release.control == "none")].iloc[0]
         _plot_kind(str(kind), real, others, stop, [out / n for n in names], look)
         written += names
+        differences = paired[(paired.kind == kind) & (paired.outcome == "flips")]
+        if len(differences):
+            _plot_paired(str(kind), differences, out / paired_name(str(kind)), look)
+            written.append(paired_name(str(kind)))
     both = contrast[contrast.control == "none"]
     if len(both):
         caption = _caption("n = {n} pairs of both kinds", both, {}, look)
@@ -69,6 +77,18 @@ def _plot_kind(
         curve(axes, real, "answer_recipient", color=INK, name=say("recipient's\nanswer"), style="--")
         axes.set_ylim(-0.03, 1.03)
         _unreachable(axes, real, look)
+
+
+def _plot_paired(kind: str, differences: pd.DataFrame, path: Path, look: Look) -> None:
+    """Draw flips to the target minus those of each control donor on the same pairs; the first control with interval and band."""
+    others = {str(name): t for name, t in differences.groupby("control_donor", sort=False)}
+    name = next(iter(others))
+    caption = _caption(f"n = {{n}} {kind} pairs", others[name], {}, look)
+    ylabel = look.say("flips, donor − control (share)")
+    with figure(path, look, xlabel=look.say(XLABEL), ylabel=ylabel, caption=caption) as axes:
+        curve(axes, others.pop(name), "difference", color=COLORS[kind], name=look.say(f"minus\n{name.replace('_', ' ').removesuffix(' donor')}"))
+        controls(axes, others, "difference", look)
+        level(axes, 0, look.say("no more"))
 
 
 def _unreachable(axes: Axes, layers: pd.DataFrame, look: Look) -> None:

@@ -29,7 +29,7 @@ def main(argv: list[str] | None = None) -> None:
     add("--max-pairs", type=whole_number(1), default=1200, metavar="N", help="pairs of each kind, drawn with --seed (1200)")
     add("--pool", choices=("conflict", "all"), default="conflict", help="clips that pairs are built from (default: conflict)")
     add("--align", choices=ALIGNMENTS, default="splice", help="for spans of unequal length; splice (default) needs none")
-    add("--controls", type=fraction, default=0.1, metavar="SHARE", help="of the pairs, patched with control donors too (.1)")
+    add("--controls", type=fraction, default=1.0, metavar="SHARE", help="of the pairs, patched with control donors too (1)")
     add("--cache-gb", type=float, metavar="GB", help="main memory for recorded clips (default: a quarter of what is free)")
     args = parser.parse_args(argv)
     one = partial(draw if args.redraw else run, args)
@@ -73,7 +73,7 @@ def draw(args: argparse.Namespace, prompt: str, out: Path) -> None:
     tables = patch_tables(rows, seed=record["identity"]["seed"])
     output.write_tables(out, tables)
     plot_patching(out, out, Look(output.subtitle(record), svg=args.svg))
-    print(summary(tables["layers"], tables["release_layer"]), f"written to {out}", sep="\n")
+    print(summary(tables), f"written to {out}", sep="\n")
 
 
 if __name__ == "__main__":

@@ -5,7 +5,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from activation_patching.facts import patching_facts
 from activation_patching.paired import paired_layers, transfer
+from activation_patching.words import CONSTRUCTION, patching_statements, primary_name
 from common.clips.pairs import KINDS
 from common.stats.covariance import estimate
 from common.stats.intervals import LEVEL, critical, first_from
@@ -107,9 +109,8 @@ def _patch_table(units: Units, *, seed: int) -> pd.DataFrame:
 def _logit_metrics(units: Units) -> dict[str, Metric]:
     labels = labels_of(units.rows)
     logits = np.stack([units.grid(f"logit_{label}") for label in labels])  # [label, unit, layer]
-    of_target, of_base = (
-        np.take_along_axis(logits, label_codes(units.firsts[c], labels)[None, :, None], axis=0)[0] for c in ("target", "pred_base")
-    )
+    codes = [label_codes(units.firsts[c], labels)[None, :, None] for c in ("target", "pred_base")]
+    of_target, of_base = (np.take_along_axis(logits, of_label, axis=0)[0] for of_label in codes)
     over_mean, over_base = of_target - logits.mean(axis=0), of_target - of_base
     moved, donor_gain = over_base - over_base[:, -1:], over_base[:, :1] - over_base[:, -1:]
     donor_gain = np.broadcast_to(donor_gain, moved.shape)
@@ -147,9 +148,9 @@ def contrast_layers(rows: pd.DataFrame, *, seed: int) -> pd.DataFrame:
 def release_layer(rows: pd.DataFrame, *, seed: int) -> pd.DataFrame:
     """Return, per control and kind, from which layer the span's effect is below half, and from which nothing is left of it.
 
-    - `crossing`: from there on (between layers) the mean `delta_logit` stays under half of its value at l = 0; `release_layer`: the
-      first layer from then on. None where the interval at l = 0 holds 0: there is nothing to halve. Below half is not gone.
-    - `nothing_left`: from this layer on fewer than `bound` of the answers still change (one-sided at 95 %, as the upper of the two
+    - `crossing`: from there on (between layers) the mean `delta_logit` stays under half of its value at l = 0; `release_layer`:
+      the first layer from then on. None where the interval at l = 0 holds 0: there is nothing to halve. Below half is not gone.
+    - `nothing_left`: from this layer on fewer than `bound` of the answers still change (one-sided at 95 %, the upper of the two
       tests of an equivalence test): an effect of that size or more is excluded. None where the data cannot exclude it before L.
     """
 
@@ -165,7 +166,8 @@ def release_layer(rows: pd.DataFrame, *, seed: int) -> pd.DataFrame:
         between = [np.interp(p, range(len(units.layers)), units.layers) if not np.isnan(p) else np.nan for p in places]
         left = _nothing_left(units, seed=seed)
         gone = units.layers[left] if left < len(units.layers) - 1 else np.nan
-        return pd.DataFrame([[*layers, *between, gone, BOUND, side, found.reason, *counts(units).values(), clusters]], columns=columns)
+        row = [*layers, *between, gone, BOUND, side, found.reason, *counts(units).values(), clusters]
+        return pd.DataFrame([row], columns=columns)
 
     return by_group(rows, ["control", "kind"], table)
 
@@ -223,9 +225,15 @@ def headline(out: Path) -> pd.DataFrame:
     for _, row in carried[carried.control_donor == "same_labels_donor"].iterrows():
         if row.outcome in ("flips", "delta"):
             unit = "flips gained over control (share)" if row.outcome == "flips" else "logits"
-            what = f"{row.kind} pairs: {row.outcome} over control, mean of inner layers"
-            rows.append((what, unit, row.difference, row.difference_lo, row.difference_hi, row.kind, row.n, row.p))
+            values = (row.difference, row.difference_lo, row.difference_hi)
+            rows.append((primary_name(row.kind, row.outcome), unit, *values, row.kind, row.n, row.p))
     for _, found in until[until.control == "none"].iterrows():
         values = (found.crossing, found.crossing_lo, found.crossing_hi)
         rows.append((f"{found.kind} pairs: below half from", "layer l", *values, found.kind, found.n, np.nan))
     return pd.DataFrame(rows, columns=["what", "unit", "value", "lo", "hi", "kind", "n", "p"])
+
+
+def summary(tables: dict[str, pd.DataFrame]) -> str:
+    """Say in a few lines per kind of pair what came out."""
+    said = [s for kind, facts in patching_facts(tables).items() for s in patching_statements(kind, facts)]
+    return "\n".join(s.replace("**", "") for s in [*said, CONSTRUCTION])

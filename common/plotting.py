@@ -25,10 +25,10 @@ _NAMED = 12  # font size of a curve's name
 _STYLE: Any = {
     "font.size": 14,
     "axes.labelsize": 14,
-    "legend.fontsize": 11,
+    "legend.fontsize": 10.5,
     "legend.frameon": False,
-    "legend.handlelength": 2.2,
-    "legend.columnspacing": 1.3,
+    "legend.handlelength": 2.0,
+    "legend.columnspacing": 1.0,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.unicode_minus": False,
@@ -156,7 +156,7 @@ def controls(axes: Axes, tables: Mapping[str, pd.DataFrame], column: str, look: 
     for control, style in CONTROL_STYLES.items():
         if control in tables:
             table = tables[control]
-            label = look.say(control.replace("_", " "))
+            label = look.say(control.replace("_", " ").removesuffix(" donor"))
             axes.plot(table.layer, table[column], color=FAINT, linestyle=style, linewidth=1.2, label=label, zorder=1)
 
 

@@ -10,6 +10,8 @@ from common.stats.covariance import estimate
 from common.stats.landmarks import Crossing, crossing
 from common.stats.nulls import label_prior, shuffled_hits
 from common.stats.units import Metric, Units, by_group, clip_units, counts, gain, label_codes, labels_of, layer_table
+from logit_lens.facts import lens_facts
+from logit_lens.words import lens_statements
 
 OUTCOMES = (*KINDS, "other")
 
@@ -113,9 +115,9 @@ def label_table(rows: pd.DataFrame, *, layer: int, seed: int) -> pd.DataFrame:
 def decision_layer(rows: pd.DataFrame, *, seed: int) -> pd.DataFrame:
     """Return where one cue comes to decide the answers: `crossing` (between layers), `decision_layer`, and which `side` it is.
 
-    From the crossing on that cue's label is the most frequent outcome, up to L. From `decision_layer` on the data show it: the bands
-    of its win rate less that of each other outcome, and of the margin beyond the label prior, stay above 0. l = 0 is left out: it
-    is the same state for every clip, so what differs there are the labels and no answer.
+    From the crossing on that cue's label is the most frequent outcome, up to L. From `decision_layer` on the data show it: the
+    bands of its win rate less that of each other outcome, and of the margin beyond the label prior, stay above 0. l = 0 is left
+    out: it is the same state for every clip, so what differs there are the labels and no answer.
     """
 
     def table(rows: pd.DataFrame) -> pd.DataFrame:
@@ -142,7 +144,11 @@ def _decision(units: Units, *, seed: int) -> tuple[Crossing, str, np.ndarray]:
     side, rival = sorted(KINDS, key=lambda kind: -rates[kind])
     nan = float("nan")
     if rates["other"] >= rates[side] or rates[rival] == rates[side]:
-        return Crossing(nan, nan, nan, len(layers), "neither cue's label is the most frequent outcome at the last layer"), "none", layers
+        return (
+            Crossing(nan, nan, nan, len(layers), "neither cue's label is the most frequent outcome at the last layer"),
+            "none",
+            layers,
+        )
     leads = [wins[side] - wins[o] for o in OUTCOMES if o != side and (o != "other" or wins["other"].any())]
     found = crossing(estimate(np.stack(leads, axis=1), units.design), seed=seed)
     prior = _prior(units)
@@ -168,7 +174,9 @@ def leave_out(rows: pd.DataFrame, *, seed: int) -> pd.DataFrame:
         table, decided = lens_layers(last, seed=seed), decision_layer(kept, seed=seed)
         columns = [c for c in table if c.startswith(("n", "win_", "voice_lead", "margin")) and "_band" not in c]
         if len(decided):
-            table = table.assign(**{c: decided[c].iloc[0] for c in ("decision_layer", "crossing", "crossing_lo", "crossing_hi", "side")})
+            table = table.assign(
+                **{c: decided[c].iloc[0] for c in ("decision_layer", "crossing", "crossing_lo", "crossing_hi", "side")}
+            )
             columns += ["decision_layer", "crossing", "crossing_lo", "crossing_hi", "side"]
         return table[columns].assign(label=label)
 
@@ -180,7 +188,9 @@ def leave_out(rows: pd.DataFrame, *, seed: int) -> pd.DataFrame:
 
 def headline(out: Path) -> pd.DataFrame:
     """Return the main results of a finished run: `what`, its `unit`, `value`, `lo`, `hi`, the `kind` it is about, `n` and `p`."""
-    layers, decision = (pd.read_csv(out / f"{name}.csv", keep_default_na=False, na_values=[""]) for name in ("layers", "decision_layer"))
+    layers, decision = (
+        pd.read_csv(out / f"{name}.csv", keep_default_na=False, na_values=[""]) for name in ("layers", "decision_layer")
+    )
     last, found = layers.iloc[-1], decision.iloc[0]
     rows = [
         (f"{column} at l = L", unit, last[column], last[f"{column}_lo"], last[f"{column}_hi"], kind)
@@ -193,3 +203,8 @@ def headline(out: Path) -> pd.DataFrame:
     ]
     rows.append(("crossing", "layer l", found.crossing, found.crossing_lo, found.crossing_hi, "other"))
     return pd.DataFrame(rows, columns=["what", "unit", "value", "lo", "hi", "kind"]).assign(n=last.n)
+
+
+def summary(tables: dict[str, pd.DataFrame]) -> str:
+    """Say in a few lines what came out."""
+    return "\n".join(s.replace("**", "") for s in lens_statements(lens_facts(tables)))

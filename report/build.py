@@ -33,6 +33,7 @@ def main(argv: list[str] | None = None) -> None:
     add("--patching", type=Path, nargs="+", default=patching, metavar="DIR", help="of activation_patching/run.py")
     add("--out", type=Path, default=HERE, metavar="DIR", help="folder for the report and its figures/")
     add("--lang", choices=tuple(LANGUAGES), help="one language only (default: both)")
+    add("--note", default="", metavar="TEXT", help="what the model has seen of the clips in training: it stands with the limits")
     add("--no-audio", action="store_true", help="leave the clips' audio out of the page")
     args = parser.parse_args(argv)
     try:

@@ -79,7 +79,9 @@ def clips(name: str, seed: int, draws: int, *, labels: int = 0, effects: dict[st
     return Simulated(noise, design, float(np.sqrt(variance)))
 
 
-def pairs(seed: int, draws: int, *, text: float = 0.5, speaker: float = 0.4, texts: int = 40, n: int = 500, roles: int = 2) -> Simulated:
+def pairs(
+    seed: int, draws: int, *, text: float = 0.5, speaker: float = 0.4, texts: int = 40, n: int = 500, roles: int = 2
+) -> Simulated:
     """Return pairs of texts drawn at random: each text is recipient in some and donor (or control's donor) in others."""
     rng = np.random.default_rng(seed)
     of = np.argsort(rng.random((n, texts)), axis=1)[:, :roles]

@@ -2,10 +2,10 @@
 
 Clips that share a text or a speaker are not independent, and a pair depends on the texts and speakers of two or three clips.
 
-- Jackknife: the statistic itself (a mean, a ratio, a difference of ratios) without each cluster, not its linearisation. Over texts,
-  plus over speakers, minus over their intersections (Cameron, Gelbach & Miller 2011, J. Bus. Econ. Stat. 29; with the jackknife
-  MacKinnon, Nielsen & Webb 2024, arXiv 2406.08880), never below that over one of them. Pairs that share a text in any role are
-  dependent (Aronow, Samii & Assenova 2015, Political Analysis 23).
+- Jackknife: the statistic itself (a mean, a ratio, a difference of ratios) without each cluster, not its linearisation. Over
+  texts, plus over speakers, minus over their intersections (Cameron, Gelbach & Miller 2011, J. Bus. Econ. Stat. 29; with the
+  jackknife MacKinnon, Nielsen & Webb 2024, arXiv 2406.08880), never below that over one of them. Pairs that share a text in any
+  role are dependent (Aronow, Samii & Assenova 2015, Political Analysis 23).
 - Strata: a text has one words' label, so the shares of the words' labels are the design's and stay as they are when a text goes
   (Wolter 2007, Introduction to Variance Estimation, 4.5). Else the differences between labels would count as chance.
 - Degrees of freedom: Satterthwaite's, with the effective number of clusters (Kish 1965; Carter, Schnepel & Steigerwald 2017, Rev.
@@ -92,10 +92,10 @@ def estimate(values: Floats, design: Design, *, statistic: Statistic = lambda me
     both = [name for name in used if name != "sources"] if len(used) == 3 else list(used)
     if len(both) == 2:
         covariance = _two_way(jackknife, {name: terms[name] for name in both}, {name: own[name] for name in both})
-        covariance = covariance + (own["sources"] if len(used) == 3 else 0)  # crossed with both: their noise counts twice, at most
+        covariance = covariance + (own["sources"] if len(used) == 3 else 0)  # their noise counts twice, at most
     else:
         covariance = own[both[0]]
-    floors = [*own.values(), *(parts[name][-1][1] for name in used)]  # the last: units that share all their texts, at least one's own
+    floors = [*own.values(), *(parts[name][-1][1] for name in used)]  # the last: of units that share all their texts
     variance = np.max([_diagonal(c) for c in (covariance, *floors)], axis=0)
     se = np.where(variance <= (1e-12 * np.maximum(np.abs(mean), 1)) ** 2, 0 * mean, np.sqrt(variance))  # equal values, rounded
     some = np.where(se > 0, variance, np.nan)
@@ -216,7 +216,8 @@ def _jackknife(values: Floats, strata: Codes, codes: Codes, stratum: Codes | Non
     size, of = members.sum(axis=1), cells % kinds
     change = (size[:, None] * means[of] - members @ flat) * (count[of] / n / (count[of] - size))[:, None]
     if kinds > 1:
-        change = sparse.csr_array((np.ones(len(cells)), (cells // kinds, np.arange(len(cells)))), shape=(len(names), len(cells))) @ change
+        of_cluster = (np.ones(len(cells)), (cells // kinds, np.arange(len(cells))))
+        change = sparse.csr_array(of_cluster, shape=(len(names), len(cells))) @ change
     mean = values.mean(axis=0)
     with np.errstate(divide="ignore", invalid="ignore"):
         moved = np.nan_to_num(statistic(mean + change.reshape(len(names), *mean.shape)) - statistic(mean))

@@ -1,12 +1,15 @@
 """Intervals, simultaneous bands and tests from an estimate and its covariance.
 
-- Interval: Student's t; for shares in Wilson's form with the effective number of units (Korn & Graubard 1998, Surv. Methodol. 24),
-  which stays within 0 and 1 and is no point where every unit agrees; for a difference of paired shares from the intervals of the
-  shares that changed to each side (MOVER; Newcombe 1998, Stat. Med. 17; Zou & Donner 2008, Stat. Med. 27), which never collapses.
+- Interval: Student's t; for shares in Wilson's form with the effective number of units (Korn & Graubard 1998, Surv. Methodol.
+  24), which stays within 0 and 1 and is no point where every unit agrees; for a difference of paired shares from the intervals
+  of the shares that changed to each side (MOVER; Newcombe 1998, Stat. Med. 17; Zou & Donner 2008, Stat. Med. 27), which never
+  collapses.
 - Draws: Gaussian with that covariance: a bootstrap with Gaussian multipliers on the clusters, in closed form. The percentiles
   of resampled clusters are too close together where clusters are few, and pairs resampled by weights too far apart.
 - Band: max-t over those draws (Montiel Olea & Plagborg-Moller 2019, J. Appl. Econom. 34).
 """
+
+from collections.abc import Sequence
 
 import numpy as np
 from scipy import stats
@@ -45,19 +48,24 @@ def critical(of: Estimate, *, seed: int, count: int = DRAWS, level: float = LEVE
     return stats.t.isf(usual / 2, of.df), stats.t.isf(np.where(np.isnan(alpha), usual, alpha) / 2, of.df)
 
 
-def interval(of: Estimate, reach: Floats, *, share: Floats, counted: Floats) -> tuple[Floats, Floats]:
+def interval(
+    of: Estimate, reach: Floats, *, share: Floats, counted: Floats, like: Sequence[int] | None = None
+) -> tuple[Floats, Floats]:
     """Return (low, high) [column, layer] at `reach` [column] standard errors, in Wilson's form for the columns in `share`.
 
     `counted` [column, layer] units are what the means are of. A rare share says little about how its units cluster: its
     effective number of units is drawn half-way (in logarithms) to what the column's layers have in the median, where that is
-    smaller; one of 0 or 1 says nothing and takes theirs. Where no layer tells, it is that of the clusters.
+    smaller; one of 0 or 1 says nothing and takes theirs. Where no layer tells, it is as in the column that is
+    `like` it, else that of the clusters.
     """
     reach, share = reach[:, None], share[:, None]
     p = np.where(share, np.clip(of.mean, 0, 1), np.nan)
     with np.errstate(divide="ignore", invalid="ignore"):
         units = np.where((p * (1 - p) > 1e-12) & (of.se > 0), p * (1 - p) / of.se**2, np.nan)  # effective number
         clustering = [max(1.0, np.median(d)) if (d := row[row > 0]).size else np.nan for row in counted / units]
-        usual = counted / np.array(clustering)[:, None]
+        known = np.array(clustering)
+        known = known if like is None else np.where(np.isnan(known), known[like], known)
+        usual = counted / known[:, None]
         rare = np.minimum(p, 1 - p) < RARE
         units = np.where(rare & (usual < units), np.sqrt(units * usual), units)
         units = np.where(np.isnan(units), np.where(np.isnan(usual), of.levels, usual), units)
@@ -67,7 +75,9 @@ def interval(of: Estimate, reach: Floats, *, share: Floats, counted: Floats) -> 
     return np.where(share, np.maximum(centre - half, 0), low), np.where(share, np.minimum(centre + half, 1), high)
 
 
-def gain_interval(up: tuple[Floats, Floats, Floats], down: tuple[Floats, Floats, Floats], related: Floats) -> tuple[Floats, Floats]:
+def gain_interval(
+    up: tuple[Floats, Floats, Floats], down: tuple[Floats, Floats, Floats], related: Floats
+) -> tuple[Floats, Floats]:
     """Return (low, high) of a difference of two shares from (mean, low, high) of each and how `related` their errors are.
 
     `up` and `down` are the shares of units that changed to one side and to the other.

@@ -1,8 +1,8 @@
 """The layer at which something happens, with an interval: where a cue comes to lead, where a patch has lost half of its effect.
 
-A crossing is between layers, on the straight lines between the means. Its interval is that of Fieller (1954, J. R. Stat. Soc. B 16):
-the places at which 0 cannot be excluded. From which layer the data *show* that a curve is past 0 is another question: that layer
-moves with the number of clips, is a place of detection and no estimate, and stands apart.
+A crossing is between layers, on the straight lines between the means. Its interval is that of Fieller (1954, J. R. Stat. Soc. B
+16): the places at which 0 cannot be excluded. From which layer the data *show* that a curve is past 0 is another question: that
+layer moves with the number of clips, is a place of detection and no estimate, and stands apart.
 """
 
 from dataclasses import dataclass
@@ -44,14 +44,13 @@ def crossing(of: Estimate, *, seed: int, count: int = DRAWS) -> Crossing:
         return Crossing(nan, nan, nan, layers, "its band at the last layer holds 0")
     places, weights = _between(layers)
     mean, se = of.mean @ weights.T, np.stack([_spread(c, s, weights) for c, s in zip(of.correlation, of.se)])
-    lowest = mean.min(axis=0)
-    surely = (mean - usual[:, None] * se > 0).all(axis=0)
-    below = (mean + bands[:, None] * se < 0).any(axis=0)
-    low = places[min(first_from(~below), len(places) - 1)]
-    high = places[min(first_from(surely), len(places) - 1)]
-    at = int(first_from(lowest > 0))
+    lowest, last = mean.min(axis=0), len(places) - 1
+    surely = np.asarray((mean - usual[:, None] * se).min(axis=0) > 0)
+    below = np.asarray((mean + bands[:, None] * se).min(axis=0) < 0)
+    low, high = (places[min(int(first_from(holds)), last)] for holds in (~below, surely))
+    at = int(first_from(np.asarray(lowest > 0)))
     place = places[at] if at == 0 else places[at] - lowest[at] / (lowest[at] - lowest[at - 1]) / STEPS
-    shown = int(first_from((of.mean - bands[:, None] * of.se > 0).all(axis=0)))
+    shown = int(first_from(np.asarray((of.mean - bands[:, None] * of.se).min(axis=0) > 0)))
     return Crossing(float(place), float(min(low, place)), float(max(high, place)), shown)
 
 

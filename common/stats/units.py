@@ -72,7 +72,9 @@ def table_units(rows: pd.DataFrame, unit: str, *, roles: Sequence[str]) -> Units
 def design_of(firsts: pd.DataFrame, roles: Sequence[str], *, known: Sequence[str]) -> Design:
     """Return what units share: text, speaker and source of their clips in each of `roles`, as far as there are such columns."""
     names = {factor: [f"{role}{field}" for role in roles] for factor, field in FIELDS.items()}
-    clusters = {f: memberships(*(firsts[c].fillna("") for c in columns)) for f, columns in names.items() if {*columns} <= {*firsts}}
+    clusters = {
+        f: memberships(*(firsts[c].fillna("") for c in columns)) for f, columns in names.items() if {*columns} <= {*firsts}
+    }
     of_words = [f"{role}semantic_label" for role in roles]
     told = {*of_words} <= {*firsts} and len(firsts) > 0
     return Design(clusters, np.stack([label_codes(firsts[c], known) for c in of_words], axis=1) if told else None)
@@ -164,17 +166,21 @@ def limits(
 ) -> tuple[Floats, Floats]:
     """Return (low, high) [metric, layer] of what `measure` returned at `reach` standard errors."""
     at = len(metrics)
-    own = reach.copy()  # a share that changed to one side is taken as far as its difference
+    own, like = reach.copy(), np.arange(len(reach))  # a share that changed to one side is taken as far as its difference
     gains = [i for i, m in enumerate(metrics.values()) if m.down is not None]
     for place, i in enumerate(gains):
-        own[at + 2 * place : at + 2 * place + 2] = reach[i]
-    low, high = interval(of, own, share=shares, counted=counted)
+        sides = slice(at + 2 * place, at + 2 * place + 2)
+        own[sides], like[sides] = reach[i], like[sides][::-1].copy()
+    low, high = interval(of, own, share=shares, counted=counted, like=like.tolist())
     for place, i in enumerate(gains):
         up, down = at + 2 * place, at + 2 * place + 1
+        ups, downs = ((of.mean[s], low[s], high[s]) for s in (up, down))
         with np.errstate(divide="ignore", invalid="ignore"):
             shared = (of.se[up] ** 2 + of.se[down] ** 2 - of.se[i] ** 2) / (2 * of.se[up] * of.se[down])
-        related = np.clip(np.nan_to_num(shared), -1, 0)  # above 0 it would narrow the interval, to nothing where few units changed
-        low[i], high[i] = gain_interval(*((of.mean[s], low[s], high[s]) for s in (up, down)), related)
+        related = np.clip(
+            np.nan_to_num(shared), -1, 0
+        )  # above 0 it would narrow the interval, to nothing where few units changed
+        low[i], high[i] = gain_interval(ups, downs, related)
     return low[:at], high[:at]
 
 

@@ -37,6 +37,7 @@ CAPTIONS = {
     "best of them, and how far the layer's distribution is from the final one.",
     "flip_rate_curve_kind.png": "Share of pairs whose patched answer is the donor's label (to target), and whose answer is no longer the "
     "recipient's own (from base); thin and grey: the same patch with control donors, to target.",
+    "paired_curve_kind.png": "Flips to target minus those by the control donor, pair by pair; thin and grey: minus the other controls.",
     "delta_logit_curve_kind.png": "What the patch adds to the target's logit; thin and grey: with control donors.",
     "span_and_tail_curve_kind.png": "Whose answer the hybrid gives: that of the clip that lends the audio span, or that of the clip that "
     "lends the tail (question and start of the answer) from layer l on.",
@@ -158,9 +159,12 @@ def _cells(facts: Facts) -> str:
     )
 
 
-def _one_label(facts: Facts, name: str) -> str:
-    fact = facts[name]
-    stays = "no one label makes the result" if fact.verdict == "same" else f"the result is another without {fact.verdict}"
+def _one_label(facts: Facts, name: str, primary: str) -> str:
+    fact, same = facts[name], facts[name].verdict == "same"
+    if facts[primary].verdict == "none":
+        stays = "not shown whichever goes" if same else f"shown only without {fact.verdict}"
+    else:
+        stays = "shown whichever goes, so no one label makes it" if same else f"not shown without {fact.verdict}"
     return f"**Does one label make it?** With {fact.test} the primary outcome is {fact.lo:+.2f} to {fact.hi:+.2f}: {stays}."
 
 
@@ -245,7 +249,7 @@ LENS = {
     "mass": _mass,
     "accuracy": _accuracy,
     "cells": _cells,
-    "voice_lead without a label": lambda facts: _one_label(facts, "voice_lead without a label"),
+    "voice_lead without a label": lambda facts: _one_label(facts, "voice_lead without a label", "voice_lead"),
 }
 PATCHING = {
     "flips": _flips,
@@ -254,7 +258,7 @@ PATCHING = {
     "directedness": _directedness,
     "crossing": _half,
     "nothing_left": _left,
-    "flips without a label": lambda facts, kind: _one_label(facts, "flips without a label"),
+    "flips without a label": lambda facts, kind: _one_label(facts, "flips without a label", "flips"),
 }
 
 

@@ -31,6 +31,7 @@ CAPTIONS = {
     "congruent_curve.png": "一致样本（语义与韵律相同）逐层读出的正确率，与冲突样本并列。",
     "lens_health.png": "标签词是否已有意义：它们在整个词表概率中的占比、其中最高者的名次，以及该层分布与末层分布的距离。",
     "flip_rate_curve_kind.png": "修补后的回答成为供体标签的样本对占比（目标翻转率），以及回答不再是受体自身回答的占比（基线翻转率）；灰色细线：换成对照供体时的目标翻转率。",
+    "paired_curve_kind.png": "目标翻转率减去对照供体的目标翻转率，逐对比较；灰色细线：减去其他对照。",
     "delta_logit_curve_kind.png": "修补给目标 logit 带来的增量；灰色细线：换成对照供体时。",
     "span_and_tail_curve_kind.png": "混合体给出的是谁的回答：提供音频片段的样本的，还是从第 l 层起提供尾部（问题与回答开头）的样本的。",
     "contrast_curve.png": "目标翻转率：语义对减韵律对。",
@@ -144,10 +145,13 @@ def _cells(facts: Facts) -> str:
     )
 
 
-def _one_label(facts: Facts, name: str) -> str:
-    fact = facts[name]
-    stays = "结果并非由某一个标签造成" if fact.verdict == "same" else f"去掉 {fact.verdict} 后结果改变"
-    return f"**结果是否由某一个标签造成**。{chinese(fact.test)}，主要指标在 {fact.lo:+.2f} 至 {fact.hi:+.2f} 之间：{stays}。"
+def _one_label(facts: Facts, name: str, primary: str) -> str:
+    fact, same = facts[name], facts[name].verdict == "same"
+    if facts[primary].verdict == "none":
+        stays = "去掉哪一个都没有显示出来" if same else f"只有去掉 {fact.verdict} 时才显示出来"
+    else:
+        stays = "去掉哪一个都仍然显示出来，因此并非由某一个标签造成" if same else f"去掉 {fact.verdict} 后就没有显示出来"
+    return f"**是否由某一个标签造成**。{chinese(fact.test)}，主要指标在 {fact.lo:+.2f} 至 {fact.hi:+.2f} 之间：{stays}。"
 
 
 def _flips(facts: Facts, kind: str) -> str:
@@ -226,7 +230,7 @@ LENS = {
     "mass": _mass,
     "accuracy": _accuracy,
     "cells": _cells,
-    "voice_lead without a label": lambda facts: _one_label(facts, "voice_lead without a label"),
+    "voice_lead without a label": lambda facts: _one_label(facts, "voice_lead without a label", "voice_lead"),
 }
 PATCHING = {
     "flips": _flips,
@@ -235,7 +239,7 @@ PATCHING = {
     "directedness": _directedness,
     "crossing": _half,
     "nothing_left": _left,
-    "flips without a label": lambda facts, kind: _one_label(facts, "flips without a label"),
+    "flips without a label": lambda facts, kind: _one_label(facts, "flips without a label", "flips"),
 }
 
 
