@@ -86,7 +86,13 @@ def _plot_paired(kind: str, differences: pd.DataFrame, path: Path, look: Look) -
     caption = _caption(f"n = {{n}} {kind} pairs", others[name], {}, look)
     ylabel = look.say("flips, donor − control (share)")
     with figure(path, look, xlabel=look.say(XLABEL), ylabel=ylabel, caption=caption) as axes:
-        curve(axes, others.pop(name), "difference", color=COLORS[kind], name=look.say(f"minus\n{name.replace('_', ' ').removesuffix(' donor')}"))
+        curve(
+            axes,
+            others.pop(name),
+            "difference",
+            color=COLORS[kind],
+            name=look.say(f"minus\n{name.replace('_', ' ').removesuffix(' donor')}"),
+        )
         controls(axes, others, "difference", look)
         level(axes, 0, look.say("no more"))
 

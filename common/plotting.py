@@ -19,7 +19,12 @@ COLORS = {"semantic": "#0072B2", "prosody": "#D55E00", "other": "#7F7F7F"}  # Ok
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # runs side by side
 INK = "#222222"
 FAINT = "#8A8A8A"  # controls: all alike, told apart by their dashes
-CONTROL_STYLES: dict[str, Any] = {"same_labels_donor": "-", "random_donor": "--", "silence": ":", "itself": (0, (5, 1, 1, 1, 1, 1))}
+CONTROL_STYLES: dict[str, Any] = {
+    "same_labels_donor": "-",
+    "random_donor": "--",
+    "silence": ":",
+    "itself": (0, (5, 1, 1, 1, 1, 1)),
+}
 CHINESE_FONTS = ("Noto Sans CJK SC", "Source Han Sans SC", "WenQuanYi Micro Hei", "Microsoft YaHei", "PingFang SC", "SimHei")
 _NAMED = 12  # font size of a curve's name
 _STYLE: Any = {

@@ -24,15 +24,26 @@ def plot_lens(run: Path, out: Path, look: Look) -> list[str]:
         level(axes, 0, say("no lead"))
     with figure(paths[1], look, xlabel=x, ylabel=say("answer follows (share of clips)"), caption=counts) as axes:
         for outcome, color in COLORS.items():
-            curve(axes, layers, f"win_{outcome}", color=color, name=say(NAMES[outcome]), style="--" if outcome == "other" else "-")
+            curve(
+                axes, layers, f"win_{outcome}", color=color, name=say(NAMES[outcome]), style="--" if outcome == "other" else "-"
+            )
         if "win_prosody_null" in layers:
             faint(axes, layers, "win_prosody_null", color=COLORS["prosody"], name=say("voice,\nshuffled"), style=":")
         level(axes, chance, say("chance"))
         axes.set_ylim(-0.03, 1.03)
         for found in decision.itertuples():
-            ends = "" if found.crossing != found.crossing else f"{found.crossing:.1f} [{found.crossing_lo:.1f}, {found.crossing_hi:.1f}]"
+            ends = (
+                ""
+                if found.crossing != found.crossing
+                else f"{found.crossing:.1f} [{found.crossing_lo:.1f}, {found.crossing_hi:.1f}]"
+            )
             landmark(axes, found.crossing, found.crossing_lo, found.crossing_hi, say("lead from l = {ends}", ends=ends))
-    beside = say("n = {m} congruent, {n} conflict clips; {over}", m=len(congruent) and int(congruent.n[0]), n=int(first.n), over=resampled(first, look))
+    beside = say(
+        "n = {m} congruent, {n} conflict clips; {over}",
+        m=len(congruent) and int(congruent.n[0]),
+        n=int(first.n),
+        over=resampled(first, look),
+    )
     with figure(paths[2], look, xlabel=x, ylabel=say("share of clips"), caption=beside) as axes:
         if len(congruent):
             curve(axes, congruent, "accuracy", color=INK, name=say("congruent:\nright"))

@@ -5,22 +5,25 @@ It reads rows, tables and run.json, needs no model, and joins only runs of the s
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 sys.path.insert(0, str(ROOT))
 
-from common.errors import InputError  # noqa: E402
-from common.plotting import chinese_font  # noqa: E402
-from report.chapters import chapter, figure_words  # noqa: E402
-from report.clips import encoded, read_samples  # noqa: E402
-from report.closer import about, clips_shown, closer_look  # noqa: E402
-from report.compare import headlines, side_by_side  # noqa: E402
-from report.inputs import names_of, read_studies  # noqa: E402
-from report.markdown import slug  # noqa: E402
-from report.render import report_html, report_md  # noqa: E402
-from report.wording.words import LANGUAGES  # noqa: E402
+from common.clips.samples import Sample
+from common.errors import InputError
+from common.plotting import chinese_font
+from report.chapters import chapter, figure_words
+from report.clips import encoded, read_samples
+from report.closer import about, clips_shown, closer_look
+from report.compare import headlines, side_by_side
+from report.inputs import Study, names_of, read_studies
+from report.markdown import slug
+from report.render import report_html, report_md
+from report.wording.words import LANGUAGES
 
 AUDIO = 6_500_000  # bytes of a page that audio may take, in base64
 
@@ -37,51 +40,55 @@ def main(argv: list[str] | None = None) -> None:
     add("--no-audio", action="store_true", help="leave the clips' audio out of the page")
     args = parser.parse_args(argv)
     try:
-        for file in build(args.lens, args.patching, args.out, [args.lang] if args.lang else list(LANGUAGES), audio=not args.no_audio):
+        for file in build(args):
             print(f"written: {file}")
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
 
 
-def build(lens: list[Path], patching: list[Path], out: Path, languages: list[str], *, audio: bool) -> list[Path]:
-    """Write the report into `out` in each language; return the files. Raises InputError where there is nothing to report."""
-    studies, troubles = read_studies(lens, patching)
+def build(args: argparse.Namespace) -> list[Path]:
+    """Write the report in each language that was asked for; return its files. Raises InputError where there is nothing to report."""
+    studies, troubles = read_studies(args.lens, args.patching)
     names = names_of(studies)
-    sets, looks = {}, []
-    samples = []
-    for study, name in zip(studies, names):
-        known, strange = read_samples(study)
-        look = closer_look(study, name)
-        samples.append(known)
-        looks.append(look)
-        troubles += [t for t in strange if t not in troubles]
-        told = sets.setdefault(look["set"], {"about": {}, "audio": {}})
-        shown = [n for n in clips_shown(look) if n in known and n not in told["about"]]
-        told["about"] |= about(known, shown)
-        if audio:
-            told["audio"] |= encoded((known[n] for n in shown), budget=AUDIO // len({str(s.first.identity["data"]) for s in studies}))
-    data = {"studies": looks, "sets": sets}
+    clips, strange = zip(*map(read_samples, studies))
+    troubles += dict.fromkeys(t for some in strange for t in some)
+    data = page_data(studies, names, clips, audio=not args.no_audio)
     written = []
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        for language in languages:
+        args.out.mkdir(parents=True, exist_ok=True)
+        for language in [args.lang] if args.lang else LANGUAGES:
             words = figure_words(language) if chinese_font() else None
-            end = "" if language == "en" else f".{language}"
-            base = "figures" if language == "en" else f"figures/{language}"
+            end, folder = ("", "figures") if language == "en" else (f".{language}", f"figures/{language}")
+            of_language = {"out": args.out, "language": language, "words": words}
             chapters = [
-                chapter(s, n, k, out=out, folder=f"{base}/{slug(n)}".rstrip("/"), language=language, words=words)
-                for s, n, k in zip(studies, names, samples)
+                chapter(study, name, known, folder=f"{folder}/{slug(name)}".rstrip("/"), **of_language)
+                for study, name, known in zip(studies, names, clips)
             ]
-            figures = side_by_side(chapters, out=out, folder=base, language=language, words=words)
-            compared = {"figures": figures, "table": headlines(chapters, LANGUAGES[language]) if len(chapters) > 1 else ""}
-            text = report_md(chapters, troubles, compared, language=language, page=f"report{end}.html")
-            (out / f"report{end}.md").write_text(text, encoding="utf-8")
-            (out / f"report{end}.html").write_text(report_html(text, data, out=out, language=language), encoding="utf-8")
-            written += [out / f"report{end}.md", out / f"report{end}.html"]
+            figures = side_by_side(chapters, folder=folder, **of_language)
+            compared = {"figures": figures, "table": headlines(chapters, LANGUAGES[language]) if figures else ""}
+            text = report_md(chapters, troubles, compared, language=language, page=f"report{end}.html", note=args.note)
+            page = report_html(text, data, out=args.out, language=language, page=f"report{end}.html")
+            for kind, content in (("md", text), ("html", page)):
+                written.append(args.out / f"report{end}.{kind}")
+                written[-1].write_text(content, encoding="utf-8")
     except OSError as error:
-        raise InputError(f"--out {out}: cannot be written ({error.strerror})") from None
+        raise InputError(f"--out {args.out}: cannot be written ({error.strerror})") from None
     return written
+
+
+def page_data(studies: list[Study], names: list[str], clips: Sequence[dict[str, Sample]], *, audio: bool) -> dict[str, Any]:
+    """Return what the page shows beside the report: each study's clips and pairs, and once for each manifest text and audio."""
+    looks = [closer_look(study, name) for study, name in zip(studies, names)]
+    known: dict[str, dict[str, Sample]] = {}
+    for look, of_study in zip(looks, clips):
+        known.setdefault(look["set"], {}).update({n: of_study[n] for n in clips_shown(look) if n in of_study})
+    budget = AUDIO // len(known)
+    sets = {
+        name: {"about": about(some), "audio": encoded(some.values(), budget=budget) if audio else {}}
+        for name, some in known.items()
+    }
+    return {"studies": looks, "sets": sets}
 
 
 if __name__ == "__main__":

@@ -100,13 +100,21 @@ def all_patching_facts(run: Outputs) -> dict[str, dict[str, Fact]]:
     """Return the findings of a patching run by kind of pair."""
     found = {}
     for kind, facts in patching_facts(run.tables).items():
-        over = (*(f"{kind} pairs: {o} over control, mean of inner layers" for o in ("flips", "delta")), f"{kind} pairs: below half from")
+        over = (
+            *(f"{kind} pairs: {o} over control, mean of inner layers" for o in ("flips", "delta")),
+            f"{kind} pairs: below half from",
+        )
         found[kind] = facts | {f.name: f for what in over for f in spread(run.prompts, what)}
     return found
 
 
 def _with_rows(
-    sentences: Mapping[str, str], facts: Mapping[str, Fact], experiment: str, kind: str, places: Mapping[tuple[str, str], str], say: Say
+    sentences: Mapping[str, str],
+    facts: Mapping[str, Fact],
+    experiment: str,
+    kind: str,
+    places: Mapping[tuple[str, str], str],
+    say: Say,
 ) -> dict[str, str]:
     """Return each sentence with links to the tables' rows that it comes from."""
     uses = statements.LENS if experiment == "lens" else statements.PATCHING
@@ -134,7 +142,9 @@ def _tables(study: Study, name: str, say: Say) -> list[tuple[str, str, str, str]
     return found
 
 
-def _figures(study: Study, out: Path, folder: str, wording: ModuleType, words: Mapping[str, str] | None) -> dict[str, list[tuple[str, str]]]:
+def _figures(
+    study: Study, out: Path, folder: str, wording: ModuleType, words: Mapping[str, str] | None
+) -> dict[str, list[tuple[str, str]]]:
     """Draw the figures of a study; return them with captions by where they stand: lens, semantic, prosody, both."""
     found: dict[str, list[tuple[str, str]]] = {}
     (out / folder).mkdir(parents=True, exist_ok=True)

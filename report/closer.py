@@ -18,7 +18,13 @@ def closer_look(study: Study, name: str) -> dict[str, Any]:
 
     Numbers are packed: `logits` are 16-bit integers [unit, layer, label] times `scale`, `answers` a byte each [unit, layer].
     """
-    data: dict[str, Any] = {"name": name, "set": str(study.first.identity["data"]), "labels": study.first.identity["labels"], "clips": None, "pairs": None}
+    data: dict[str, Any] = {
+        "name": name,
+        "set": str(study.first.identity["data"]),
+        "labels": study.first.identity["labels"],
+        "clips": None,
+        "pairs": None,
+    }
     if study.lens is not None:
         units, firsts, layers = _units(study.lens.rows, "sample_id")
         data["clips"] = _packed(units, firsts, layers, data["labels"], answer="winner") | {
@@ -53,10 +59,9 @@ def clips_shown(look: dict[str, Any]) -> list[str]:
     return list(dict.fromkeys([*(look["clips"] or {"ids": []})["ids"], *pairs["recipient"], *pairs["donor"]]))
 
 
-def about(samples: dict[str, Sample], shown: Sequence[str]) -> dict[str, list[str]]:
-    """Return the text, labels, speaker and language of each clip that is shown, as far as the manifest has it."""
-    known = {name: samples[name] for name in shown if name in samples}
-    return {n: [s.text, s.semantic_label, s.prosody_label, s.speaker, s.language] for n, s in known.items()}
+def about(samples: dict[str, Sample]) -> dict[str, list[str]]:
+    """Return the text, labels, speaker and language of each clip."""
+    return {n: [s.text, s.semantic_label, s.prosody_label, s.speaker, s.language] for n, s in samples.items()}
 
 
 def _units(rows: pd.DataFrame, unit: str, group: str | None = None) -> tuple[pd.DataFrame, pd.DataFrame, list[int]]:
@@ -70,7 +75,9 @@ def _units(rows: pd.DataFrame, unit: str, group: str | None = None) -> tuple[pd.
     return rows, rows.iloc[:: len(layers)], layers
 
 
-def _packed(units: pd.DataFrame, firsts: pd.DataFrame, layers: Sequence[int], labels: Sequence[str], *, answer: str) -> dict[str, Any]:
+def _packed(
+    units: pd.DataFrame, firsts: pd.DataFrame, layers: Sequence[int], labels: Sequence[str], *, answer: str
+) -> dict[str, Any]:
     logits = units[[f"logit_{label}" for label in labels]].to_numpy(dtype=float)
     scale = max(float(np.abs(logits).max()), 1e-9) / 32000
     whole = np.round(logits / scale).astype("<i2")

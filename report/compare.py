@@ -22,7 +22,9 @@ def side_by_side(
         if len(tables) < 2:
             return
         sizes = ", ".join(f"{name}: n = {int(t.n.iloc[0])}" for name, t in tables.items())
-        with figure(out / folder / file, look, xlabel=look.say("relative depth l / L"), ylabel=look.say(ylabel), caption=sizes) as axes:
+        with figure(
+            out / folder / file, look, xlabel=look.say("relative depth l / L"), ylabel=look.say(ylabel), caption=sizes
+        ) as axes:
             for (name, layers), color in zip(tables.items(), PALETTE * len(tables)):
                 depth = layers.assign(layer=layers.layer / max(1, layers.layer.max()))
                 curve(axes, depth, column, color=color, name=name.replace(", ", ",\n"))

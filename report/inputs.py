@@ -26,7 +26,7 @@ class Trouble:
     """Something that a reader must know before any number; `name` says what, `values` fill in its sentence."""
 
     name: str
-    values: dict[str, str] = field(default_factory=dict)
+    values: dict[str, str] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True)
@@ -165,4 +165,10 @@ def _told(run: Outputs) -> tuple[str, ...]:
     identity = run.identity
     align = f"--align {identity['align']}" if run.experiment == "patching" else ""
     data = "/".join(Path(str(identity["data"])).parts[-2:])
-    return Path(str(identity["model"])).name, Path(str(run.record["prompt_name"])).name, data, ", ".join(identity["labels"]), align
+    return (
+        Path(str(identity["model"])).name,
+        Path(str(run.record["prompt_name"])).name,
+        data,
+        ", ".join(identity["labels"]),
+        align,
+    )

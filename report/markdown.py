@@ -72,7 +72,12 @@ PATCH_LAYERS = {
     "directedness_null": ("shuffled targets", SHARE),
     "recovery": ("recovery", SHARE),
 }
-PAIRED = {"real": ("donor", SHARE), "control": ("control", SHARE), "difference": ("difference", SIGNED), "p_holm": ("p (Holm)", "p")}
+PAIRED = {
+    "real": ("donor", SHARE),
+    "control": ("control", SHARE),
+    "difference": ("difference", SIGNED),
+    "p_holm": ("p (Holm)", "p"),
+}
 RELEASE = {"crossing": ("below half from", ".1f"), "nothing_left": ("nothing left from", ".0f")}
 
 

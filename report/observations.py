@@ -52,7 +52,11 @@ def telling_from(layers: pd.DataFrame) -> list[Fact]:
     first = len(enough) - int(np.cumprod(enough[::-1]).sum())
     value = float(layers.layer.iloc[first]) if first < len(layers) else float("nan")
     last = layers.iloc[-1]
-    return [Fact("mass", value, unit="layer l", n=int(last.n), test=f"{float(last.mass):.2f}", row=f"layers.csv, l = {last.layer:.0f}")]
+    return [
+        Fact(
+            "mass", value, unit="layer l", n=int(last.n), test=f"{float(last.mass):.2f}", row=f"layers.csv, l = {last.layer:.0f}"
+        )
+    ]
 
 
 def cells(labels: pd.DataFrame) -> list[Fact]:

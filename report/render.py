@@ -5,6 +5,7 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markdown_it import MarkdownIt
@@ -21,11 +22,11 @@ TEMPLATES = Path(__file__).resolve().parent / "templates"
 
 
 def report_md(
-    chapters: Sequence[Chapter], troubles: Sequence[Trouble], compared: Mapping[str, Any], *, language: str, page: str
+    chapters: Sequence[Chapter], troubles: Sequence[Trouble], compared: Mapping[str, Any], *, language: str, page: str, note: str
 ) -> str:
     """Return the report in Markdown. Whatever comes from a run or a manifest goes through `plain` or `code`."""
     say = LANGUAGES[language]
-    env = Environment(loader=FileSystemLoader(TEMPLATES), undefined=StrictUndefined, keep_trailing_newline=True)  # noqa: S701
+    env = Environment(loader=FileSystemLoader(TEMPLATES), undefined=StrictUndefined, keep_trailing_newline=True)
     env.filters |= {
         "plain": plain,
         "code": code,
@@ -41,6 +42,7 @@ def report_md(
         troubles=[sentences[t.name].format(**{k: plain(v) for k, v in t.values.items()}) for t in troubles],
         compared=compared,
         page=page,
+        note=note,
         reference=any(str(c.study.first.identity["model"]).endswith("data/reference_model") for c in chapters),
         prompts=any(run.prompts is not None for c in chapters for run in c.study.runs),
     )
@@ -56,14 +58,18 @@ def _squeezed(text: str) -> str:
     return "\n".join(lines).strip() + "\n"
 
 
-def report_html(text: str, data: Mapping[str, Any], *, out: Path, language: str) -> str:
+def report_html(text: str, data: Mapping[str, Any], *, out: Path, language: str, page: str) -> str:
     """Return the report as one page that asks for nothing: figures, audio and numbers are in it. `text` is its Markdown."""
     words = {key: PAGE[key] if language == "zh" else key for key in PAGE}
-    tokens, parser = _tokens(text, out)
+    tokens, parser = _tokens(text, out, page)
     body = parser.renderer.render(tokens, parser.options, {})
-    body = body.replace("<table>", '<div class="scroll"><table>').replace("</table>", "</table></div>").replace("[!CAUTION]\n", "")
+    body = (
+        body.replace("<table>", '<div class="scroll"><table>').replace("</table>", "</table></div>").replace("[!CAUTION]\n", "")
+    )
     before, tables = body.rsplit("<h2", 1)
-    contents = [(t.attrs["id"], tokens[i + 1].content) for i, t in enumerate(tokens) if t.type == "heading_open" and t.tag == "h2"]
+    contents = [
+        (t.attrs["id"], tokens[i + 1].content) for i, t in enumerate(tokens) if t.type == "heading_open" and t.tag == "h2"
+    ]
     env = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined)
     packed = json.dumps({**data, "words": words}, ensure_ascii=False, separators=(",", ":"))
     for letter, escaped in (("<", "\\u003c"), (">", "\\u003e"), ("&", "\\u0026"), ("\u2028", "\\u2028"), ("\u2029", "\\u2029")):
@@ -71,17 +77,17 @@ def report_html(text: str, data: Mapping[str, Any], *, out: Path, language: str)
     return env.get_template("page.html").render(
         language={"en": "en", "zh": "zh-Hans"}[language],
         title=next(t.content for i, t in enumerate(tokens) if i and tokens[i - 1].type == "heading_open"),
-        before=Markup(before),  # noqa: S704 (rendered with html off: all that was markup is text)
-        tables=Markup("<h2" + tables),  # noqa: S704
+        before=Markup(before),
+        tables=Markup("<h2" + tables),
         contents=contents,
         words=words,
-        data=Markup(packed),  # noqa: S704
-        style=Markup((TEMPLATES / "page.css").read_text(encoding="utf-8")),  # noqa: S704
-        script=Markup((TEMPLATES / "page.js").read_text(encoding="utf-8")),  # noqa: S704
+        data=Markup(packed),
+        style=Markup((TEMPLATES / "page.css").read_text(encoding="utf-8")),
+        script=Markup((TEMPLATES / "page.js").read_text(encoding="utf-8")),
     )
 
 
-def _tokens(text: str, out: Path) -> tuple[list[Token], MarkdownIt]:
+def _tokens(text: str, out: Path, page: str) -> tuple[list[Token], MarkdownIt]:
     """Return the parsed Markdown with anchors at its headings and its figures as data; HTML in it stays text."""
     parser = MarkdownIt("commonmark", {"html": False}).enable("table")
     tokens = parser.parse(text)
@@ -91,6 +97,8 @@ def _tokens(text: str, out: Path) -> tuple[list[Token], MarkdownIt]:
             token.attrs["id"] = slug(heading)
         for inner in token.children or []:
             if inner.type == "image":
-                picture = (out / str(inner.attrs["src"])).read_bytes()
+                picture = (out / unquote(str(inner.attrs["src"]))).read_bytes()
                 inner.attrs["src"] = f"data:image/png;base64,{base64.b64encode(picture).decode('ascii')}"
+            elif inner.attrs.get("href") == page:
+                inner.attrs["href"] = "#closer"
     return tokens, parser

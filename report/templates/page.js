@@ -58,8 +58,8 @@ function setFilters() {
   const pairs = [["flips", say("flips at some inner layer")], ["never", say("never flips")]];
   options($("by-outcome"), [any, ...(state.mode === "clips" ? clips : pairs)], $("by-outcome").value);
   const order = state.mode === "clips"
-    ? [["up", say("margin, words first")], ["down", say("margin, voice first")], ["", say("as in the manifest")]]
-    : [["down", say("most flips first")], ["up", say("fewest flips first")], ["", say("as in the manifest")]];
+    ? [["up", say("margin, words first")], ["down", say("margin, voice first")], ["none", say("as in the manifest")]]
+    : [["down", say("most flips first")], ["up", say("fewest flips first")], ["none", say("as in the manifest")]];
   options($("sort"), order, $("sort").value);
 }
 
@@ -174,9 +174,12 @@ function meanMargin(of) {
   return of.mean;
 }
 
+// The drawing is as wide as its place, so that its letters keep their size on a phone.
+const room = () => Math.min(640, Math.max(300, $("detail").clientWidth || 640));
+
 function heat(of, i, values, parent, marks) {
   make("p", { class: "note", text: `${say("label logits less their mean over the labels, by layer")}; ${say("the outlined label is the answer of the layer")}`, parent });
-  const [left, high, bottom, width] = [104, 26, 22, 640];
+  const [left, high, bottom, width] = [96, 26, 22, room()];
   const wide = (width - left) / of.layers.length;
   const tall = labels().length * high;
   const svg = make("svg", { viewBox: `0 0 ${width} ${tall + bottom}`, role: "img", class: "heat", parent }, SVG);
@@ -199,7 +202,7 @@ function heat(of, i, values, parent, marks) {
 }
 
 function axis(svg, layers, x, y) {
-  const every = Math.ceil(layers.length / 13);
+  const every = Math.ceil((layers.length * 26) / (x(layers.length) - x(0)));
   layers.forEach((layer, l) => {
     if (l % every === 0) make("text", { x: x(l), y, "text-anchor": "middle", text: String(layer), parent: svg }, SVG);
   });
@@ -207,7 +210,7 @@ function axis(svg, layers, x, y) {
 
 function curve(layers, values, mean, title, parent) {
   make("p", { class: "note", text: mean ? `${title}; - - ${say("mean of all")}` : title, parent });
-  const [left, width, tall, bottom] = [104, 640, 150, 22];
+  const [left, width, tall, bottom] = [96, room(), 150, 22];
   const all = [0, ...values, ...(mean ?? [])];
   const [low, top] = [Math.min(...all), Math.max(...all)];
   const x = (l) => left + ((l + 0.5) * (width - left)) / layers.length;
@@ -216,7 +219,7 @@ function curve(layers, values, mean, title, parent) {
   svg.setAttribute("aria-label", title);
   for (const v of new Set([low, 0, top])) {
     make("line", { x1: left, x2: width, y1: y(v), y2: y(v), style: `stroke: var(--${v === 0 ? "soft" : "line"})`, parent: svg }, SVG);
-    make("text", { x: left - 8, y: y(v) + 5, "text-anchor": "end", text: v.toFixed(1), parent: svg }, SVG);
+    if (v === 0 || Math.abs(y(v) - y(0)) > 14) make("text", { x: left - 8, y: y(v) + 5, "text-anchor": "end", text: v.toFixed(1), parent: svg }, SVG);
   }
   const line = (of, style) => make("polyline", { points: of.map((v, l) => `${x(l)},${y(v)}`).join(" "), style: `fill: none; ${style}`, parent: svg }, SVG);
   if (mean) line(mean, "stroke: var(--soft); stroke-dasharray: 5 4");
@@ -246,8 +249,9 @@ function cells() {
       const cell = make("td", { parent: row });
       if (!inside.length) return;
       const share = (...outcomes) => (inside.filter((i) => outcomes.includes(of.outcome[i])).length / inside.length).toFixed(2);
-      const text = w === v ? `${say("right")} ${share("both", "semantic", "prosody")}` : `${say("words")} ${share("semantic")}, ${say("voice")} ${share("prosody")}`;
-      const button = make("button", { type: "button", text: `${text} (${inside.length})`, "aria-pressed": "false", parent: cell });
+      const text = w === v ? `${say("right")} ${share("both")}` : `${share("semantic")} / ${share("prosody")}`;
+      const button = make("button", { type: "button", text, title: `n = ${inside.length}`, "aria-pressed": "false", parent: cell });
+      button.setAttribute("aria-label", `${labels()[w]}, ${labels()[v]}: ${text}, n = ${inside.length}`);
       button.dataset.words = String(w);
       button.dataset.voice = String(v);
       button.addEventListener("click", () => {
@@ -305,6 +309,7 @@ $("list").addEventListener("keydown", (event) => {
     $("detail").querySelector("audio")?.play().catch(() => {});
   }
 });
+addEventListener("resize", () => state.picked >= 0 && show(state.found[state.picked]));
 document.addEventListener("click", (event) => {
   const link = event.target.closest?.("article a[title]");
   if (link) mark(link);

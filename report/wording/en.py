@@ -17,7 +17,7 @@ TROUBLES = {
     "missing": "**Missing**: {why}. What that experiment would show is not in this report.",
     "other experiment": "**Mixed up**: {folder}: {why}. It was left out.",
     "partial": "**Partial**: {folder}: {why}. None of its numbers is shown.",
-    "tables": "**Not readable**: {why}. `python {script} --redraw --out {folder}` makes the tables anew. The run was left out.",
+    "tables": "**Not readable**: {why}. {script} with --redraw makes the tables anew. The run was left out.",
     "mixed up": "**Mixed up**: {folder} and {other} do not belong together; they differ in {differs}. No sentence joins them.",
     "check missing": "**Check missing** ({folder}): the run does not say how “{check}” came out.",
     "check failed": "**Check failed** ({folder}): “{check}” is {value}, more than the tolerance of {tolerance}.",
@@ -75,7 +75,9 @@ def moved(facts: Facts, what: str, form: str = "+.2f") -> str:
     def ends(fact: Fact) -> str:
         return f"{fact.lo:{form}} to {fact.hi:{form}}" + (f", {fact.verdict}" if fact.verdict else "")
 
-    parts = [f"{facts[f'{what}: {p}'].n} {p} {ends(facts[f'{what}: {p}'])}" for p in ("wordings", "orders") if f"{what}: {p}" in facts]
+    parts = [
+        f"{facts[f'{what}: {p}'].n} {p} {ends(facts[f'{what}: {p}'])}" for p in ("wordings", "orders") if f"{what}: {p}" in facts
+    ]
     whole = facts[f"{what}: prompts"]
     return f" Over {whole.n} prompts it is {ends(whole)}" + (f" ({'; '.join(parts)})." if parts else ".")
 
@@ -100,9 +102,7 @@ def _excess(facts: Facts, kind: str) -> str:
         "more": f"the answer depends on the {CUES[kind]}",
         "less": f"the answer avoids the {cue} label",
     }.get(excess.verdict, f"no influence of the {CUES[kind]} is shown; {allowed(excess)}")
-    return (
-        f"**Do the {CUES[kind]} count?** " if kind == "semantic" else f"**Does the {CUES[kind]} count?** "
-    ) + (
+    return (f"**Do the {CUES[kind]} count?** " if kind == "semantic" else f"**Does the {CUES[kind]} count?** ") + (
         f"With {excess.control} the {cue} label would come out in {facts[f'win_{kind}_null'].value:.2f}. It comes out "
         f"{say(excess, '+.2f')} more often: {shows}. Test: {excess.test}; {scope(excess)}."
     )
@@ -112,8 +112,14 @@ def _decided(facts: Facts) -> str:
     place, detected = facts["crossing"], facts["decision_layer"]
     over_prompts = moved(facts, "crossing", ".1f")
     if pd.isna(place.value):
-        return f"**Where it is decided.** At no layer is one cue decided for: {place.verdict.removeprefix('none: ')}.{over_prompts}"
-    seen = f"these data show it from l = {detected.value:.0f} on" if not pd.isna(detected.value) else "no layer shows it beyond doubt"
+        return (
+            f"**Where it is decided.** At no layer is one cue decided for: {place.verdict.removeprefix('none: ')}.{over_prompts}"
+        )
+    seen = (
+        f"these data show it from l = {detected.value:.0f} on"
+        if not pd.isna(detected.value)
+        else "no layer shows it beyond doubt"
+    )
     return (
         f"**Where it is decided.** From l = {say(place, '.1f')} on the label of the {CUES[place.verdict]} is the most frequent outcome "
         f"({place.test}; {scope(place)}); {seen} ({detected.test}). l = 0, the same state for every clip, is left out.{over_prompts}"
@@ -130,7 +136,11 @@ def _stretches(facts: Facts, prefix: str, names: dict[str, str]) -> tuple[str, F
 
 
 def _margin(facts: Facts) -> str:
-    names = {"more": "above 0, the voice leads", "less": "below 0, the words lead", "none": "the band holds 0, no lead can be claimed"}
+    names = {
+        "more": "above 0, the voice leads",
+        "less": "below 0, the words lead",
+        "none": "the band holds 0, no lead can be claimed",
+    }
     text, first = _stretches(facts, "margin_excess", names)
     return f"**Layer by layer**, the margin beyond the label prior: {text}. Test: {first.test}; {scope(first)}."
 
@@ -197,7 +207,9 @@ def _layers(facts: Facts, kind: str) -> str:
 
 def _delta(facts: Facts, kind: str) -> str:
     fact = facts["delta"]
-    says = {"more": "the patch raises it", "less": "the patch lowers it"}.get(fact.verdict, f"no effect is shown; {allowed(fact)} (logits)")
+    says = {"more": "the patch raises it", "less": "the patch lowers it"}.get(
+        fact.verdict, f"no effect is shown; {allowed(fact)} (logits)"
+    )
     return (
         f"**The target's logit** changes by {facts['delta: real'].value:+.2f}, with {DONORS[fact.control]} by "
         f"{facts['delta: control'].value:+.2f}; difference {say(fact, '+.2f')}, {p_value(fact.p)}: {says}. Test: {fact.test}; "

@@ -174,8 +174,8 @@ PAGE = {
     "mean of all": "全体均值",
     "no audio in this page": "本页不含音频",
     "text not known": "文本未知",
-    "Whose label the answer is, by the labels of words and voice; choose a cell to list its clips": (
-        "按语义与韵律标签，回答是谁的标签；点选一格可列出其样本"
+    "How often the answer is the label of the words / of the voice, by both labels (on the diagonal they agree); choose a cell to list its clips": (
+        "按语义与韵律标签，回答为语义标签 / 韵律标签的占比（对角线上二者一致）；点选一格可列出其样本"
     ),
     "Keys: ↑ ↓ to go through the list, Enter to hear the clip": "按键：↑ ↓ 浏览列表，Enter 播放",
     "right": "正确",
@@ -189,7 +189,10 @@ PATTERNS: tuple[tuple[str, str], ...] = (
     (r"^mean of l = (\d+) to (\d+)$", r"l = \1–\2 的均值"),
     (r"^l = (\d+) to (\d+)$", r"l = \1–\2"),
     (r"^l = (\d+)$", r"l = \1"),
-    (r"^paired test at each of (\d+) layers, Holm over layers and kinds$", r"在 \1 个层上各作一次配对检验，对层和类型作 Holm 校正"),
+    (
+        r"^paired test at each of (\d+) layers, Holm over layers and kinds$",
+        r"在 \1 个层上各作一次配对检验，对层和类型作 Holm 校正",
+    ),
     (r"^one-sided 95 % limit under ([0-9.]+)$", r"单侧 95% 上限低于 \1"),
     (r"^none: no two .* to tell apart$", "文本和说话人太少，无法重抽样"),
     (r"^[\w.-]+\.csv$", r"\g<0>"),

@@ -14,7 +14,7 @@ TROUBLES = {
     "missing": "**缺少输入**：{why}。该实验的结果不在本报告中。",
     "other experiment": "**输入混淆**：{folder}：{why}。该结果未被采用。",
     "partial": "**未完成**：{folder}：{why}。其中的数字一律不列出。",
-    "tables": "**无法读取**：{why}。运行 `python {script} --redraw --out {folder}` 可重新生成表格。该结果未被采用。",
+    "tables": "**无法读取**：{why}。带 --redraw 运行 {script} 可重新生成表格。该结果未被采用。",
     "mixed up": "**输入混淆**：{folder} 与 {other} 不属于同一研究，差异在于 {differs}。本报告不会把二者放在一起下结论。",
     "check missing": "**缺少自检**（{folder}）：运行记录中没有“{check}”一项的结果。",
     "check failed": "**自检未通过**（{folder}）：“{check}”为 {value}，超过容差 {tolerance}。",
@@ -73,7 +73,9 @@ def moved(facts: Facts, what: str, form: str = "+.2f") -> str:
         return f"{fact.lo:{form}} 至 {fact.hi:{form}}{none}"
 
     names = {"wordings": "种措辞", "orders": "种选项顺序"}
-    parts = [f"{facts[f'{what}: {p}'].n} {name}：{ends(facts[f'{what}: {p}'])}" for p, name in names.items() if f"{what}: {p}" in facts]
+    parts = [
+        f"{facts[f'{what}: {p}'].n} {name}：{ends(facts[f'{what}: {p}'])}" for p, name in names.items() if f"{what}: {p}" in facts
+    ]
     whole = facts[f"{what}: prompts"]
     return f"在 {whole.n} 个提示下为 {ends(whole)}" + (f"（{'；'.join(parts)}）。" if parts else "。")
 
@@ -93,7 +95,9 @@ def _voice_lead(facts: Facts) -> str:
 
 def _excess(facts: Facts, kind: str) -> str:
     excess, cue = facts[f"win_{kind}_excess"], CUES[kind]
-    shows = {"more": f"回答依赖于{cue}", "less": f"回答回避{cue}标签"}.get(excess.verdict, f"没有显示出{cue}的影响；{allowed(excess)}")
+    shows = {"more": f"回答依赖于{cue}", "less": f"回答回避{cue}标签"}.get(
+        excess.verdict, f"没有显示出{cue}的影响；{allowed(excess)}"
+    )
     return (
         f"**{cue}是否起作用**。{chinese(excess.control)}，{cue}标签的胜率应为 {facts[f'win_{kind}_null'].value:.2f}；"
         f"实际高出 {say(excess, '+.2f')}：{shows}。检验：{chinese(excess.test)}；{scope(excess)}。"
@@ -116,7 +120,8 @@ def _margin(facts: Facts) -> str:
     found = [f for name, f in facts.items() if name.startswith("margin_excess: stretch")]
     names = {"more": "高于 0，偏向韵律", "less": "低于 0，偏向语义", "none": "区间带含 0，没有可声称的偏向"}
     text = "；".join(
-        (f"第 {f.lo:.0f} 层" if f.lo == f.hi else f"第 {f.lo:.0f}–{f.hi:.0f} 层") + f"{names[f.verdict]}（均值 {f.value:+.2f}）" for f in found
+        (f"第 {f.lo:.0f} 层" if f.lo == f.hi else f"第 {f.lo:.0f}–{f.hi:.0f} 层") + f"{names[f.verdict]}（均值 {f.value:+.2f}）"
+        for f in found
     )
     return f"**逐层来看**，扣除标签先验后的 margin：{text}。检验：{chinese(found[0].test)}；{scope(found[0])}。"
 
@@ -194,7 +199,9 @@ def _directedness(facts: Facts, kind: str) -> str:
     fact = facts["directedness"]
     if pd.isna(fact.value):
         return "**定向还是扰动**。没有回答在两种补丁下都从目标以外的标签发生改变，无从判断。"
-    says = {"more": "补丁具有定向作用", "less": "对照更常到达目标"}.get(fact.verdict, f"没有显示出补丁不止于扰动；{allowed(fact)}")
+    says = {"more": "补丁具有定向作用", "less": "对照更常到达目标"}.get(
+        fact.verdict, f"没有显示出补丁不止于扰动；{allowed(fact)}"
+    )
     return (
         f"**定向还是扰动**。在从目标以外的标签发生改变的回答中，到达目标的占 {facts['directedness: real'].value:.2f}，换成{DONORS[fact.control]}"
         f"时占 {facts['directedness: control'].value:.2f}；差值 {say(fact, '+.2f')}，{p_value(fact.p)}：{says}。"
@@ -269,6 +276,10 @@ def patching_summary(kinds: Mapping[str, Facts]) -> str:
 def together(lens: Facts, kinds: Mapping[str, Facts]) -> str:
     cue = lens["voice_lead"].verdict
     carried = [kind for kind, facts in kinds.items() if "flips" in facts and facts["flips"].verdict == "more"]
-    shown_of = "显示出超出对照供体的传递的是" + "和".join(CUES[k] for k in carried) if carried else "两种线索都没有显示出超出对照供体的传递"
+    shown_of = (
+        "显示出超出对照供体的传递的是" + "和".join(CUES[k] for k in carried)
+        if carried
+        else "两种线索都没有显示出超出对照供体的传递"
+    )
     start = f"由 Logit Lens 看，回答跟随{CUES[cue]}" if cue in CUES else "由 Logit Lens 看，两种线索都不占优"
     return f"{start}；由激活修补看，{shown_of}。"
