@@ -1,10 +1,14 @@
-"""The look of every figure: the same colour for the same thing everywhere, curves named where they end, words in two languages."""
+"""The look of every figure: the same colour for the same thing everywhere, curves named where they end."""
 
+import logging
+import re
+import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import matplotlib
 import numpy as np
@@ -25,7 +29,10 @@ CONTROL_STYLES: dict[str, Any] = {
     "silence": ":",
     "itself": (0, (5, 1, 1, 1, 1, 1)),
 }
-CHINESE_FONTS = ("Noto Sans CJK SC", "Source Han Sans SC", "WenQuanYi Micro Hei", "Microsoft YaHei", "PingFang SC", "SimHei")
+CHINESE_FONTS = (
+    *("Noto Sans CJK SC", "Noto Sans SC", "Source Han Sans SC", "Source Han Sans CN", "Noto Sans CJK JP", "WenQuanYi Zen Hei"),
+    *("WenQuanYi Micro Hei", "PingFang SC", "Heiti SC", "Hiragino Sans GB", "Microsoft YaHei", "SimHei", "Arial Unicode MS"),
+)
 _NAMED = 12  # font size of a curve's name
 _STYLE: Any = {
     "font.size": 14,
@@ -58,12 +65,6 @@ class Look:
         return (self.words[text] if self.words else text).format(**values)
 
 
-def chinese_font() -> str | None:
-    """Return the first font of CHINESE_FONTS that this machine has."""
-    known = set(font_manager.get_font_names())
-    return next((name for name in CHINESE_FONTS if name in known), None)
-
-
 @contextmanager
 def figure(path: Path, look: Look, *, xlabel: str, ylabel: str, caption: str) -> Iterator[Axes]:
     """Give one panel to draw on; write it to `path`, curves named at their ends, and `caption` below."""
@@ -74,8 +75,7 @@ def figure(path: Path, look: Look, *, xlabel: str, ylabel: str, caption: str) ->
 @contextmanager
 def panels(path: Path, look: Look, ylabels: list[str], *, xlabel: str, caption: str) -> Iterator[list[Axes]]:
     """Give panels over the same layers, one below the other, to draw on; written as `figure` does."""
-    fonts = {"font.sans-serif": ["DejaVu Sans", *filter(None, [chinese_font()])]}
-    with matplotlib.rc_context(_STYLE | fonts):
+    with matplotlib.rc_context(_STYLE | {"font.family": families()}):
         sheet = Figure(figsize=(7.0, 3.2 + 1.7 * len(ylabels)), layout="constrained")
         all_axes = list(sheet.subplots(len(ylabels), sharex=True, squeeze=False)[:, 0])
         yield all_axes
@@ -91,7 +91,42 @@ def panels(path: Path, look: Look, ylabels: list[str], *, xlabel: str, caption: 
             sheet.legend(list(entries.values()), list(entries), loc="outside upper center", ncols=len(entries))
         sheet.supxlabel("\n".join(filter(None, [caption, look.subtitle])), fontsize=10, color="#555555")
         for file in (path, *([path.with_suffix(".svg")] if look.svg else [])):
-            sheet.savefig(file)
+            save(sheet, file)
+
+
+@cache
+def families() -> list[str]:
+    """Return the fonts of a figure: what the first has not is taken from the next, one with Chinese where the system has one."""
+    known = {font.name for font in font_manager.fontManager.ttflist}
+    if not known & set(CHINESE_FONTS):  # one may have come since matplotlib made its list
+        listed = {font.fname for font in font_manager.fontManager.ttflist}
+        for file in font_manager.findSystemFonts():
+            if file not in listed:
+                with suppress(OSError, RuntimeError):
+                    font_manager.fontManager.addfont(file)
+        known = {font.name for font in font_manager.fontManager.ttflist}
+    return ["DejaVu Sans", *[name for name in CHINESE_FONTS if name in known][:1]]
+
+
+def save(sheet: Figure, path: Path | IO[bytes], **options: Any) -> None:
+    """Write a figure; say once, in one line, if no font has some of its characters."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        sheet.savefig(path, **options)
+    missing = [found[1] for w in caught if (found := re.match(r"Glyph (\d+) .*missing from", str(w.message)))]
+    if missing:
+        _say_missing(chr(int(missing[0])))
+    for warning in caught:
+        if "missing from" not in str(warning.message):
+            warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+
+
+@cache
+def _say_missing(character: str) -> None:
+    logging.getLogger(__name__).warning(
+        "figures: no font here has %s; boxes stand in its place. Debian's fonts-noto-cjk has Chinese, Japanese and Korean",
+        character,
+    )
 
 
 def _name_curves(axes: Axes) -> None:

@@ -15,7 +15,7 @@ sys.path.insert(0, str(ROOT))
 
 from common.clips.samples import Sample
 from common.errors import InputError
-from common.plotting import chinese_font
+from common.plotting import families
 from report.chapters import chapter, figure_words
 from report.clips import encoded, read_samples
 from report.closer import about, clips_shown, closer_look
@@ -48,7 +48,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def build(args: argparse.Namespace) -> list[Path]:
-    """Write the report in each language that was asked for; return its files. Raises InputError where there is nothing to report."""
+    """Write the report in each language that was asked for; return its files. Raises InputError where there is none."""
     studies, troubles = read_studies(args.lens, args.patching)
     names = names_of(studies)
     clips, strange = zip(*map(read_samples, studies))
@@ -58,7 +58,7 @@ def build(args: argparse.Namespace) -> list[Path]:
     try:
         args.out.mkdir(parents=True, exist_ok=True)
         for language in [args.lang] if args.lang else LANGUAGES:
-            words = figure_words(language) if chinese_font() else None
+            words = figure_words(language) if len(families()) > 1 else None  # one that has Chinese
             end, folder = ("", "figures") if language == "en" else (f".{language}", f"figures/{language}")
             of_language = {"out": args.out, "language": language, "words": words}
             chapters = [

@@ -154,7 +154,7 @@ def unlike(one: Outputs, other: Outputs) -> list[str]:
 
 
 def names_of(studies: list[Study]) -> list[str]:
-    """Return a short name for each study: whatever of model, prompt, clips and alignment is not the same in all, else its folder."""
+    """Return a short name for each study: whatever is not the same in all, else its folder."""
     told = [_told(study.first) for study in studies]
     telling = [i for i in range(len(told[0])) if len({t[i] for t in told}) > 1]
     names = [", ".join(t[i] for i in telling) for t in told]

@@ -32,7 +32,7 @@ def report_md(
         "code": code,
         "say": say,
         "fenced": lambda text: text.replace("```", "'''"),
-        "reasons": lambda counts: ", ".join(f"{n} {plain(reason)}" for reason, n in counts.items() if n) or say("none"),
+        "reasons": lambda counts: ", ".join(f"{n} {plain(say(reason))}" for reason, n in counts.items() if n) or say("none"),
         "versions": lambda versions: ", ".join(f"{name} {number}" for name, number in versions.items()),
         "code_digest": lambda run: digest(json.dumps(run.identity["code"], sort_keys=True)),
     }
