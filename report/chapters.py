@@ -20,7 +20,7 @@ from report import statements
 from report.clips import described
 from report.inputs import EXPERIMENTS, Outputs, Study
 from report.markdown import Say, checks, lens_tables, patching_tables, slug
-from report.observations import cells, stretches, telling_from
+from report.observations import beyond_prior, cells, stretches, telling_from
 from report.wording.words import FIGURES, LANGUAGES
 
 NO_OPTIONS = {"model_files", "data_files", "code", "versions", "tokens", "engine", "commit", "prompt", "revision"}
@@ -92,7 +92,7 @@ def all_lens_facts(run: Outputs) -> dict[str, Fact]:
     facts = lens_facts(run.tables)
     layers = run.tables["layers"]
     facts |= {f"margin_excess: stretch {i}": f for i, f in enumerate(stretches(layers, "margin_excess", unit="logits"))}
-    facts |= {f.name: f for f in (*telling_from(layers), *cells(run.tables["labels"]))}
+    facts |= {f.name: f for f in (*beyond_prior(layers), *telling_from(layers), *cells(run.tables["labels"]))}
     return facts | {f.name: f for what in ("voice_lead at l = L", "crossing") for f in spread(run.prompts, what)}
 
 

@@ -12,7 +12,7 @@ import soundfile
 
 from common.clips.samples import Sample, read_manifest
 from common.errors import InputError
-from common.running.identity import ROOT
+from common.running.identity import ROOT, shown
 from report.inputs import Outputs, Study, Trouble
 
 LEVEL = 0.9  # of libsndfile's MP3 compression: some 24 kbit a second in mono
@@ -30,7 +30,7 @@ def read_samples(study: Study) -> tuple[dict[str, Sample], list[Trouble]]:
         named = _named(run)
         strange = sum(1 for name, labels in named.items() if name not in samples or labels not in (None, _labels(samples[name])))
         if strange:
-            told = {"folder": str(run.folder), "n": str(strange), "manifest": str(run.identity["data"])}
+            told = {"folder": shown(run.folder), "n": str(strange), "manifest": str(run.identity["data"])}
             troubles.append(Trouble("other clips", told))
     return ({} if troubles else samples), troubles
 

@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from common.errors import InputError
+from common.running.identity import shown
 from common.running.output import finished_run, read_record, read_table
 
 EXPERIMENTS = {"lens": "logit_lens", "patching": "activation_patching"}
@@ -81,7 +82,17 @@ def read_studies(lens: Iterable[Path], patching: Iterable[Path]) -> tuple[list[S
         first = troubles[0]
         raise InputError(f"{first.values['folder']}: no finished run to report on ({first.values['why']})")
     studies, missing = _together(found["lens"], found["patching"])
-    return studies, missing + troubles
+    return studies, _joined(missing + troubles)
+
+
+def _joined(troubles: list[Trouble]) -> list[Trouble]:
+    """Return the troubles, those that differ in the folder alone as one."""
+    found: dict[tuple[tuple[str, str], ...], list[Trouble]] = {}
+    for trouble in troubles:
+        told = {k: v for k, v in trouble.values.items() if k not in ("folder", "experiment")}
+        found.setdefault((("name", trouble.name), *sorted(told.items())), []).append(trouble)
+    folders = [", ".join(dict.fromkeys(t.values["folder"] for t in alike)) for alike in found.values()]
+    return [Trouble(alike[0].name, alike[0].values | {"folder": f}) for alike, f in zip(found.values(), folders)]
 
 
 def _runs_in(folder: Path) -> list[Path]:
@@ -92,11 +103,15 @@ def _runs_in(folder: Path) -> list[Path]:
 
 def read_outputs(experiment: str, folder: Path) -> Outputs | Trouble:
     """Return a finished run with its tables, or what keeps it out of the report."""
-    told = {"folder": str(folder), "experiment": experiment, "script": f"{EXPERIMENTS[experiment]}/run.py"}
+    told = {"folder": shown(folder), "experiment": experiment, "script": f"{EXPERIMENTS[experiment]}/run.py"}
+
+    def why(error: InputError) -> dict[str, str]:
+        return told | {"why": str(error).replace(str(folder), shown(folder))}
+
     try:
         record = read_record(folder)
     except InputError as error:
-        return Trouble("missing", told | {"why": str(error)})
+        return Trouble("missing", why(error))
     if ("kinds" in record["identity"]) != (experiment == "patching"):
         return Trouble("other experiment", told | {"why": f"its run is of the other experiment, not of {told['script']}"})
     if not record["finished"]:
@@ -107,12 +122,12 @@ def read_outputs(experiment: str, folder: Path) -> Outputs | Trouble:
         above = next((p for p in (folder, folder.parent.parent) if (p / "prompts.csv").exists()), None)
         return Outputs(experiment, folder, record, rows, tables, read_table(above, "prompts") if above else None)
     except InputError as error:
-        return Trouble("tables", told | {"why": str(error)})
+        return Trouble("tables", why(error))
 
 
 def _unwell(run: Outputs) -> list[Trouble]:
     """Return what a finished run itself warns of: failed or missing checks, no control donors, its own warnings."""
-    told = {"folder": str(run.folder), "experiment": run.experiment}
+    told = {"folder": shown(run.folder), "experiment": run.experiment}
     checks = run.record.get("self_check", {}) | run.record.get("counts", {}).get("controls", {})
     tolerance = checks.get("tolerance", 0.0)
     wanted = [c for c in IDENTITIES if c != "row 0 - donor" or run.record.get("engine") == "splice"]
@@ -141,7 +156,7 @@ def _together(lens: list[Outputs], patching: list[Outputs]) -> tuple[list[Study]
     for run in left:
         of_same = next((s for s in studies if s.lens and not unlike(s.lens, run)), None)
         if of_same is None and lens:
-            told = {"folder": str(run.folder), "other": str(lens[0].folder), "differs": "; ".join(unlike(lens[0], run))}
+            told = {"folder": shown(run.folder), "other": shown(lens[0].folder), "differs": "; ".join(unlike(lens[0], run))}
             troubles.append(Trouble("mixed up", told))
     studies += [Study(None, run) for run in left if id(run) not in known]
     return studies, troubles

@@ -13,7 +13,7 @@ Say = Callable[[str], str]
 
 def plain(text: object) -> str:
     """Return a text in which nothing is markup: neither Markdown's nor HTML's."""
-    escaped = re.sub(r"([\\`*_{}\[\]()#+!|~$@:])", r"\\\1", " ".join(str(text).split()))
+    escaped = re.sub(r"([\\`*_\[\]|~$])", r"\\\1", " ".join(str(text).split()))
     return escaped.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from common.stats.facts import Fact, held, over
+from common.stats.facts import Fact, fact, held, over
 
 TELLING = 0.5  # share of the probability from which the labels are most of what the layer would say
 
@@ -42,6 +42,14 @@ def stretches(layers: pd.DataFrame, column: str, **told: Any) -> list[Fact]:
             )
         )
     return facts
+
+
+def beyond_prior(layers: pd.DataFrame) -> list[Fact]:
+    """Return the margin at l = L beyond what label habits alone make of it."""
+    last = layers.iloc[-1]
+    return (
+        [fact(last, "margin_excess", unit="logits", row=f"layers.csv, l = {last.layer:.0f}")] if "margin_excess" in layers else []
+    )
 
 
 def telling_from(layers: pd.DataFrame) -> list[Fact]:

@@ -7,7 +7,7 @@ from common.stats.facts import Fact
 
 # A sentence's first fact: the others that it uses. Kept in the order in which they are read.
 LENS: Mapping[str, tuple[str, ...]] = {
-    "voice_lead": ("win_prosody", "win_semantic", "win_other", "margin"),
+    "voice_lead": ("win_prosody", "win_semantic", "win_other", "margin", "margin_excess"),
     "win_prosody_excess": ("win_prosody_null",),
     "win_semantic_excess": ("win_semantic_null",),
     "crossing": ("decision_layer",),

@@ -88,11 +88,13 @@ def _voice_lead(facts: Facts) -> str:
         "prosody": "the answer follows the voice more often than the words",
         "semantic": "the answer follows the words more often than the voice",
     }.get(lead.verdict, f"neither cue is shown to be ahead of the other; {allowed(lead)}")
+    prior = facts.get("margin_excess")
+    beyond = f", {say(prior, '+.2f')} beyond what label habits make of it" if prior else ""
     return (
         f"**Which cue the answer follows** (primary outcome: voice minus words at l = L). On {lead.n} conflict clips the answer is the "
         f"voice's label in {say(facts['win_prosody'])}, the words' in {say(facts['win_semantic'])}, neither in "
         f"{say(facts['win_other'])}. Voice minus words is {say(lead, '+.2f')}: {goes}. The margin is {say(facts['margin'], '+.2f')} "
-        f"logits. Test: {lead.test}; {scope(lead)}.{moved(facts, 'voice_lead at l = L')}"
+        f"logits{beyond}. Test: {lead.test}; {scope(lead)}.{moved(facts, 'voice_lead at l = L')}"
     )
 
 

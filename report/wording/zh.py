@@ -85,10 +85,12 @@ def _voice_lead(facts: Facts) -> str:
     goes = {"prosody": "回答更多地跟随韵律而不是语义", "semantic": "回答更多地跟随语义而不是韵律"}.get(
         lead.verdict, f"没有显示出哪一种线索占优；{allowed(lead)}"
     )
+    prior = facts.get("margin_excess")
+    beyond = f"，扣除标签偏好后为 {say(prior, '+.2f')}" if prior else ""
     return (
         f"**回答跟随哪种线索**（主要指标：l = L 处韵律胜率减语义胜率）。在 {lead.n} 个冲突样本上，回答为韵律标签的占 {say(facts['win_prosody'])}，"
         f"为语义标签的占 {say(facts['win_semantic'])}，两者皆非的占 {say(facts['win_other'])}。韵律减语义为 {say(lead, '+.2f')}：{goes}。"
-        f"margin 为 {say(facts['margin'], '+.2f')} logits。检验：{chinese(lead.test)}；{scope(lead)}。"
+        f"margin 为 {say(facts['margin'], '+.2f')} logits{beyond}。检验：{chinese(lead.test)}；{scope(lead)}。"
         f"{moved(facts, 'voice_lead at l = L')}"
     )
 
