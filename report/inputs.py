@@ -172,13 +172,15 @@ def names_of(studies: list[Study]) -> list[str]:
     """Return a short name for each study: whatever is not the same in all, else its folder."""
     told = [_told(study.first) for study in studies]
     telling = [i for i in range(len(told[0])) if len({t[i] for t in told}) > 1]
-    names = [", ".join(t[i] for i in telling) for t in told]
-    return names if len(set(names)) == len(names) else [f"{n} ({s.first.folder.name})".strip() for n, s in zip(names, studies)]
+    names = [", ".join(filter(None, (t[i] for i in telling))) for t in told]
+    if len(set(names)) < len(names):
+        names = [", ".join(filter(None, (name, "/".join(s.first.folder.parts[-2:])))) for name, s in zip(names, studies)]
+    return names if len(set(names)) == len(names) else [f"{name} ({i})" for i, name in enumerate(names, 1)]
 
 
 def _told(run: Outputs) -> tuple[str, ...]:
     identity = run.identity
-    align = f"--align {identity['align']}" if run.experiment == "patching" else ""
+    align = f"--align {identity['align']}" if identity.get("align", "splice") != "splice" else ""
     data = "/".join(Path(str(identity["data"])).parts[-2:])
     return (
         Path(str(identity["model"])).name,

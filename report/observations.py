@@ -25,7 +25,7 @@ def stretches(layers: pd.DataFrame, column: str, **told: Any) -> list[Fact]:
     for _, part in inner.groupby((side != side.shift()).cumsum()):
         ends = (float(part.layer.iloc[0]), float(part.layer.iloc[-1]))
         verdict = {1: "more", -1: "less", 0: "none"}[int(side[part.index[0]])]
-        row = f"layers.csv, l = {ends[0]:.0f} to {ends[1]:.0f}"
+        row = f"layers.csv, l = {inner.layer.iloc[0]:.0f} to {inner.layer.iloc[-1]:.0f}"
         first = part.iloc[0]
         facts.append(
             Fact(
