@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from activation_patching.facts import patching_facts
-from activation_patching.paired import paired_layers, transfer
+from activation_patching.paired import TESTED, paired_layers, transfer
 from activation_patching.words import CONSTRUCTION, patching_statements, primary_name
 from common.clips.pairs import KINDS
 from common.stats.covariance import estimate
@@ -201,6 +201,8 @@ def leave_out(rows: pd.DataFrame, *, seed: int) -> pd.DataFrame:
     """
     if "control" not in rows:
         return pd.DataFrame(columns=["label", "kind"])
+    primary = next((c for c in TESTED if (rows.control == c).any()), "none")
+    rows = rows[rows.control.isin(("none", primary))]
     named = [c for c in rows if c.endswith("_label") and not c.startswith("logit_")] + ["target"]
 
     def without(label: str) -> pd.DataFrame:
