@@ -5,7 +5,8 @@ import pandas as pd
 
 from common.clips.pairs import CONTROLS
 from common.stats.intervals import holm, p_mcnemar
-from common.stats.units import FIELDS, Metric, Units, design_of, gain, labels_of, layer_table, pair_units
+from common.stats.metrics import Metric, gain, layer_table
+from common.stats.units import FIELDS, Units, design_of, labels_of, pair_units
 
 KEYS = ("kind", "control_donor", "outcome")
 DIFFERENCE = ("difference", "difference_lo", "difference_hi")

@@ -14,12 +14,11 @@ ROOT = HERE.parent
 sys.path.insert(0, str(ROOT))
 
 from activation_patching.facts import patching_facts  # noqa: E402
-from activation_patching.tables import patch_layers  # noqa: E402
 from activation_patching.words import CONSTRUCTION, patching_statements  # noqa: E402
 from common.errors import InputError  # noqa: E402
-from common.plotting import COLORS, curve, figure, resampled  # noqa: E402
 from logit_lens.facts import lens_facts  # noqa: E402
 from logit_lens.words import lens_statements  # noqa: E402
+from report.alignment import align_figure  # noqa: E402
 from report.tables import (  # noqa: E402
     answer_counts,
     checks,
@@ -96,31 +95,6 @@ def prompts_of(folder: Path) -> pd.DataFrame | None:
     """Return prompts.csv of --prompts all, of the folder itself or of the one that has the folder as one of its prompts."""
     found = [f for f in (folder / "prompts.csv", folder.parents[1] / "prompts.csv") if f.is_file()]
     return pd.read_csv(found[0]) if found else None
-
-
-def align_figure(folder: Path, out: Path) -> str:
-    """Draw the three alignments on the pairs that all of them have, if `folder` has their runs; return the section."""
-    runs = {name: folder / "align" / name for name in ("splice", "crop", "stretch")}
-    if not all((path / "run.json").is_file() for path in runs.values()):
-        return ""
-    rows = {name: pd.read_csv(path / "patches.csv", dtype={"control": str}) for name, path in runs.items()}
-    shared = set.intersection(*(set(r.pair_id[r.control == "none"]) for r in rows.values()))
-    tables = {name: patch_layers(r[r.pair_id.isin(shared)], seed=0) for name, r in rows.items()}
-    first = tables["splice"].iloc[0]
-    question = json.loads((runs["splice"] / "run.json").read_text(encoding="utf-8"))["prompt_text"].replace("{audio}", "")
-    caption = f"the same {first.n} {first.kind} pairs, {first.n_texts} texts; {resampled(first.clusters)}"
-    with figure(out / "figures" / "align_curve.png", ylabel="flip to target (share of pairs)", caption=caption) as axes:
-        for (name, layers), style, color in zip(tables.items(), ("-", "--", ":"), (COLORS[first.kind], "#000000", "#E69F00")):
-            curve(axes, layers, "flip_to_target", color=color, label=f"--align {name}", style=style)
-        axes.set_ylim(-0.03, 1.03)
-    largest = max(float((t.flip_to_target - tables["splice"].flip_to_target).abs().max()) for t in tables.values())
-    text = (
-        "A donor's span is seldom as long as the recipient's. Splice needs no alignment; crop puts the donor's first positions "
-        "into the recipient's span, stretch interpolates the donor's over time to its length. Asked of the same "
-        f"{first.kind} pairs (“{question}”), the three curves of flips differ by {largest:.2f} at most."
-    )
-    picture = "The three ways of putting a span of another length into the recipient's run."
-    return f"### Does the alignment carry the result?\n\n{text}\n\n![{picture}](figures/align_curve.png)\n\n*{picture}*"
 
 
 def build(lens_folder: Path, patching_folder: Path, out: Path, *, note: str = "") -> str:

@@ -5,7 +5,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from common.stats.covariance import Design, estimate, memberships
+from common.stats.covariance import estimate
+from common.stats.design import Design, memberships
 from tests import calibration, designs
 
 DRAWS = 150

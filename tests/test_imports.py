@@ -28,7 +28,7 @@ WITHOUT_TORCH = (
     "common.clips",
     "common.stats",
     *(f"{script}.{part}" for script in ("logit_lens", "activation_patching") for part in ("facts", "plots", "tables", "words")),
-    "activation_patching.paired",
+    *("activation_patching.paired", "activation_patching.release", "logit_lens.decision"),
     "report",
 )
 

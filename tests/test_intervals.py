@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from common.stats.covariance import Design, Estimate, memberships
+from common.stats.covariance import Estimate
 from common.stats.covariance import estimate as estimate_of
+from common.stats.design import Design, memberships
 from common.stats.intervals import critical, draws, first_from, gain_interval, holm, interval, p_clustered, p_mcnemar
 
 
