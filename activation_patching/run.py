@@ -16,7 +16,8 @@ from common.clips.pairs import KINDS
 from common.clips.samples import read_manifest
 from common.patching import ALIGNMENTS
 from common.running import identity, output, parallel, rows
-from common.running.arguments import argument_parser, fraction, main_of, whole_number
+from common.running.arguments import argument_parser, fraction, main_of, model_options, whole_number
+from common.running.noise import noise_of
 from common.running.prompts import over_prompts
 from common.running.session import open_session
 
@@ -35,7 +36,7 @@ def main(argv: list[str] | None = None) -> None:
 
     clips = read_manifest(args.data)
     pairs, counts = choose_pairs(clips, args)
-    session = open_session(args, clips_of(pairs), engines=engines_for(args.align))
+    session = open_session(clips_of(pairs), engines=engines_for(args.align), **model_options(args))
     if parallel.is_leader():
         print(f"{len(pairs)} pairs of {counts['clips']} clips x {session.describe(args.prompt)}")
 
@@ -43,18 +44,20 @@ def main(argv: list[str] | None = None) -> None:
     finished, done = output.begin(args, path, settings, "pair_id", session.layers)
     todo = parallel.part_of(groups_of([p for p in pairs if p.pair_id not in done]))
     with tqdm(total=sum(map(len, todo)), desc="patching", unit="pair", disable=not parallel.is_leader()) as bar:
-        for patched_rows in patch_pairs(session, todo, align=args.align, cache_gb=args.cache_gb):
+        for patched_rows in patch_pairs(session, todo, of=len(pairs), align=args.align, cache_gb=args.cache_gb):
             rows.append_rows(rows.own_part(path), patched_rows)
             bar.update(len(patched_rows) // session.layers)
     if not rows.complete(path, "pair_id", session.layers, order=[p.pair_id for p in pairs]):
         return
 
     patches = rows.read_rows(path)
+    noise, warnings = noise_of(patches, engine=session.engine)
     tables = patch_tables(patches, seed=args.seed)
     output.write_tables(args.out, tables)
     figures = plot_patching(args.out, subtitle=output.subtitle(args))
     if todo or not finished:
-        output.close_output(args.out, settings, session, counts | controls(patches), began=args.began)
+        output.close_output(args.out, settings, session.warned(*warnings), counts | controls(patches) | noise, began=args.began)
+    print(*(f"warning: {w}" for w in warnings), sep="\n", end="\n" * bool(warnings))
     print(summary(tables["layers"], tables["release_layer"]), output.files_written(args.out, path, tables, figures), sep="\n")
 
 

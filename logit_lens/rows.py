@@ -5,21 +5,28 @@ from typing import Any
 import torch
 
 from common.clips.samples import LABELS, Sample
-from common.model.readout import answer, divergence
+from common.model.readout import Readout, answer, divergence, tied
+from common.patching.tolerance import check_finite
+from common.patching.tracing import lens
 from common.running.session import Session
 
 
-def lens_rows(session: Session, sample: Sample, logits: torch.Tensor) -> list[dict[str, Any]]:
-    """Return one row per layer of a clip from its lens logits [layer, vocab].
+def read_layers(session: Session, sample: Sample) -> list[dict[str, Any]]:
+    """Run a clip and return its rows, one per layer. Raises CheckFailed where the model gives no numbers."""
+    logits, label_logits = lens(session.lm, session.encode(sample), session.readout.ids)
+    check_finite(torch.cat([label_logits, logits.float().logsumexp(dim=-1, keepdim=True)], dim=-1), sample.sample_id)
+    return lens_rows(session.readout, sample, logits, label_logits.cpu())
+
+
+def lens_rows(readout: Readout, sample: Sample, logits: torch.Tensor, label_logits: torch.Tensor) -> list[dict[str, Any]]:
+    """Return one row per layer of a clip from its lens logits [layer, vocab] and those of the labels [layer, label].
 
     `winner` is the label with the largest of the five logits, `outcome` says whose label that is (semantic, prosody or
     other; both, where words and voice agree), `margin` is logit[prosody_label] - logit[semantic_label]: above 0 the answer
     follows the voice. `margin_spread` is the margin in standard deviations of the five logits. `mass`, `best_rank` and `kl`
     (nats, to the final distribution) tell whether the five mean anything yet: an argmax of five is defined even where nobody
-    would say one of them.
+    would say one of them. `tied` marks a largest logit that two labels share, of which the first is the winner.
     """
-    label_logits = session.label_logits(logits, sample.sample_id)  # [layer, label]
-    readout = session.readout
     health = {"mass": readout.mass(logits), "best_rank": readout.best_rank(logits), "kl": divergence(logits)}  # [layer] each
     values = {name: of_layers.tolist() for name, of_layers in health.items()}
     semantic, prosody = LABELS.index(sample.semantic_label), LABELS.index(sample.prosody_label)
@@ -41,6 +48,7 @@ def lens_rows(session: Session, sample: Sample, logits: torch.Tensor) -> list[di
                 **{name: of_layers[layer] for name, of_layers in values.items()},
                 "text_id": sample.text_id,
                 "speaker": sample.speaker,
+                "tied": int(tied(of_five)),
             }
         )
     return rows

@@ -9,14 +9,14 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
 from common.clips.samples import read_manifest
-from common.patching.tracing import record
 from common.running import identity, output, parallel, rows
-from common.running.arguments import argument_parser, main_of
+from common.running.arguments import argument_parser, main_of, model_options
+from common.running.noise import noise_of
 from common.running.prompts import over_prompts
 from common.running.session import open_session
 from logit_lens.choose import choose_clips
 from logit_lens.plots import plot_lens
-from logit_lens.rows import lens_rows
+from logit_lens.rows import read_layers
 from logit_lens.tables import headline, lens_tables, summary
 
 
@@ -26,7 +26,7 @@ def main(argv: list[str] | None = None) -> None:
 
     clips = read_manifest(args.data)
     samples, counts = choose_clips(clips, limit=args.limit, seed=args.seed)
-    session = open_session(args, samples)
+    session = open_session(samples, engines=(), **model_options(args))
     if parallel.is_leader():
         print(f"{counts['clips']} conflict and {counts['congruent clips']} congruent clips x {session.describe(args.prompt)}")
 
@@ -34,16 +34,18 @@ def main(argv: list[str] | None = None) -> None:
     finished, done = output.begin(args, path, settings, "sample_id", session.layers)
     todo = [s for s in samples if s.sample_id not in done]
     for sample in tqdm(parallel.part_of(todo), desc="lens", unit="clip", disable=not parallel.is_leader()):
-        _, lens_logits = record(session.lm, session.encode(sample))
-        rows.append_rows(rows.own_part(path), lens_rows(session, sample, lens_logits))
+        rows.append_rows(rows.own_part(path), read_layers(session, sample))
     if not rows.complete(path, "sample_id", session.layers, order=[s.sample_id for s in samples]):
         return
 
-    tables = lens_tables(rows.read_rows(path), seed=args.seed)
+    lens = rows.read_rows(path)
+    noise, warnings = noise_of(lens)
+    tables = lens_tables(lens, seed=args.seed)
     output.write_tables(args.out, tables)
     figures = plot_lens(args.out, subtitle=output.subtitle(args))
     if todo or not finished:
-        output.close_output(args.out, settings, session, counts, began=args.began)
+        output.close_output(args.out, settings, session.warned(*warnings), counts | noise, began=args.began)
+    print(*(f"warning: {w}" for w in warnings), sep="\n", end="\n" * bool(warnings))
     print(summary(tables["layers"], tables["decision_layer"]), output.files_written(args.out, path, tables, figures), sep="\n")
 
 

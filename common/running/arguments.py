@@ -5,6 +5,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from torch import OutOfMemoryError
 
@@ -44,6 +45,12 @@ def argument_parser(description: str, out: Path) -> argparse.ArgumentParser:
     parser.set_defaults(began=time.time())
     parser.add_argument("--overwrite", action="store_true", help="start anew where --out holds another run")
     return parser
+
+
+def model_options(args: argparse.Namespace) -> dict[str, Any]:
+    """Return those of the options that `open_session` takes: the model and the question."""
+    names = ("model", "prompt", "words", "device", "dtype", "revision", "trust_remote_code", "attention")
+    return {name: getattr(args, name) for name in names}
 
 
 def whole_number(least: int) -> Callable[[str], int]:
