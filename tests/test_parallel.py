@@ -10,7 +10,7 @@ import torch
 from common.errors import InputError
 from common.running import parallel
 from common.running import rows as run_rows
-from common.running.cache import Kept, in_chunks
+from common.running.cache import in_chunks
 from tests.test_scripts import ROOT, ROWS, start
 
 
@@ -68,13 +68,6 @@ def test_each_process_has_its_share_and_its_file(monkeypatch: pytest.MonkeyPatch
         shares += parallel.part_of(list("abcdefg"))
         files.append(run_rows.own_part(Path("lens.csv")).name)
     assert sorted(shares) == list("abcdefg") and len(set(files)) == 3
-
-
-def test_kept_makes_again_what_it_had_to_forget() -> None:
-    made = []
-    kept: Kept[str, str] = Kept(lambda item: made.append(item) or item.upper(), size=len, budget=4)
-    assert [kept(i) for i in ("aa", "bb", "aa", "cc", "aa", "bb")] == ["AA", "BB", "AA", "CC", "AA", "BB"]
-    assert made == ["aa", "bb", "cc", "bb"] and kept.bytes == 4
 
 
 def test_in_chunks_halves_where_memory_runs_out() -> None:

@@ -16,7 +16,7 @@ from common.patching.oracle import overwritten, patched_positions, rerun
 def staircase(
     lm: AudioLM, recipient: EncodedClip, donated: torch.Tensor, layers: Sequence[int], tokens: Sequence[int] | None = None
 ) -> torch.Tensor:
-    """Return logits [layer, vocab] or [layer, token]: the recipient's answer with the start of its span at h_l being `donated`[l].
+    """Return logits [layer, vocab] or [layer, token]: the recipient's answer with the start of its span at h_l as `donated`[l].
 
     One full run of the recipient, to which a row joins at each of `layers`: a copy of the unpatched row 0 whose span is
     overwritten. `donated` [layer, (stream,) 1, pos, d_model] has at most as many positions as the span; those beyond
