@@ -5,8 +5,7 @@ from typing import Any
 
 from activation_patching.engines import Patched, by_rerun, by_splice, by_sweep, own_runs, run_of_donor
 from common.clips.pairs import Pair
-from common.clips.samples import LABELS
-from common.model.readout import answer, tied
+from common.model.readout import Readout, tied
 from common.running.cache import cache_bytes
 from common.running.noise import check_share
 from common.running.session import Session
@@ -41,12 +40,12 @@ def patch_pairs(
                 found = by_rerun(session, own, pair, align, reason)
                 again.append(pair.donor.sample_id)
                 check_share(again, of, str(session.engine), reason)
-            pred_donor = answer(found.logits[0] if spliced else run_of_donor(own, pair).label_logits)
-            rows += pair_rows(pair, found, pred_donor=pred_donor, reach=session.reach or 0)
+            pred_donor = session.readout.answer(found.logits[0] if spliced else run_of_donor(own, pair).label_logits)
+            rows += pair_rows(pair, found, pred_donor=pred_donor, readout=session.readout, reach=session.reach or 0)
         yield rows
 
 
-def pair_rows(pair: Pair, patched: Patched, *, pred_donor: str, reach: int) -> list[dict[str, Any]]:
+def pair_rows(pair: Pair, patched: Patched, *, pred_donor: str, readout: Readout, reach: int) -> list[dict[str, Any]]:
     """Return one row per layer of a pair; `pred_donor` is the donor's own answer.
 
     Row L is the base, the recipient's answer, of the same pass: batches of other sizes round otherwise. `flip_to_target`: the
@@ -55,11 +54,11 @@ def pair_rows(pair: Pair, patched: Patched, *, pred_donor: str, reach: int) -> l
     answer. `own_run_difference`, at both ends: from donor's and recipient's own run. `tied`: the largest logit is that of two
     labels, of which the first is the answer. `engine`: "rerun" where a pair had to be patched again.
     """
-    target, last = LABELS.index(pair.target), len(patched.logits) - 1
-    pred_base = answer(patched.logits[last])
+    target, last = readout.labels.index(pair.target), len(patched.logits) - 1
+    pred_base = readout.answer(patched.logits[last])
     rows = []
     for layer, logits in enumerate(patched.logits):
-        pred_patch = answer(logits)
+        pred_patch = readout.answer(logits)
         rows.append(
             {
                 "pair_id": pair.pair_id,
@@ -69,7 +68,7 @@ def pair_rows(pair: Pair, patched: Patched, *, pred_donor: str, reach: int) -> l
                 "donor_id": pair.donor.sample_id,
                 "target": pair.target,
                 "layer": layer,
-                **{f"logit_{label}": logit for label, logit in zip(LABELS, logits.tolist())},
+                **{f"logit_{label}": logit for label, logit in zip(readout.labels, logits.tolist())},
                 "pred_base": pred_base,
                 "pred_donor": pred_donor,
                 "pred_patch": pred_patch,

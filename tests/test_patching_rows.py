@@ -5,7 +5,8 @@ import torch
 from activation_patching.engines import Patched
 from activation_patching.rows import pair_rows
 from common.clips.pairs import Pair
-from common.clips.samples import Sample
+from common.clips.samples import LABELS, Sample
+from common.model.readout import Readout
 
 
 def test_pair_rows_by_hand() -> None:
@@ -13,8 +14,9 @@ def test_pair_rows_by_hand() -> None:
     recipient = Sample("a", Path("a.wav"), "", "ta", "sad", "angry", "s", "en", "")
     donor = Sample("b", Path("b.wav"), "", "tb", "happy", "angry", "s", "en", "")
     patched = torch.tensor([[0, 5.0, 1, 0, 0], [0, 1.0, 0, 4, 0], [0, 2.0, 3, 0, 0]])  # [layer, label]
+    pair, readout = Pair("semantic", recipient, donor), Readout(LABELS, LABELS, (1, 2, 3, 4, 5), LABELS)
     found = Patched(patched, "splice", 0.25, 0.5, "")
-    rows = pair_rows(Pair("semantic", recipient, donor), found, pred_donor="happy", reach=1)
+    rows = pair_rows(pair, found, pred_donor="happy", readout=readout, reach=1)
     assert {r["engine"] for r in rows} == {"splice"} and [r["tied"] for r in rows] == [0, 0, 0]
     assert [r["pred_patch"] for r in rows] == ["happy", "angry", "sad"]
     assert {(r["target"], r["pred_base"], r["pred_donor"]) for r in rows} == {("happy", "sad", "happy")}
