@@ -1,20 +1,21 @@
 """Patch the audio span of every layer of every pair, and make the rows of it."""
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from activation_patching.engines import Patched, by_rerun, by_splice, by_sweep, own_runs, run_of_donor
 from common.clips.pairs import Pair
 from common.model.readout import Readout, tied
 from common.running.cache import cache_bytes
-from common.running.noise import check_share
+from common.running.noise import check_share, donors_again
 from common.running.session import Session
 
 _MAX_ROWS = 256  # rows of tail tokens in one pass: enough to fill the matrix products, little memory
 
 
 def patch_pairs(
-    session: Session, groups: Sequence[list[Pair]], *, of: int, align: str, cache_gb: float | None
+    session: Session, groups: Sequence[list[Pair]], *, of: int, earlier: Path, align: str, cache_gb: float | None
 ) -> Iterator[list[dict[str, Any]]]:
     """Yield the rows of all pairs of a donor at a time; a pair's rows always come together.
 
@@ -22,12 +23,12 @@ def patch_pairs(
     the blocks have kept of their audio. Every pair is its own control: row L must be the recipient's own answer and, where
     the whole span is spliced in, row 0 the donor's. A pair beyond the tolerance of the dtype is patched again by rerun.
 
-    Raises CheckFailed where a rerun does no better or more than 1 % of the run's pairs, `of` in all, are like that; InputError
-    where spans differ in length and `align` does not say what then.
+    Raises CheckFailed where a rerun does no better or more than 1 % of the run's pairs, `of` in all, are like that, with those
+    of `earlier` starts; InputError where spans differ in length and `align` does not say what then.
     """
     spliced, own = session.engine == "splice", own_runs(session, groups, budget=cache_bytes(cache_gb))
     at_once = max(1, _MAX_ROWS // session.layers) if spliced else session.layers  # recipients, layers
-    again: list[str] = []  # donors
+    again = donors_again(earlier, session.engine)
     for group in groups:
         if spliced:
             patched, at_once = by_splice(session, own, group, at_once)

@@ -59,7 +59,7 @@ def run(args: argparse.Namespace, prompt: str, out: Path) -> None:
         if parallel.is_leader():
             print(f"{len(pairs)} pairs of {counts['clips']} clips x {session.describe(prompt)}")
         this = this.known(session.identity())
-        make = partial(patch_pairs, session, of=len(pairs), align=args.align, cache_gb=args.cache_gb)
+        make = partial(patch_pairs, session, of=len(pairs), earlier=this.rows, align=args.align, cache_gb=args.cache_gb)
         work = output.Work(make, groups_of(pairs), lambda p: p.pair_id, session.layers)
         if output.make_rows(this, work, overwrite=args.overwrite):
             rows = output.read_rows(this.rows)
