@@ -42,14 +42,8 @@ def run(args: argparse.Namespace, prompt: str, out: Path) -> None:
     options = {name: getattr(args, name) for name in ("limit", "seed", "kinds", "max_pairs", "pool", "controls")}
     pairs, counts = choose_pairs(clips, **options)
     counts["dropped"] |= strange
-    identity = identify(
-        "activation_patching",
-        model=model,
-        question=question,
-        data=args.data,
-        clips=clips,
-        options=options | {"align": args.align},
-    )
+    settings = options | {"align": args.align}
+    identity = identify("activation_patching", model=model, question=question, data=args.data, clips=clips, options=settings)
     this = output.Run(out / "patches.csv", "pair_id", [p.pair_id for p in pairs], identity)
     if not output.is_finished(this, overwrite=args.overwrite):
         from activation_patching.rows import patch_pairs  # torch, which drawing does without
