@@ -41,7 +41,7 @@ def main(argv: list[str] | None = None) -> None:
 
     path, settings = args.out / "patches.csv", identity.identify(args, clips, session)
     finished, done = output.begin(args, path, settings, "pair_id", session.layers)
-    todo = parallel.part_of(groups_of([p for p in pairs if p.pair_id not in done]))
+    todo = parallel.part_of([g for g in groups_of(pairs) if not done.issuperset(p.pair_id for p in g)])
     with tqdm(total=sum(map(len, todo)), desc="patching", unit="pair", disable=not parallel.is_leader()) as bar:
         for patched_rows in patch_pairs(session, todo, align=args.align, cache_gb=args.cache_gb):
             rows.append_rows(rows.own_part(path), patched_rows)

@@ -13,7 +13,7 @@ import pandas as pd
 from common.errors import InputError
 from common.running import parallel
 from common.running.identity import commit, shown
-from common.running.rows import finished_units, parts_of
+from common.running.rows import finished_units, parts_of, write_whole
 from common.running.session import Session
 
 TABLES = ("layers", "contrast", "release_layer", "congruent", "labels", "decision_layer")
@@ -87,7 +87,7 @@ def subtitle(args: argparse.Namespace) -> str:
 def write_tables(out: Path, tables: dict[str, pd.DataFrame]) -> None:
     """Write each table to the CSV of its name."""
     for name, table in tables.items():
-        table.to_csv(out / f"{name}.csv", index=False, float_format="%.6f")
+        write_whole(out / f"{name}.csv", table.to_csv(index=False, float_format="%.6f", lineterminator="\n"))
 
 
 def files_written(out: Path, rows: Path, tables: Iterable[str], figures: Iterable[str]) -> str:
@@ -96,7 +96,5 @@ def files_written(out: Path, rows: Path, tables: Iterable[str], figures: Iterabl
 
 
 def write_record(out: Path, record: dict[str, Any]) -> None:
-    """Write run.json in one step, so that an interruption leaves the old one or the new one."""
-    partial = out / "run.json.partial"
-    partial.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    partial.replace(out / "run.json")
+    """Write run.json."""
+    write_whole(out / "run.json", json.dumps(record, indent=2, ensure_ascii=False) + "\n")

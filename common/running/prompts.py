@@ -10,6 +10,7 @@ import pandas as pd
 
 from common.model.prompts import variants
 from common.plotting import COLORS, estimates
+from common.running.lock import held
 from common.running.parallel import is_leader
 
 Run = Callable[[list[str] | None], None]
@@ -30,9 +31,14 @@ def over_prompts(headline: Callable[[Path], pd.DataFrame], *, out: Path) -> Call
             parser.add_argument("--prompts", default="one")
             parser.add_argument("--prompt", default="speaker")
             parser.add_argument("--out", type=Path, default=out)
+            parser.add_argument("-h", "--help", action="store_true")
             args, _ = parser.parse_known_args(argv)
-            if args.prompts != "all":
+            if args.help:
                 return run(argv)
+            with held(args.out):
+                every(argv, args) if args.prompts == "all" else run(argv)
+
+        def every(argv: list[str], args: argparse.Namespace) -> None:
             folders = {name: args.out / "prompts" / name for name in variants(args.prompt)}
             for name, folder in folders.items():
                 run([*argv, "--prompts", "one", "--prompt", name, "--out", str(folder)])
