@@ -29,10 +29,7 @@ def complete(rows: Path, unit: str, size: int, *, order: list[str]) -> bool:
 
     Raises InputError where a unit is missing: no table is made of a part of the rows.
     """
-    try:
-        parallel.wait()
-    except RuntimeError:
-        raise InputError("another process of this run has ended early; the same command goes on from here") from None
+    parallel.wait()
     if parallel.is_leader():
         gather_rows(rows, unit, size, order)
     return parallel.is_leader()

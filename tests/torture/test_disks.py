@@ -40,19 +40,18 @@ def test_a_full_disk(name: str, share: float, calm: Calm, tmp_path: Path) -> Non
     whole = calm(name).rows.stat().st_size
     size = 12 + int(whole * share) // 4096 * 4  # with a page each for the lock and run.json
     with mounted("-t", "tmpfs", "-o", f"size={size}k", "tmpfs", str(tmp_path / "disk")) as disk:
-        fails(
-            Start(job, tmp_path / "log"), f"--out {job.out}: cannot be written (No space left on device); what is there is kept"
-        )
+        full = f"--out {job.out}: cannot be written (No space left on device)"
+        fails(Start(job, tmp_path / "log"), f"{full}; what is there is kept, and the same command goes on from here")
         kept = job.rows.stat().st_size
         assert kept >= min(size * 1024, whole) / 3
-        fails(Start(job, tmp_path / "again"), "No space left on device")
+        fails(Start(job, tmp_path / "again"), full)
         assert job.rows.stat().st_size == kept
         subprocess.run(("mount", "-o", "remount,size=50m", str(disk)), check=True)
         finish(job, tmp_path / "log")
         assert csvs(job.out) == csvs(calm(name).out)
 
 
-@pytest.mark.parametrize("number", (1, 12, 30, 60) if TIMES else (30,))  # before anything is written, among rows and tables
+@pytest.mark.parametrize("number", (1, 16, 34) if TIMES else (16,))  # before anything is written, among rows and tables
 @pytest.mark.parametrize("name", ROWS)
 def test_a_folder_that_turns_read_only(name: str, number: int, calm: Calm, tmp_path: Path) -> None:
     (tmp_path / "there").mkdir()
@@ -73,7 +72,7 @@ def test_a_clip_that_goes_away(name: str, calm: Calm, tmp_path: Path) -> None:
     clip = job.data.parent / f"{last.get('sample_id', last.get('donor_id'))}.wav"
     away = tmp_path / clip.name
     try:
-        fails(Start(job, tmp_path / "log", fate=Fate(30, ("mv", str(clip), str(away)))), f"{clip}: not readable as audio")
+        fails(Start(job, tmp_path / "log", fate=Fate(14, ("mv", str(clip), str(away)))), f"{clip}: not readable as audio")
         there = len(pd.read_csv(job.rows))
         fails(Start(job, tmp_path / "log"), f"{clip.name}")
         assert 0 < there == len(pd.read_csv(job.rows)) < len(pd.read_csv(calm(name).rows))

@@ -39,19 +39,38 @@ def test_two_starts_at_the_same_moment(name: str, calm: Calm, tmp_path: Path) ->
         shutil.rmtree(job.out)
 
 
-@pytest.mark.parametrize("name", ROWS)
-def test_killed_before_it_touches_a_file(name: str, calm: Calm, tmp_path: Path) -> None:
-    """Each time a process is about to open, rename or remove a file: between gathering and removing, too."""
+def killed_before_each_touch(job: Job, tmp_path: Path, begin: Callable[[Path], None]) -> int:
+    """Kill a run when it is about to touch a file, each file in turn; return how many it touches."""
     number, step = (1, 1) if TIMES else (8, 33)
     while True:
-        job, log = calm(name).into(tmp_path / f"out{number}"), tmp_path / f"log{number}"
-        if Start(job, log, fate=Fate(number)).end() == 0:
-            break
-        finish(job, log)
-        assert csvs(job.out) == csvs(calm(name).out), number
-        shutil.rmtree(job.out)
+        own, log = job.into(tmp_path / f"out{number}"), tmp_path / f"log{number}"
+        begin(own.out)
+        if Start(own, log, fate=Fate(number)).end() == 0:
+            return number
+        finish(own, log)
+        assert csvs(own.out) == csvs(job.out), number
+        shutil.rmtree(own.out)
         number += step
-    assert number > 40
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_killed_before_it_touches_a_file(name: str, calm: Calm, tmp_path: Path) -> None:
+    assert killed_before_each_touch(calm(name), tmp_path, lambda out: None) > 40
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_killed_while_it_gathers_what_others_left(name: str, calm: Calm, tmp_path: Path) -> None:
+    """Two processes have left parts, the same units in both among them, and the last unit of each not whole."""
+    job = calm(name)
+    header, *rows = job.rows.read_text().splitlines(keepends=True)
+
+    def parts(out: Path) -> None:
+        out.mkdir()
+        (out / "run.json").write_text((job.out / "run.json").read_text().replace('"finished": true', '"finished": false'))
+        for part, share in enumerate((rows[:23], rows[10:47])):
+            (out / f"{job.rows.stem}.part{part:04d}.csv").write_text(header + "".join(share))
+
+    assert killed_before_each_touch(job, tmp_path, parts) > 35
 
 
 @pytest.mark.parametrize("name", ROWS)
