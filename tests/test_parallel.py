@@ -7,11 +7,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from activation_patching import rows as patching
 from common.errors import InputError
+from common.patching.splice import splice
 from common.running import parallel
 from common.running import rows as run_rows
 from common.running.cache import Kept, in_chunks
 from tests.test_scripts import ROOT, ROWS, start
+from tests.tiny import LAYERS
 
 
 @pytest.mark.parametrize("name", ROWS)
@@ -66,6 +69,30 @@ def test_a_unit_that_is_there_twice_counts_once(tmp_path: Path) -> None:
         part.write_text(header + left)
         run_rows.gather_rows(rows, "sample_id", 2, ["a", "b"])
         assert rows.read_text() == header + a + b and not part.exists()
+
+
+def test_a_group_that_was_cut_is_made_again_whole(
+    tiny_folder: Path, manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A batch of fewer pairs rounds otherwise, on a GPU: the rows would not be those of an undisturbed run."""
+    sizes: list[int] = []
+
+    def counted(lm: object, donor: object, recipients: list, tokens: object) -> object:
+        sizes.append(len(recipients))
+        return splice(lm, donor, recipients, tokens)
+
+    monkeypatch.setattr(patching, "splice", counted)
+    start("activation_patching", tiny_folder, manifest, tmp_path)
+    rows, record = tmp_path / "patches.csv", tmp_path / "run.json"
+    whole = rows.read_bytes()
+    of_groups, sizes[:] = list(sizes), []
+    group = next(i for i, size in enumerate(of_groups) if size > 1)
+    first = 1 + sum(of_groups[:group]) * (LAYERS + 1)  # the line of the group's first pair
+    lines = whole.splitlines(keepends=True)
+    rows.write_bytes(b"".join(lines[:first] + lines[first + LAYERS + 1 :]))
+    record.write_text(record.read_text().replace('"finished": true', '"finished": false'))
+    start("activation_patching", tiny_folder, manifest, tmp_path)
+    assert sizes == [of_groups[group]] and rows.read_bytes() == whole
 
 
 def test_each_process_has_its_share_and_its_file(monkeypatch: pytest.MonkeyPatch) -> None:
