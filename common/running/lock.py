@@ -107,7 +107,10 @@ def _take(out: Path) -> Path:
 
 def _files(lock: Path) -> list[Path]:
     """Return the files of holders; one with a dot is what NFS keeps of a removed file while somebody reads it."""
-    return [f for f in lock.iterdir() if not f.name.startswith(".")] if lock.exists() else []
+    try:
+        return [f for f in lock.iterdir() if not f.name.startswith(".")]
+    except FileNotFoundError:
+        return []
 
 
 def _read(file: Path) -> Holder:
