@@ -1,6 +1,5 @@
 """Choose the pairs of a run and group them by donor."""
 
-import argparse
 from collections import Counter
 from collections.abc import Sequence
 from itertools import groupby
@@ -11,17 +10,26 @@ from common.clips.samples import Sample, conflict_clips, draw
 from common.patching import ENGINES
 
 
-def choose_pairs(clips: list[Sample], args: argparse.Namespace) -> tuple[list[Pair], dict[str, Any]]:
+def choose_pairs(
+    clips: list[Sample],
+    *,
+    kinds: Sequence[str],
+    max_pairs: int | None,
+    pool: str,
+    controls: float,
+    limit: int | None,
+    seed: int,
+) -> tuple[list[Pair], dict[str, Any]]:
     """Return the pairs to patch and their controls, a donor's together, and the counts of clips and pairs, with reasons."""
-    chosen, dropped = conflict_clips(clips) if args.pool == "conflict" else (clips, Counter())
-    drawn = draw(chosen, args.limit, seed=args.seed)
+    chosen, dropped = conflict_clips(clips) if pool == "conflict" else (clips, Counter())
+    drawn = draw(chosen, limit, seed=seed)
     pairs: list[Pair] = []
     kept: dict[str, Any] = {}
-    for kind in dict.fromkeys(args.kinds):
-        built, shared, over = build_pairs(drawn, kind, max_pairs=args.max_pairs, seed=args.seed)
+    for kind in dict.fromkeys(kinds):
+        built, shared, over = build_pairs(drawn, kind, max_pairs=max_pairs, seed=seed)
         kept[kind] = {"kept": len(built), "dropped": dict(over), "shared": shared}
         pairs += built
-    pairs += control_pairs(pairs, drawn, share=args.controls, seed=args.seed)
+    pairs += control_pairs(pairs, drawn, share=controls, seed=seed)
     order = {sample.sample_id: i for i, sample in enumerate(drawn)}
     pairs.sort(key=lambda p: (order[p.donor.sample_id], p.silent))  # stable: kinds, then controls
     used = len(clips_of(pairs))

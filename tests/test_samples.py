@@ -22,7 +22,7 @@ def test_read_manifest(manifest: Path) -> None:
     ("change", "message"),
     [
         ({"semantic_label": "furious"}, "row 2, column semantic_label: unknown label 'furious'; allowed: neutral, happy"),
-        ({"prosody_label": ""}, "row 2, column prosody_label: unknown label ''"),
+        ({"prosody_label": ""}, "row 2, column prosody_label: empty"),
         ({"audio": "gone.wav"}, "row 2, column audio: no such file"),
         ({"sample_id": " "}, "row 2, column sample_id: empty"),
         ({"sample_id": "two"}, "row 3, column sample_id: 'two' is already in row 2"),

@@ -11,7 +11,7 @@ import numpy as np
 
 from common.errors import InputError
 
-LABELS = ("neutral", "happy", "sad", "angry", "surprised")  # this order everywhere
+LABELS = ("neutral", "happy", "sad", "angry", "surprised")  # the default, in this order everywhere
 COLUMNS = ("sample_id", "audio", "text", "text_id", "semantic_label", "prosody_label", "speaker", "language", "source")
 
 
@@ -37,11 +37,12 @@ class Sample:
         return self.semantic_label != self.prosody_label
 
 
-def read_manifest(path: Path) -> list[Sample]:
+def read_manifest(path: Path, labels: Sequence[str] | None = LABELS) -> list[Sample]:
     """Read a manifest (CSV, UTF-8, the columns of `COLUMNS` and any others); `audio` is relative to its folder.
 
-    Raises InputError, naming file, row and column, for a missing file or column, an empty field that must not be, an unknown
-    label, a duplicate id, or an audio file that is not there. Rows are numbered as in a spreadsheet: the header is row 1.
+    Raises InputError, naming file, row and column, for a missing file or column, an empty field that must not be, a label that
+    is none of `labels` (None: any will do), a duplicate id, or an audio file that is not there. Rows are numbered as in a
+    spreadsheet: the header is row 1.
     """
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
@@ -59,7 +60,7 @@ def read_manifest(path: Path) -> list[Sample]:
     samples = []
     first_row: dict[str, int] = {}
     for number, row in enumerate(rows, 2):
-        sample = _sample(path, number, row)
+        sample = _sample(path, number, row, labels)
         if (first := first_row.setdefault(sample.sample_id, number)) != number:
             raise InputError(
                 f"{path}, row {number}, column sample_id: {sample.sample_id!r} is already in row {first}; ids must differ"
@@ -68,20 +69,35 @@ def read_manifest(path: Path) -> list[Sample]:
     return samples
 
 
-def _sample(path: Path, number: int, row: dict[str, str | None]) -> Sample:
+def _sample(path: Path, number: int, row: dict[str, str | None], labels: Sequence[str] | None) -> Sample:
     fields = {c: (row[c] or "").strip() for c in COLUMNS}
-    for column in ("sample_id", "audio", "text_id"):
+    for column in ("sample_id", "audio", "text_id", "semantic_label", "prosody_label"):
         if not fields[column]:
             raise InputError(f"{path}, row {number}, column {column}: empty; it must be given")
     for column in ("semantic_label", "prosody_label"):
-        if fields[column] not in LABELS:
+        if labels is not None and fields[column] not in labels:
             raise InputError(
-                f"{path}, row {number}, column {column}: unknown label {fields[column]!r}; allowed: {', '.join(LABELS)}"
+                f"{path}, row {number}, column {column}: unknown label {fields[column]!r}; allowed: {', '.join(labels)}"
             )
     audio = path.parent / fields.pop("audio")
     if not audio.is_file():
         raise InputError(f"{path}, row {number}, column audio: no such file {audio}")
     return Sample(audio=audio, **fields)
+
+
+def read_clips(path: Path, labels: Sequence[str] | None) -> tuple[list[Sample], Counter[str]]:
+    """Return a manifest's clips and a count of those left out: with no labels given all must be of LABELS, else as labelled."""
+    return (read_manifest(path), Counter()) if labels is None else labelled(read_manifest(path, None), labels)
+
+
+def labelled(samples: Iterable[Sample], labels: Sequence[str]) -> tuple[list[Sample], Counter[str]]:
+    """Return the clips both of whose labels are among `labels`, and a count of the others by the label that is not."""
+    samples = list(samples)
+    strange = [next((x for x in (s.semantic_label, s.prosody_label) if x not in labels), None) for s in samples]
+    kept = [s for s, x in zip(samples, strange) if x is None]
+    if not kept:
+        raise InputError(f"--labels {' '.join(labels)}: no clip has both its labels among them")
+    return kept, Counter(f"labelled {x}" for x in strange if x is not None)
 
 
 def conflict_clips(samples: Iterable[Sample]) -> tuple[list[Sample], Counter[str]]:

@@ -5,7 +5,8 @@ No family has code of its own: what differs between them is asked of the model, 
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ import transformers
 from torch import nn
 from transformers import AutoConfig, AutoFeatureExtractor, AutoProcessor, AutoTokenizer
 from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
-from transformers.utils import cached_file
+from transformers.utils import cached_file, extract_commit_hash
 
 from common.errors import InputError, first_line
 from common.running.parallel import own_device, processes
@@ -29,7 +30,8 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 class AudioLM:
     """A model that answers questions about a clip.
 
-    `blocks` are the decoder's, h_l is what enters block l. `device` is where inputs go, `adapters` the LoRA that is on.
+    `blocks` are the decoder's, h_l is what enters block l. `device` is where inputs go, `adapters` the LoRA that is on,
+    `commit` the state of a hub id.
     """
 
     model: Any
@@ -38,6 +40,7 @@ class AudioLM:
     audio_token_id: int
     device: torch.device
     adapters: tuple[str, ...] = ()
+    commit: str | None = None
 
     @property
     def dtype(self) -> torch.dtype:
@@ -127,7 +130,8 @@ def load_model(
     if missing := sorted(loaded["missing_keys"]):  # transformers would go on with random numbers in their place
         raise InputError(f"--model {name}: {len(missing)} weights are not in its files, the first is {missing[0]}")
     model.eval()
-    return wrap_model(model if spread else model.to(device), processor, device=device, adapters=adapters)
+    commit = None if Path(name).is_dir() else extract_commit_hash(cached_file(name, "config.json", revision=revision), None)
+    return replace(wrap_model(model if spread else model.to(device), processor, device=device, adapters=adapters), commit=commit)
 
 
 def wrap_model(model: Any, processor: Any, *, device: torch.device, adapters: tuple[str, ...] = ()) -> AudioLM:
