@@ -15,7 +15,7 @@ from activation_patching.tables import controls, headline, patch_tables, summary
 from common.clips.pairs import KINDS
 from common.clips.samples import read_clips
 from common.patching import ALIGNMENTS
-from common.running import output, parallel
+from common.running import lock, output, parallel
 from common.running.arguments import argument_parser, asked_question, chosen_model, fraction, main_of, whole_number
 from common.running.identity import identify
 from common.running.noise import noise_of
@@ -33,7 +33,8 @@ def main(argv: list[str] | None = None) -> None:
     add("--cache-gb", type=float, metavar="GB", help="main memory for recorded clips (default: a quarter of what is free)")
     args = parser.parse_args(argv)
     one = partial(draw if args.redraw else run, args)
-    over_prompts(args.prompt, args.out, one, headline) if args.prompts == "all" else one(args.prompt, args.out)
+    with lock.held(args.out):
+        over_prompts(args.prompt, args.out, one, headline) if args.prompts == "all" else one(args.prompt, args.out)
 
 
 def run(args: argparse.Namespace, prompt: str, out: Path) -> None:

@@ -10,7 +10,7 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
 from common.clips.samples import read_clips
-from common.running import output, parallel
+from common.running import lock, output, parallel
 from common.running.arguments import argument_parser, asked_question, chosen_model, main_of
 from common.running.identity import identify
 from common.running.noise import noise_of
@@ -23,7 +23,8 @@ from logit_lens.tables import headline, lens_tables, summary
 def main(argv: list[str] | None = None) -> None:
     args = argument_parser(__doc__, out=HERE / "outputs").parse_args(argv)
     one = partial(draw if args.redraw else run, args)
-    over_prompts(args.prompt, args.out, one, headline) if args.prompts == "all" else one(args.prompt, args.out)
+    with lock.held(args.out):
+        over_prompts(args.prompt, args.out, one, headline) if args.prompts == "all" else one(args.prompt, args.out)
 
 
 def run(args: argparse.Namespace, prompt: str, out: Path) -> None:
