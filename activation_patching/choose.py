@@ -35,7 +35,7 @@ def choose_pairs(
     drawn = draw(chosen, limit, seed=seed)
     pairs: list[Pair] = []
     kept: dict[str, Any] = {}
-    missing: dict[str, str] = {}
+    missing: list[str] = []
     for kind in dict.fromkeys(kinds):
         try:
             if pairs_file is not None:
@@ -43,22 +43,20 @@ def choose_pairs(
             else:
                 built, shared, over = build_pairs(drawn, kind, rules, seed=seed, trim=trim)
         except NoPairs as reason:
-            missing[kind] = str(reason)
+            missing.append(str(reason))
             continue
         kept[kind] = {"kept": len(built), "dropped": dict(over), "shared": shared}
         pairs += built
     if not pairs:
-        raise InputError("; ".join(missing.values()))
+        raise InputError("; ".join(missing))
     pairs += control_pairs(pairs, drawn, share=controls, seed=seed)
     order = {sample.sample_id: i for i, sample in enumerate(drawn)}
     pairs.sort(key=lambda p: (order[p.donor.sample_id], p.silent))  # stable: kinds, then controls
     used = len(clips_of(pairs))
     dropped.update({"over --limit": len(chosen) - len(drawn), "in no pair": len(drawn) - used})
-    counts: dict[str, Any] = {"clips": used, "dropped": dict(dropped), "pairs": kept}
-    if missing:
-        counts["kinds without pairs"] = missing
     of_controls = Counter(f"{p.kind}, {p.control}" for p in pairs if p.control != "none")
-    return pairs, counts | {"control pairs": dict(of_controls)}
+    counts = {"clips": used, "dropped": dict(dropped), "pairs": kept, "control pairs": dict(of_controls)}
+    return pairs, counts | {"warnings": [f"warning: {reason}" for reason in missing]}
 
 
 def clips_of(pairs: list[Pair]) -> list[Sample]:

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 
 from common.clips.pairs import Pair
-from common.clips.samples import LABELS, Sample
+from common.clips.samples import Sample
 from common.errors import InputError
 from common.model.encoding import EncodedClip
-from common.model.readout import answer
+from common.model.readout import Readout
 from common.patching.checks import check_equal, check_finite, largest_difference
 from common.patching.splice import splice
 from common.patching.staircase import aligned, sweep
@@ -70,7 +70,7 @@ def patch_pairs(
             ends = (donor.label_logits, own((pair.recipient, False)).label_logits)
             differences = _checked_ends(session, pair, logits, ends)
             donor_logits = logits[0] if session.engine == "splice" else donor.label_logits
-            rows += pair_rows(pair, logits, donor_logits, differences=differences, reach=session.reach)
+            rows += pair_rows(pair, logits, donor_logits, readout=session.readout, differences=differences, reach=session.reach)
         yield rows
 
 
@@ -105,7 +105,7 @@ def _checked_ends(session: Session, pair: Pair, patched: torch.Tensor, ends: tup
 
 
 def pair_rows(
-    pair: Pair, patched: torch.Tensor, donor: torch.Tensor, *, differences: Sequence[float], reach: int
+    pair: Pair, patched: torch.Tensor, donor: torch.Tensor, *, readout: Readout, differences: Sequence[float], reach: int
 ) -> list[dict[str, Any]]:
     """Return one row per layer of a pair from the label logits of its patches [layer, label] and of its `donor` [label].
 
@@ -114,11 +114,11 @@ def pair_rows(
     base. `kv_shared` marks the layers from `reach` on, where no block has keys and values of its own and nothing in the span can
     reach the answer. `own_run_difference`, at both ends: the largest `differences` from donor's and recipient's own run.
     """
-    target, last = LABELS.index(pair.target), len(patched) - 1
-    pred_donor, pred_base = answer(donor), answer(patched[last])
+    target, last = readout.labels.index(pair.target), len(patched) - 1
+    pred_donor, pred_base = readout.answer(donor), readout.answer(patched[last])
     rows = []
     for layer, logits in enumerate(patched):
-        pred_patch = answer(logits)
+        pred_patch = readout.answer(logits)
         rows.append(
             {
                 "pair_id": pair.pair_id,
@@ -128,7 +128,7 @@ def pair_rows(
                 "donor_id": pair.donor.sample_id,
                 "target": pair.target,
                 "layer": layer,
-                **{f"logit_{label}": logit for label, logit in zip(LABELS, logits.tolist())},
+                **{f"logit_{label}": logit for label, logit in zip(readout.labels, logits.tolist())},
                 "pred_base": pred_base,
                 "pred_donor": pred_donor,
                 "pred_patch": pred_patch,

@@ -12,7 +12,7 @@ from logit_lens.choose import choose_clips
 from logit_lens.rows import lens_rows
 
 # A vocabulary of seven, of which the labels are tokens 1 to 5.
-READOUT = Readout(LABELS, (1, 2, 3, 4, 5), LABELS)
+READOUT = Readout(LABELS, LABELS, (1, 2, 3, 4, 5), LABELS)
 SESSION: Any = SimpleNamespace(readout=READOUT, label_logits=lambda logits, name: READOUT.label_logits(logits))
 CLIP = Sample("c", Path("c.wav"), "", "t", "sad", "angry", "s", "en", "")
 

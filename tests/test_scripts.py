@@ -74,7 +74,7 @@ def test_a_run_writes_its_files(
     printed = capsys.readouterr().out
     assert "patches by splice" in printed and "written to" in printed
     (warning,) = record["warnings"]
-    assert warning in printed and warning.startswith("the five label tokens have 0.0") and "would rather say '" in warning
+    assert warning in printed and warning.startswith("the label tokens have 0.0") and "would rather say '" in warning
 
 
 @pytest.mark.parametrize("keep", [-2, 0, 20])  # cut within a line's last field, before its newline, within a line
@@ -111,7 +111,7 @@ def test_other_settings_stop_and_nothing_is_touched(tiny_folder: Path, manifest:
     before = {f.name: f.read_bytes() for f in tmp_path.iterdir()}
     with pytest.raises(
         InputError,
-        match=r"other settings: prompt \(.*\), seed \(0 there, 1 now\), tokens \(.*\); give another --out, or --overwrite",
+        match=r"other settings: prompt \(.*\), seed \(0 there, 1 now\); give another --out, or --overwrite",
     ):
         start("logit_lens", tiny_folder, manifest, tmp_path, "--prompt", "voice", "--seed", "1")
     assert {f.name: f.read_bytes() for f in tmp_path.iterdir()} == before
@@ -197,7 +197,7 @@ WRONG = {
     "unreadable audio": ({"audio": "text.wav"}, "text.wav: not readable as audio"),
     "empty audio": ({"audio": "empty.wav"}, "empty.wav: empty"),
     "silent audio": ({"audio": "silent.wav"}, "silent.wav: silent"),
-    "long audio": ({"audio": "long.wav"}, "long.wav: 2.00 s long; the model hears about 1.0 s"),
+    "long audio": ({"audio": "long.wav"}, "long.wav: longer than the model hears: 2.00 s long; the model hears about 1.0 s"),
     "duplicate id": ({"sample_id": "neutral_0_sad_a"}, "'neutral_0_sad_a' is already in row 2"),
     "no conflict": ("congruent", "no conflict clips"),
     "missing column": ("column", "column text_id is missing"),
@@ -358,4 +358,4 @@ def test_a_model_of_a_hub_id_is_known_by_its_commit(tiny_folder: Path, manifest:
     out = ["--limit", "4", "--out", str(tmp_path / "out")]
     done = subprocess.run([*command, *out], capture_output=True, text=True, env=offline)
     assert done.returncode == 0, done.stderr
-    assert json.loads((tmp_path / "out" / "run.json").read_text())["identity"]["model_files"] == commit
+    assert json.loads((tmp_path / "out" / "run.json").read_text())["identity"]["commit"] == commit

@@ -23,11 +23,11 @@ _BLOCK = 1 << 20  # frames read at a time: a header may claim any number of them
 
 
 class BadClip(InputError):
-    """A clip that cannot be used; `reason` is the same for all clips with the same fault, `told` says it of this one."""
+    """A clip that cannot be used; `reason` is the same for all clips with the same fault, `details` are this one's."""
 
     def __init__(self, path: Path, reason: str, details: str = "") -> None:
-        self.reason, self.told = reason, reason + details
-        super().__init__(f"{path}: {self.told}")
+        self.path, self.reason = path, reason
+        super().__init__(f"{path}: {reason}{details}")
 
 
 @dataclass(frozen=True)

@@ -1,22 +1,23 @@
 """Make ready for a run: check the clips, load the model, find the label tokens, check the identities."""
 
-import argparse
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from tqdm import tqdm
 
-from common.clips.samples import LABELS, Sample
+from common.clips.samples import Sample
 from common.errors import CheckFailed, InputError, UnknownBlock
-from common.model.encoding import EncodedClip, check_window, encode_clip, load_clip
+from common.model import ModelChoice
+from common.model.encoding import EncodedClip, check_system, check_window, encode_clip, load_clip
 from common.model.load import AudioLM, choose_device, choose_dtype, load_model
-from common.model.prompts import fill_prompt, get_prompt, get_words
+from common.model.prompts import Question
 from common.model.readout import Readout, resolve_readout
 from common.patching import ENGINES
 from common.patching.checks import check_finite, self_check
 from common.patching.tracing import own_logits
+from common.running.identity import digest
 from common.running.parallel import is_leader
 
 _PROBED = 8  # clips on which the label tokens' share of the probability is looked at before the work
@@ -31,7 +32,7 @@ class Session:
     """
 
     lm: AudioLM
-    prompt: str
+    question: Question
     readout: Readout
     first: EncodedClip
     engine: str
@@ -41,7 +42,7 @@ class Session:
 
     def encode(self, sample: Sample, *, silent: bool = False) -> EncodedClip:
         """Encode a clip, or silence of its length; raises CheckFailed where more than the audio differs from the first clip."""
-        clip = encode_clip(self.lm, sample.audio, self.prompt, silent=silent)
+        clip = encode_clip(self.lm, sample.audio, self.question.prompt, silent=silent, system=self.question.system)
         if clip.prefix_ids != self.first.prefix_ids or clip.tail_ids != self.first.tail_ids:
             raise CheckFailed(f"{sample.sample_id}: the tokens around the audio differ from those of the first clip")
         return clip
@@ -65,11 +66,21 @@ class Session:
         )
         return "\n".join([line, *(f"warning: {w}" for w in self.warnings)])
 
+    def identity(self) -> dict[str, Any]:
+        """Return what only the loaded model can tell of what identifies a run."""
+        return {
+            "tokens": digest(f"{self.first.prefix_ids} {self.first.tail_ids} {self.readout.ids}"),
+            "engine": self.engine,
+            "device": self.lm.device.type,
+            "dtype": str(self.lm.dtype).removeprefix("torch."),
+            "commit": self.lm.commit,
+        }
+
     def facts(self) -> dict[str, Any]:
         """Return what run.json says of the session."""
         return {
-            "prompt_text": self.prompt,
-            "label_tokens": dict(zip(LABELS, self.readout.tokens)),
+            "prompt_text": self.question.prompt,
+            "label_tokens": dict(zip(self.readout.labels, self.readout.tokens)),
             "model_class": type(self.lm.model).__name__,
             "adapters": self.lm.adapters,
             "blocks": len(self.lm.blocks),
@@ -80,45 +91,47 @@ class Session:
         }
 
 
-def open_session(args: argparse.Namespace, samples: list[Sample], *, engines: Sequence[str] = ENGINES) -> Session:
+def open_session(model: ModelChoice, question: Question, samples: list[Sample], *, engines: Sequence[str] = ENGINES) -> Session:
     """Check every clip, load the model and check it on two of the clips. Raises InputError or CheckFailed; writes nothing.
 
     `engines` are the ways of patching that the run may use, the first that holds is taken.
     """
-    device = choose_device(args.device)
-    words = get_words(args.words, args.prompt)
-    prompt = fill_prompt(get_prompt(args.prompt), words)
+    device = choose_device(model.device)
     lm = load_model(
-        args.model,
+        model.name,
         device=device,
-        dtype=choose_dtype(args.dtype, device),
-        revision=args.revision,
-        trust_remote_code=args.trust_remote_code,
-        attention=args.attention,
+        dtype=choose_dtype(model.dtype, device),
+        revision=model.revision,
+        trust_remote_code=model.trust_remote_code,
+        attention=model.attention,
     )
-    lengths = [
-        len(load_clip(lm, s.audio)) for s in tqdm(samples, desc="checking the audio", leave=False, disable=not is_leader())
-    ]
+    lm = replace(lm, trim=model.trim)
+    prompt, system = question.prompt, question.system
+    seen = tqdm(samples, desc="checking the audio", leave=False, disable=not is_leader())
+    lengths = [len(load_clip(lm, s.audio)) for s in seen]
     check_window(lm, [s.audio for s in samples], lengths, prompt)
-    first = encode_clip(lm, samples[0].audio, prompt)
-    readout = resolve_readout(lm.processor.tokenizer, first.tail_ids, words)
+    if system is not None:
+        check_system(lm, samples[0].audio, prompt, system)
+    first = encode_clip(lm, samples[0].audio, prompt, system=system)
+    readout = resolve_readout(lm.processor.tokenizer, first.tail_ids, question)
     # A clip as long as the first makes the stricter patch oracle; else the last one serves, or the first itself if alone.
     partner = next((s for s, n in zip(samples[1:], lengths[1:]) if n == lengths[0]), samples[-1])
-    other = encode_clip(lm, partner.audio, prompt)
+    other = encode_clip(lm, partner.audio, prompt, system=system)
     try:
         engine, checks = self_check(lm, first, other, engines)
     except UnknownBlock as error:
-        raise InputError(f"--model {args.model}: {error}; this kind of decoder is not supported yet") from None
+        raise InputError(f"--model {model.name}: {error}; this kind of decoder is not supported yet") from None
     reach = int(checks["blocks with keys of their own"])
-    probed = [encode_clip(lm, s.audio, prompt) for s in samples[:: max(1, len(samples) // _PROBED)][:_PROBED]]
+    some = samples[:: max(1, len(samples) // _PROBED)][:_PROBED]
+    probed = [encode_clip(lm, s.audio, prompt, system=system) for s in some]
     warnings = [_preferred(lm, readout, probed)]
     if len(samples) > 1 and float(checks["A - B, for comparison"]) <= float(checks["tolerance"]):
         warnings.append("the self-check's two clips give the same answer to within its tolerance: it could not have failed")
-    return Session(lm, prompt, readout, first, engine, reach, checks, tuple(w for w in warnings if w))
+    return Session(lm, question, readout, first, engine, reach, checks, tuple(w for w in warnings if w))
 
 
 def _preferred(lm: AudioLM, readout: Readout, clips: Sequence[EncodedClip]) -> str:
-    """Say which tokens the model would rather answer with, where the five have less than half of the probability."""
+    """Say which tokens the model would rather answer with, where the label tokens have less than half of the probability."""
     logits = torch.stack([own_logits(lm, clip).float() for clip in clips])
     mass = float(readout.mass(logits).mean())
     if mass >= 0.5:
@@ -128,6 +141,6 @@ def _preferred(lm: AudioLM, readout: Readout, clips: Sequence[EncodedClip]) -> s
         f"{lm.processor.tokenizer.decode([i])!r} {p:.2f}" for p, i in zip(best.values.tolist(), best.indices.tolist())
     )
     return (
-        f"the five label tokens have {mass:.2g} of the probability at l = L (mean of {len(clips)} clips); the model would rather "
+        f"the label tokens have {mass:.2g} of the probability at l = L (mean of {len(clips)} clips); the model would rather "
         f"say {listed}; --words or --prompt may suit it better"
     )
