@@ -7,8 +7,14 @@ from pathlib import Path
 from common.errors import InputError
 
 
-def csv_rows(path: Path, columns: Sequence[str], *, what: str = "file") -> Iterator[tuple[int, dict[str, str]]]:
-    """Yield the number and the fields of each row of a CSV in UTF-8, one at a time: there may be a million.
+class MissingColumn(InputError):
+    """A CSV that lacks a column: not the file that was meant, perhaps."""
+
+
+def csv_rows(
+    path: Path, columns: Sequence[str], *, what: str = "file", delimiter: str = ",", encoding: str = "utf-8-sig"
+) -> Iterator[tuple[int, dict[str, str]]]:
+    """Yield the number and the fields of each row of a CSV, one at a time: there may be a million.
 
     Rows are numbered as in a spreadsheet: the header is row 1. Raises InputError for a file that is not there or not UTF-8 CSV,
     one of `columns` that is missing or there twice, and a row longer or shorter than the header, whose fields would come under
@@ -18,11 +24,13 @@ def csv_rows(path: Path, columns: Sequence[str], *, what: str = "file") -> Itera
         raise InputError(f"{path}: no such {what}")
     number = 0
     try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            reader = csv.reader(file, strict=True)  # else a quote that is never closed swallows the rows behind it
+        with open(path, newline="", encoding=encoding) as file:
+            reader = csv.reader(
+                file, delimiter=delimiter, strict=True
+            )  # else a quote that is never closed swallows the rows behind it
             header, number = [name.strip() for name in next(reader, [])], 1
             if missing := [c for c in columns if c not in header]:
-                raise InputError(f"{path}: column {', '.join(missing)} is missing; a {what} has {', '.join(columns)}")
+                raise MissingColumn(f"{path}: column {', '.join(missing)} is missing; a {what} has {', '.join(columns)}")
             if double := [c for c in columns if header.count(c) > 1]:
                 raise InputError(f"{path}: column {', '.join(double)} is there twice")
             for number, fields in enumerate(reader, 2):
