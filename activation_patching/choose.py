@@ -26,8 +26,9 @@ def choose_pairs(
 ) -> tuple[list[Pair], dict[str, Any]]:
     """Return the pairs to patch and their controls, a donor's together, and the counts of clips and pairs, with reasons.
 
-    A kind that the clips cannot give is left out, and the counts say why. Pairs listed in `pairs_file` are all taken, whatever
-    pool, limit and rules. `trim`: lengths are those without silence at the ends. Raises InputError where no kind has a pair.
+    A kind that the clips cannot give is left out, and the counts' warnings say why. Pairs listed in `pairs_file` are all taken,
+    whatever pool, limit and rules. `trim`: lengths are those without silence at the ends. Raises InputError where no kind has
+    a pair.
     """
     if pairs_file is not None:
         pool, limit = "all", None
@@ -56,7 +57,7 @@ def choose_pairs(
     dropped.update({"over --limit": len(chosen) - len(drawn), "in no pair": len(drawn) - used})
     of_controls = Counter(f"{p.kind}, {p.control}" for p in pairs if p.control != "none")
     counts = {"clips": used, "dropped": dict(dropped), "pairs": kept, "control pairs": dict(of_controls)}
-    return pairs, counts | {"warnings": [f"warning: {reason}" for reason in missing]}
+    return pairs, counts | {"warnings": missing}
 
 
 def clips_of(pairs: list[Pair]) -> list[Sample]:

@@ -3,6 +3,7 @@
 import argparse
 import sys
 import time
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -52,8 +53,9 @@ def run(args: argparse.Namespace, prompt: str, out: Path) -> None:
         from common.running.session import open_session
 
         session = open_session(model, question, clips_of(pairs), engines=engines_for(args.align))
+        session = replace(session, warnings=(*session.warnings, *counts.pop("warnings")))
         if parallel.is_leader():
-            print(f"{len(pairs)} pairs of {counts['clips']} clips x {session.describe(prompt)}", *counts["warnings"], sep="\n")
+            print(f"{len(pairs)} pairs of {counts['clips']} clips x {session.describe(prompt)}")
         this = this.known(session.identity())
         make = partial(patch_pairs, session, align=args.align, cache_gb=args.cache_gb)
         work = output.Work(make, groups_of(pairs), lambda p: p.pair_id, session.layers)

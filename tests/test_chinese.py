@@ -1,0 +1,56 @@
+"""A Chinese manifest, prompt, labels and words through both experiments and the report."""
+
+import csv
+import logging
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+import activation_patching.run
+import logit_lens.run
+import report.build
+from common import plotting
+from common.model.prompts import CHINESE
+from common.running.output import read_record
+from tests import tiny
+
+TEXTS = dict(
+    zip(CHINESE, ("他把书放在桌上。", "我们赢了，“太好了”！", "奶奶走了，\n再也不会回来。", "你为什么撒谎？", "什么？他来了？"))
+)
+
+
+@pytest.fixture
+def clips(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(tiny, "LABELS", CHINESE)
+    manifest = tiny.save_clips(tmp_path / "片段", speakers=("张三", "李四"))
+    with open(manifest, newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    return tiny.save_manifest(
+        manifest.with_name("清单.csv"),
+        [tuple((row | {"text": TEXTS[row["semantic_label"]], "language": "zh"}).values()) for row in rows],
+    )
+
+
+def test_chinese_throughout(
+    clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = tiny.save_tiny_model(tmp_path / "模型")  # LABELS, its tokens, are Chinese here
+    plotting.families.cache_clear()
+    plotting._say_missing.cache_clear()
+    shared = ["--model", str(model), "--data", str(clips), "--device", "cpu", "--prompt", "speaker-zh", "--labels", *CHINESE]
+    with caplog.at_level(logging.WARNING, logger="common.plotting"):
+        logit_lens.run.main([*shared, "--out", str(tmp_path / "lens")])
+        activation_patching.run.main([*shared, "--max-pairs", "20", "--out", str(tmp_path / "patching")])
+        report.build.main(
+            ["--lens", str(tmp_path / "lens"), "--patching", str(tmp_path / "patching"), "--out", str(tmp_path / "report")]
+        )
+    rows = pd.read_csv(tmp_path / "lens" / "lens.csv")
+    assert set(rows.semantic_label) == set(rows.winner) | set(CHINESE) == set(CHINESE)
+    assert {f"logit_{word}" for word in CHINESE} <= set(rows.columns)
+    record = read_record(tmp_path / "lens")
+    assert record["label_tokens"] == {word: word for word in CHINESE}
+    assert "请用一个词回答：中性、高兴、悲伤、愤怒或惊讶。" in record["prompt_text"]
+    text = (tmp_path / "report" / "report.md").read_text(encoding="utf-8")
+    assert "| **愤怒** |" in text and "说话人的心情如何" in text
+    assert len(caplog.records) == (len(plotting.families()) == 1)  # a font that has Chinese, or one line that none has
