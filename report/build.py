@@ -17,6 +17,7 @@ from activation_patching.tables import patch_layers  # noqa: E402
 from common.errors import InputError  # noqa: E402
 from common.plotting import COLORS, curve, figure, resampled  # noqa: E402
 from common.stats.landmarks import stated, where  # noqa: E402
+from report.published import published_beside  # noqa: E402
 from report.tables import (  # noqa: E402
     answer_counts,
     checks,
@@ -166,6 +167,7 @@ def build(lens_folder: Path, patching_folder: Path, out: Path) -> str:
         f"Whose label the answer is at l = {lens.layer.iloc[-1]}, by the labels of words (rows, w) and voice (columns, v); on "
         f"the diagonal both agree. Answers over all clips: {answer_counts(labels)}.",
         label_table(labels),
+        published_beside(lens, lens_record),
         "## Activation patching",
         "At layer l the states of the recipient's audio span are replaced by the donor's, and the run goes on. Semantic pairs "
         "differ in the words' label, prosody pairs in the voice's; what else the two clips of a pair share stands below. The "

@@ -49,7 +49,7 @@ def test_a_clip_beyond_the_models_window_is_refused(lm: AudioLM, tmp_path: Path)
     for name, length in (("short", 8_000), ("full", 16_000), ("long", 24_000)):
         soundfile.write(tmp_path / f"{name}.wav", np.random.default_rng(0).uniform(-0.5, 0.5, length), 16_000)
     paths = [tmp_path / f"{n}.wav" for n in ("short", "full", "long")]
-    with pytest.raises(InputError, match=r"long.wav: 1.50 s long; the model hears about 1.0 s"):
+    with pytest.raises(InputError, match=r"long.wav: longer than the model hears: 1.50 s long; the model hears about 1.0 s"):
         check_window(lm, paths, [8_000, 16_000, 24_000], PROMPTS["voice"])
     check_window(lm, paths[:2], [8_000, 16_000], PROMPTS["voice"])
 

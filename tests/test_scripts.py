@@ -201,7 +201,7 @@ WRONG = {
     "unreadable audio": ({"audio": "text.wav"}, "text.wav: not readable as audio"),
     "empty audio": ({"audio": "empty.wav"}, "empty.wav: empty"),
     "silent audio": ({"audio": "silent.wav"}, "silent.wav: silent"),
-    "long audio": ({"audio": "long.wav"}, "long.wav: 2.00 s long; the model hears about 1.0 s"),
+    "long audio": ({"audio": "long.wav"}, "long.wav: longer than the model hears: 2.00 s long; the model hears about 1.0 s"),
     "duplicate id": ({"sample_id": "neutral_0_sad_a"}, "'neutral_0_sad_a' is already in row 2"),
     "no conflict": ("congruent", "no conflict clips"),
     "missing column": ("column", "column text_id is missing"),

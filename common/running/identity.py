@@ -37,6 +37,7 @@ def identify(
         "revision": model.revision,
         "trust_remote_code": model.trust_remote_code,
         "attention": model.attention,
+        "trim": model.trim,
         **{name: value for name, value in chosen.items() if value != "auto"},
         "data": shown(data),
         "data_files": digest(data.read_text(encoding="utf-8-sig") + audio),
