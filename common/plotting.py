@@ -1,12 +1,17 @@
 """The look of every figure: the same colour for the same thing everywhere, legible at half the width of a page."""
 
+import logging
+import re
+import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import matplotlib
 import pandas as pd
+from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, MaxNLocator
@@ -14,6 +19,10 @@ from matplotlib.ticker import FixedLocator, MaxNLocator
 COLORS = {"semantic": "#0072B2", "prosody": "#D55E00", "other": "#7F7F7F"}  # Okabe & Ito: told apart by colour-blind readers
 CONTROL_COLORS = {"same_labels_donor": "#CC79A7", "random_donor": "#56B4E9", "silence": "#E69F00", "itself": "#009E73"}
 NAMES = {"semantic": "words", "prosody": "voice", "other": "neither"}
+CHINESE_FONTS = (
+    *("Noto Sans CJK SC", "Noto Sans SC", "Source Han Sans SC", "Source Han Sans CN", "Noto Sans CJK JP", "WenQuanYi Zen Hei"),
+    *("WenQuanYi Micro Hei", "PingFang SC", "Heiti SC", "Hiragino Sans GB", "Microsoft YaHei", "SimHei", "Arial Unicode MS"),
+)
 _STYLE: Any = {
     "font.size": 14,
     "axes.labelsize": 15,
@@ -40,7 +49,7 @@ def panels(
     path: Path, ylabels: list[str], *, xlabel: str = "layer l (state entering block l)", caption: str, legend_columns: int = 1
 ) -> Iterator[list[Axes]]:
     """Give panels over the same layers, one below the other, to draw on; written as `figure` does."""
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(_STYLE | {"font.family": families()}):
         sheet = Figure(figsize=(6.4, 3.6 + 1.6 * len(ylabels)), layout="constrained")
         all_axes = list(sheet.subplots(len(ylabels), sharex=True, squeeze=False)[:, 0])
         yield all_axes
@@ -53,7 +62,42 @@ def panels(
         entries = {label: handle for axes in all_axes for handle, label in zip(*axes.get_legend_handles_labels())}
         sheet.legend(list(entries.values()), list(entries), loc="outside upper center", ncols=legend_columns)
         sheet.supxlabel(caption, fontsize=10.5, color="#444444")
-        sheet.savefig(path)
+        save(sheet, path)
+
+
+@cache
+def families() -> list[str]:
+    """Return the fonts of a figure: what the first has not is taken from the next, one with Chinese where the system has one."""
+    known = {font.name for font in font_manager.fontManager.ttflist}
+    if not known & set(CHINESE_FONTS):  # one may have come since matplotlib made its list
+        listed = {font.fname for font in font_manager.fontManager.ttflist}
+        for file in font_manager.findSystemFonts():
+            if file not in listed:
+                with suppress(OSError, RuntimeError):
+                    font_manager.fontManager.addfont(file)
+        known = {font.name for font in font_manager.fontManager.ttflist}
+    return ["DejaVu Sans", *[name for name in CHINESE_FONTS if name in known][:1]]
+
+
+def save(sheet: Figure, path: Path | IO[bytes], **options: Any) -> None:
+    """Write a figure; say once, in one line, if no font has some of its characters."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        sheet.savefig(path, **options)
+    missing = [found[1] for w in caught if (found := re.match(r"Glyph (\d+) .*missing from", str(w.message)))]
+    if missing:
+        _say_missing(chr(int(missing[0])))
+    for warning in caught:
+        if "missing from" not in str(warning.message):
+            warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+
+
+@cache
+def _say_missing(character: str) -> None:
+    logging.getLogger(__name__).warning(
+        "figures: no font here has %s; boxes stand in its place. Debian's fonts-noto-cjk has Chinese, Japanese and Korean",
+        character,
+    )
 
 
 def curve(axes: Axes, table: pd.DataFrame, column: str, *, color: str, label: str, style: str = "-") -> None:

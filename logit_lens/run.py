@@ -1,51 +1,64 @@
 """Experiment 1, logit lens: what an audio language model would answer at every layer, on clips whose words and voice disagree."""
 
+import argparse
 import sys
+import time
+from functools import partial
 from pathlib import Path
-
-from tqdm import tqdm
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
-from common.clips.samples import read_manifest
-from common.patching.tracing import record
-from common.running import identity, output, parallel, rows
-from common.running.arguments import argument_parser, main_of
+from common.clips.samples import read_clips
+from common.running import arguments, lock, output, parallel
+from common.running.identity import identify
+from common.running.noise import noise_of
 from common.running.prompts import over_prompts
-from common.running.session import open_session
 from logit_lens.choose import choose_clips
 from logit_lens.plots import plot_lens
-from logit_lens.rows import lens_rows
 from logit_lens.tables import headline, lens_tables, summary
 
 
-@over_prompts(headline, out=HERE / "outputs")
 def main(argv: list[str] | None = None) -> None:
-    args = argument_parser(__doc__, out=HERE / "outputs").parse_args(argv)
+    args = arguments.argument_parser(__doc__, out=HERE / "outputs").parse_args(argv)
+    one = partial(draw if args.redraw else run, args)
+    with lock.held(args.out):
+        over_prompts(args.prompt, args.out, one, headline) if args.prompts == "all" else one(args.prompt, args.out)
 
-    clips = read_manifest(args.data)
-    samples, counts = choose_clips(clips, limit=args.limit, seed=args.seed)
-    session = open_session(args, samples)
+
+def run(args: argparse.Namespace, prompt: str, out: Path) -> None:
+    began, model, question = time.time(), arguments.chosen_model(args), arguments.asked_question(args, prompt)
+    clips, others = read_clips(args.data, args.labels)
+    options = {"limit": args.limit, "seed": args.seed, "skip_bad": args.skip_bad}
+    identity = identify("logit_lens", model=model, question=question, data=args.data, clips=clips, options=options)
+    this = output.Run(out / "lens.csv", "sample_id", identity)
+    if not output.is_finished(this, overwrite=args.overwrite):
+        from common.model.usable import usable_clips  # torch, which drawing does without
+        from common.running.session import open_session
+        from logit_lens.rows import layers_of
+
+        clips, bad = usable_clips(clips, model, question) if args.skip_bad else (clips, {})
+        samples, counts = choose_clips(clips, limit=args.limit, seed=args.seed)
+        counts["dropped"] |= {**others, **bad}
+        session = open_session(model, question, samples, engines=())
+        if parallel.is_leader():
+            print(f"{counts['clips']} conflict and {counts['congruent clips']} congruent clips x {session.describe(prompt)}")
+        this = this.known(session.identity())
+        work = output.Work(partial(layers_of, session), [[s] for s in samples], lambda s: s.sample_id, session.layers)
+        if output.make_rows(this, work, overwrite=args.overwrite):
+            noise, warnings = noise_of(output.read_rows(this.rows))
+            output.finish(this, session.warned(*warnings).facts() | {"prompt_name": prompt}, counts | noise, began=began)
     if parallel.is_leader():
-        print(f"{counts['clips']} conflict and {counts['congruent clips']} congruent clips x {session.describe(args.prompt)}")
+        draw(args, prompt, out)
 
-    path, settings = args.out / "lens.csv", identity.identify(args, clips, session)
-    finished, done = output.begin(args, path, settings, "sample_id", session.layers)
-    todo = [s for s in samples if s.sample_id not in done]
-    for sample in tqdm(parallel.part_of(todo), desc="lens", unit="clip", disable=not parallel.is_leader()):
-        _, lens_logits = record(session.lm, session.encode(sample))
-        rows.append_rows(rows.own_part(path), lens_rows(session, sample, lens_logits))
-    if not rows.complete(path, "sample_id", session.layers, order=[s.sample_id for s in samples]):
-        return
 
-    tables = lens_tables(rows.read_rows(path), seed=args.seed)
-    output.write_tables(args.out, tables)
-    figures = plot_lens(args.out, subtitle=output.subtitle(args))
-    if todo or not finished:
-        output.close_output(args.out, settings, session, counts, began=args.began)
-    print(summary(tables), output.files_written(args.out, path, tables, figures), sep="\n")
+def draw(args: argparse.Namespace, prompt: str, out: Path) -> None:
+    record, rows = output.finished_run(out, "lens.csv")
+    tables = lens_tables(rows, seed=record["identity"]["seed"])
+    output.write_tables(out, tables)
+    plot_lens(out, subtitle=output.subtitle(record))
+    print(summary(tables), f"written to {out}", sep="\n")
 
 
 if __name__ == "__main__":
-    main_of(main)
+    arguments.main_of(main)

@@ -19,6 +19,7 @@ from common.errors import InputError  # noqa: E402
 from logit_lens.facts import lens_facts  # noqa: E402
 from logit_lens.words import lens_statements  # noqa: E402
 from report.alignment import align_figure  # noqa: E402
+from report.published import published_beside  # noqa: E402
 from report.tables import (  # noqa: E402
     answer_counts,
     checks,
@@ -138,6 +139,7 @@ def build(lens_folder: Path, patching_folder: Path, out: Path, *, note: str = ""
         label_table(labels),
         "The main results without the clips of each label, in words or voice:",
         leave_out_table(lens_tables["leave_out"], LENS_RESULTS),
+        published_beside(lens, lens_record),
         "## Activation patching",
         "At layer l the states of the recipient's audio span are replaced by the donor's, and the run goes on. Semantic pairs "
         "differ in the words' label, prosody pairs in the voice's; what else the two clips of a pair share stands below. The "

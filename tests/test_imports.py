@@ -6,8 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from common.running.identity import row_makers
+
 ROOT = Path(__file__).resolve().parents[1]
-FOLDERS = ("common", "logit_lens", "activation_patching", "report")
+EXPERIMENTS = ("logit_lens", "activation_patching")
+FOLDERS = ("common", *EXPERIMENTS, "report")
 
 # package or module -> the project's packages and modules that it may import, beside its own
 ALLOWED = {
@@ -90,5 +93,23 @@ def test_plots_statistics_and_report_know_no_torch(module: str) -> None:
 
 
 def test_run_scripts_only_wire() -> None:
-    for name in ("logit_lens", "activation_patching"):
-        assert len((ROOT / name / "run.py").read_text().splitlines()) <= 60
+    for name in EXPERIMENTS:
+        assert len((ROOT / name / "run.py").read_text().splitlines()) <= 80
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_the_identity_of_a_run_holds_all_code_that_makes_rows_and_no_other(experiment: str) -> None:
+    seen: set[str] = set()
+    todo = {f"{experiment}.choose", f"{experiment}.rows"}
+    while todo:
+        seen |= todo
+        todo = {name for m in todo for name in own(imported(m))} - seen
+    makers = {".".join(f.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for f in row_makers(experiment)}
+    no_numbers = {
+        "common.errors",
+        "common.running.identity",
+        "common.running.noise",
+        "common.running.parallel",
+    }  # lines, names, who has which clip
+    assert seen - no_numbers <= makers
+    assert not {m for m in makers if "stats" in m or "plots" in m or "tables" in m or "output" in m}

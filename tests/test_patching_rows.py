@@ -2,9 +2,11 @@ from pathlib import Path
 
 import torch
 
+from activation_patching.engines import Patched
 from activation_patching.rows import pair_rows
 from common.clips.pairs import Pair
-from common.clips.samples import Sample
+from common.clips.samples import LABELS, Sample
+from common.model.readout import Readout
 
 
 def test_pair_rows_by_hand() -> None:
@@ -12,7 +14,10 @@ def test_pair_rows_by_hand() -> None:
     recipient = Sample("a", Path("a.wav"), "", "ta", "sad", "angry", "s", "en", "")
     donor = Sample("b", Path("b.wav"), "", "tb", "happy", "angry", "s", "en", "")
     patched = torch.tensor([[0, 5.0, 1, 0, 0], [0, 1.0, 0, 4, 0], [0, 2.0, 3, 0, 0]])  # [layer, label]
-    rows = pair_rows(Pair("semantic", recipient, donor), patched, patched[0], differences=(0.25, 0.5), reach=1)
+    pair, readout = Pair("semantic", recipient, donor), Readout(LABELS, LABELS, (1, 2, 3, 4, 5), LABELS)
+    found = Patched(patched, "splice", 0.25, 0.5, "")
+    rows = pair_rows(pair, found, pred_donor="happy", readout=readout, reach=1)
+    assert {r["engine"] for r in rows} == {"splice"} and [r["tied"] for r in rows] == [0, 0, 0]
     assert [r["pred_patch"] for r in rows] == ["happy", "angry", "sad"]
     assert {(r["target"], r["pred_base"], r["pred_donor"]) for r in rows} == {("happy", "sad", "happy")}
     assert [r["flip_to_target"] for r in rows] == [1, 0, 0]

@@ -14,9 +14,9 @@ from common.running.prompts import moved
 
 def test_variants_are_paraphrases_and_orders_of_the_same_question() -> None:
     assert variants("voice") == ["voice", "voice-2", "voice-3", "voice-reversed", "voice-rotated"]
-    assert variants("words-zh") == ["words-zh", "words-zh-reversed", "words-zh-rotated"]
+    assert variants("words-zh") == ["words-zh", "words-zh-2", "words-zh-3", "words-zh-reversed", "words-zh-rotated"]
     assert set(PROMPTS) == {v for p in PROMPTS if p.split("-")[-1] not in ("2", "3", *ORDERS) for v in variants(p)} | {
-        f"{q}-{n}-{o}" for q in ("speaker", "voice", "words") for n in "23" for o in ORDERS
+        f"{q}-{n}-{o}" for p in ("speaker", "voice", "words") for q in (p, f"{p}-zh") for n in "23" for o in ORDERS
     }
     with pytest.raises(InputError, match="--prompts all: .* not of mine.txt"):
         variants("mine.txt")

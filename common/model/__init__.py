@@ -1,1 +1,16 @@
 """An audio language model, its prompt, its input and its answer."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class ModelChoice:
+    """Which model is asked for, and how it is to run: the options of the command line, "auto" where they leave it open."""
+
+    name: str
+    device: str = "auto"
+    dtype: str = "auto"
+    attention: str | None = None
+    revision: str | None = None
+    trust_remote_code: bool = False
+    trim: bool = False  # clips are heard without the silence at their ends

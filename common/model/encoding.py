@@ -12,7 +12,7 @@ import soundfile
 import torch
 from jinja2 import TemplateError
 
-from common.clips.audio import load_audio
+from common.clips.audio import BadClip, load_audio
 from common.errors import InputError, first_line
 from common.model.load import AudioLM
 
@@ -50,11 +50,11 @@ class EncodedClip:
 
 def load_clip(lm: AudioLM, path: Path) -> np.ndarray:
     """Return the samples of a clip at the rate of the model's extractor. Raises InputError as load_audio does."""
-    return load_audio(path, lm.rate)
+    return load_audio(path, lm.rate, trim=lm.trim)
 
 
-def encode_clip(lm: AudioLM, path: Path, prompt: str, *, silent: bool = False) -> EncodedClip:
-    """Put one clip where `{audio}` stands in `prompt`, with the model's own chat template and processor.
+def encode_clip(lm: AudioLM, path: Path, prompt: str, *, silent: bool = False, system: str | None = None) -> EncodedClip:
+    """Put one clip where `{audio}` stands in `prompt`, behind the `system` prompt, with the model's own template and processor.
 
     `silent` takes silence of the clip's length instead: noise at -100 dBFS, as exact zeros are no sound some extractors can
     normalise. One clip at a time: padding to a longer one changes the shorter one's states. Raises InputError as load_audio
@@ -63,14 +63,14 @@ def encode_clip(lm: AudioLM, path: Path, prompt: str, *, silent: bool = False) -
     wave = load_clip(lm, path)
     if silent:
         wave = np.random.default_rng(0).uniform(-_SILENCE, _SILENCE, len(wave)).astype(np.float32)
-    inputs = encode_wave(lm, wave, prompt)
+    inputs = encode_wave(lm, wave, prompt, system=system)
     positions = (inputs["input_ids"][0] == lm.audio_token_id).nonzero().flatten().tolist()
     if not positions or len(positions) != positions[-1] + 1 - positions[0]:
         raise InputError(f"{path}: its {len(positions)} audio tokens are not one span of the prompt")
     return EncodedClip(inputs, slice(positions[0], positions[-1] + 1))
 
 
-def encode_wave(lm: AudioLM, wave: np.ndarray, prompt: str) -> dict[str, torch.Tensor]:
+def encode_wave(lm: AudioLM, wave: np.ndarray, prompt: str, *, system: str | None = None) -> dict[str, torch.Tensor]:
     """Return the model's inputs for a wave [sample] at its rate.
 
     Chat templates take a message in parts, with the samples or a file in base64 as one of them; some know text alone, in
@@ -83,7 +83,7 @@ def encode_wave(lm: AudioLM, wave: np.ndarray, prompt: str) -> dict[str, torch.T
     parts: list[dict[str, Any]] = [part for part in (before, audio, after) if part.get("text") != ""]
     try:
         batch = lm.processor.apply_chat_template(
-            [{"role": "user", "content": parts}],
+            [*_system_turn(system, [{"type": "text", "text": system}]), {"role": "user", "content": parts}],
             chat_template=_chat_template(lm.processor),
             add_generation_prompt=True,
             tokenize=True,
@@ -95,21 +95,33 @@ def encode_wave(lm: AudioLM, wave: np.ndarray, prompt: str) -> dict[str, torch.T
     else:
         reason = "its chat template leaves the audio out"
     if batch is None or not (batch["input_ids"] == lm.audio_token_id).any():
-        batch = _encode_as_text(lm, wave, prompt, reason)
+        batch = _encode_as_text(lm, wave, prompt, system, reason)
     return dict(batch.to(lm.device, lm.dtype))
 
 
-def _encode_as_text(lm: AudioLM, wave: np.ndarray, prompt: str, reason: str) -> Any:
+def _encode_as_text(lm: AudioLM, wave: np.ndarray, prompt: str, system: str | None, reason: str) -> Any:
     """Encode a clip for a chat template that takes text alone; `reason` says why parts did not do."""
     try:
         content = prompt.replace("{audio}", lm.processor.audio_token)
         template = _chat_template(lm.processor)
+        turns = [*_system_turn(system, system), {"role": "user", "content": content}]
         text = lm.processor.tokenizer.apply_chat_template(
-            [{"role": "user", "content": content}], chat_template=template, add_generation_prompt=True, tokenize=False
+            turns, chat_template=template, add_generation_prompt=True, tokenize=False
         )
         return lm.processor(text=text, audio=wave, return_tensors="pt")
     except _UNFIT:
         raise InputError(f"{type(lm.processor).__name__} cannot put a clip into a question ({reason})") from None
+
+
+def _system_turn(system: str | None, content: Any) -> list[dict[str, Any]]:
+    return [] if system is None else [{"role": "system", "content": content}]
+
+
+def check_system(lm: AudioLM, path: Path, prompt: str, system: str) -> None:
+    """Raise InputError where the chat template leaves the system prompt out, as some do without a word."""
+    with_it, without = (encode_clip(lm, path, prompt, system=s) for s in (system, None))
+    if torch.equal(with_it.ids, without.ids):
+        raise InputError(f"--system: the chat template of {type(lm.processor).__name__} leaves a system prompt out")
 
 
 def _chat_template(processor: Any) -> str | None:
@@ -118,7 +130,13 @@ def _chat_template(processor: Any) -> str | None:
 
 
 def check_window(lm: AudioLM, paths: Sequence[Path], lengths: Sequence[int], prompt: str) -> None:
-    """Raise InputError where the model would not hear the end of a clip, which its processor would cut without a word.
+    """Raise BadClip, an InputError, where the model would not hear the end of one of `paths` ([sample] `lengths`)."""
+    for bad in beyond_window(lm, paths, lengths, prompt):
+        raise bad
+
+
+def beyond_window(lm: AudioLM, paths: Sequence[Path], lengths: Sequence[int], prompt: str) -> list[BadClip]:
+    """Return the clips whose end the model would not hear: its processor would cut it without a word.
 
     Asked of the processor itself: noise in place of the end of the longest of `paths` ([sample] `lengths`) must change what
     it makes of the clip. If it does not, the last sample that counts is the model's window.
@@ -133,11 +151,16 @@ def check_window(lm: AudioLM, paths: Sequence[Path], lengths: Sequence[int], pro
 
     low, high = 0, len(wave) - lm.rate // 20  # the last 50 ms may be less than a frame
     if not deaf_from(high):
-        return
+        return []
     while high - low > lm.rate // 100:
         middle = (low + high) // 2
         low, high = (low, middle) if deaf_from(middle) else (middle, high)
-    for path, length in zip(paths, lengths):
-        if length > high + lm.rate // 20:
-            seconds, window = length / lm.rate, high / lm.rate
-            raise InputError(f"{path}: {seconds:.2f} s long; the model hears about {window:.1f} s, and would not hear the rest")
+    return [
+        BadClip(
+            path,
+            "longer than the model hears",
+            f": {length / lm.rate:.2f} s long; the model hears about {high / lm.rate:.1f} s, and would not hear the rest",
+        )
+        for path, length in zip(paths, lengths)
+        if length > high + lm.rate // 20
+    ]

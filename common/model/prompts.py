@@ -1,6 +1,7 @@
 """The questions, the words that answer them, and the variants of both."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from common.clips.samples import LABELS
@@ -17,21 +18,45 @@ PROMPTS = {
     "words-2": "{audio}What emotion do the words convey? Reply with a single word, {labels}.",
     "words-3": "{audio}In one word, which emotion does the text express, however it is said: {labels}?",
     "speaker-zh": "{audio}说话人的心情如何？请用一个词回答：{labels}。",
+    "speaker-zh-2": "{audio}说话人是什么情绪？只回答一个词：{labels}。",
+    "speaker-zh-3": "{audio}下列情绪中，说话人属于哪一种？用一个词回答：{labels}。",
     "voice-zh": "{audio}说话的语气是哪种情绪？请用一个词回答：{labels}。",
+    "voice-zh-2": "{audio}语气传达了什么情绪？只回答一个词：{labels}。",
+    "voice-zh-3": "{audio}不管说的是什么，声音听起来是哪种情绪？用一个词回答：{labels}。",
     "words-zh": "{audio}话语的内容是哪种情绪？请用一个词回答：{labels}。",
+    "words-zh-2": "{audio}这句话的文字表达了什么情绪？只回答一个词：{labels}。",
+    "words-zh-3": "{audio}不管语气如何，这句话的内容是哪种情绪？用一个词回答：{labels}。",
 }
-
-
 MAIN_PROMPTS = tuple(name for name in PROMPTS if not name.endswith(("-2", "-3")))
-
-
-ORDERS = {"reversed": (4, 3, 2, 1, 0), "rotated": (2, 3, 4, 0, 1)}  # of the options in the prompt: {labels:reversed}
-
-
+ORDERS = ("reversed", "rotated")  # of the options in the prompt: {labels:reversed}
 PROMPTS |= {f"{name}-{order}": text.replace("labels", f"labels:{order}") for name, text in PROMPTS.items() for order in ORDERS}
+CHINESE = dict(zip(LABELS, ("中性", "高兴", "悲伤", "愤怒", "惊讶")))  # the words that the prompts *-zh offer for labels
 
 
-CHINESE = ("中性", "高兴", "悲伤", "愤怒", "惊讶")  # the words for LABELS that the prompts *-zh offer
+@dataclass(frozen=True)
+class Question:
+    """What is asked of every clip: `prompt` with `{audio}` where the clip goes, a `word` for each of the labels.
+
+    `system` is the system prompt before it, or None.
+    """
+
+    prompt: str
+    labels: tuple[str, ...]
+    words: tuple[str, ...]
+    system: str | None = None
+
+
+def ask(
+    prompt: str, *, labels: Sequence[str] = LABELS, words: Sequence[str] | None = None, system: str | None = None
+) -> Question:
+    """Return the question of a built-in prompt or a prompt file. Raises InputError as get_prompt and get_words do.
+
+    `labels` are 2 to 10 different ones.
+    """
+    if not 2 <= len(labels) == len(set(labels)) <= 10 or not all(x == x.strip() != "" for x in labels):
+        raise InputError(f"--labels {' '.join(labels)}: must be 2 to 10 different labels")
+    found = get_words(words, prompt, labels)
+    return Question(fill_prompt(get_prompt(prompt), found), tuple(labels), found, system)
 
 
 def get_prompt(name: str) -> str:
@@ -42,8 +67,8 @@ def get_prompt(name: str) -> str:
     if name in PROMPTS:
         return PROMPTS[name]
     try:
-        text = Path(name).read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError):
+        text = Path(name).read_text(encoding="utf-8-sig").strip()
+    except (OSError, ValueError):  # a name with a NUL byte, or a file that is not UTF-8, is a ValueError
         raise InputError(f"--prompt {name}: neither a readable text file nor one of {', '.join(MAIN_PROMPTS)}") from None
     if text.count("{audio}") != 1:
         raise InputError(
@@ -52,26 +77,27 @@ def get_prompt(name: str) -> str:
     return text
 
 
-def get_words(words: Sequence[str] | None, prompt_name: str) -> tuple[str, ...]:
-    """Return the words for LABELS: those given, else those of the prompt's language. Raises InputError unless all differ."""
-    words = tuple(words or (CHINESE if prompt_name in PROMPTS and "-zh" in prompt_name else LABELS))
-    if len(set(words)) < len(LABELS) or not all(w == w.strip() != "" for w in words):
-        raise InputError(f"--words {' '.join(words)}: must be five different words, for {', '.join(LABELS)} in this order")
+def get_words(words: Sequence[str] | None, prompt_name: str, labels: Sequence[str] = LABELS) -> tuple[str, ...]:
+    """Return the words for `labels`: those given, else those of the prompt's language. Raises InputError unless all differ."""
+    chinese = prompt_name in PROMPTS and "-zh" in prompt_name
+    words = tuple(words or (CHINESE.get(label, label) if chinese else label for label in labels))
+    if len(words) != len(labels) or len(set(words)) < len(words) or not all(w == w.strip() != "" for w in words):
+        wanted = f"must be {len(labels)} different words, for {', '.join(labels)} in this order"
+        raise InputError(f"--words {' '.join(words)}: {wanted}")
     return words
 
 
 def fill_prompt(prompt: str, words: Sequence[str] = LABELS) -> str:
     """Return `prompt` with `{labels}` spelled out: "neutral, happy, sad, angry or surprised"; Chinese words the Chinese way.
 
-    `{labels:reversed}` and `{labels:rotated}` list them in another order (ORDERS).
+    `{labels:reversed}` lists them backwards, `{labels:rotated}` from the middle on.
     """
     chinese = any("一" <= letter <= "鿿" for letter in "".join(words))
     comma, final = ("、", "或") if chinese else (", ", " or ")
-    orders = {"{labels}": range(len(words))} | {f"{{labels:{name}}}": order for name, order in ORDERS.items()}
-    for place, order in orders.items():
-        if place in prompt:
-            listed = [words[i] for i in order]
-            prompt = prompt.replace(place, comma.join(listed[:-1]) + final + listed[-1])
+    middle = len(words) // 2
+    orders = {"": words, ":reversed": words[::-1], ":rotated": [*words[middle:], *words[:middle]]}
+    for order, listed in orders.items():
+        prompt = prompt.replace(f"{{labels{order}}}", comma.join(listed[:-1]) + final + listed[-1])
     return prompt
 
 

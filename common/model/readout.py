@@ -1,4 +1,4 @@
-"""The readout: the first token of each label's answer, and the logits at those tokens."""
+"""The readout: the first token of each label's word, and the logits at those tokens."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,28 +6,29 @@ from typing import Any
 
 import torch
 
-from common.clips.samples import LABELS
 from common.errors import InputError
+from common.model.prompts import Question
 
 
 @dataclass(frozen=True)
 class Readout:
-    """The first token of each label's word as an answer to the prompt, in the order of LABELS: `ids` and how they read."""
+    """The first token of each label's word as an answer to the prompt, in the order of the labels: `ids` and how they read."""
 
+    labels: tuple[str, ...]
     words: tuple[str, ...]
     ids: tuple[int, ...]
     tokens: tuple[str, ...]
 
-    def label_logits(self, logits: torch.Tensor) -> torch.Tensor:
-        """Return the label columns of `logits`: [..., vocab] -> [..., label] in float32."""
-        return logits[..., list(self.ids)].float()
+    def answer(self, label_logits: torch.Tensor) -> str:
+        """Return the label with the largest of its logits [label]; of equal ones the first."""
+        return self.labels[int(label_logits.argmax())]
 
     def mass(self, logits: torch.Tensor) -> torch.Tensor:
-        """Return the probability that the five tokens have together: [..., vocab] -> [...]."""
+        """Return the probability that the label tokens have together: [..., vocab] -> [...]."""
         return logits.float().softmax(dim=-1)[..., list(self.ids)].sum(dim=-1)
 
     def best_rank(self, logits: torch.Tensor) -> torch.Tensor:
-        """Return the rank in the whole vocabulary, from 1, of the best of the five tokens: [..., vocab] -> [...]."""
+        """Return the rank in the whole vocabulary, from 1, of the best of the label tokens: [..., vocab] -> [...]."""
         best = logits[..., list(self.ids)].max(dim=-1, keepdim=True).values
         return (logits > best).sum(dim=-1) + 1
 
@@ -35,16 +36,17 @@ class Readout:
 def divergence(logits: torch.Tensor) -> torch.Tensor:
     """Return KL(p_L || p_l) in nats of the distributions that lens logits [layer, vocab] stand for: [layer], 0 at l = L."""
     log_probs = logits.float().log_softmax(dim=-1)
-    return (log_probs[-1].exp() * (log_probs[-1] - log_probs)).sum(dim=-1)
+    terms = log_probs[-1].exp() * (log_probs[-1] - log_probs)
+    return terms.where(log_probs[-1] > -torch.inf, 0).sum(dim=-1)  # a token that a model rules out has no part in it
 
 
-def answer(label_logits: torch.Tensor) -> str:
-    """Return the label with the largest of the five logits [label]; of equal ones the first."""
-    return LABELS[int(label_logits.argmax())]
+def tied(label_logits: torch.Tensor) -> bool:
+    """Tell whether the largest of the label logits [label] stands there more than once, so that the answer is only the first."""
+    return int((label_logits == label_logits.max()).sum()) > 1
 
 
-def resolve_readout(tokenizer: Any, tail_ids: Sequence[int], words: Sequence[str] = LABELS) -> Readout:
-    """Find the first token of each word in its place: right after the prompt's last tokens.
+def resolve_readout(tokenizer: Any, tail_ids: Sequence[int], question: Question) -> Readout:
+    """Find the first token of each of the question's words in its place: right after the prompt's last tokens.
 
     `tail_ids` are the token ids after the audio span, up to where the answer starts; the words are tokenized behind the text
     after the last special token, as a token's borders depend on what stands before it. Raises InputError where two words
@@ -55,7 +57,7 @@ def resolve_readout(tokenizer: Any, tail_ids: Sequence[int], words: Sequence[str
     tail = list(tail_ids)[start:]
     text = tokenizer.decode(tail, skip_special_tokens=False) if tail else ""
     ids = []
-    for word in words:
+    for word in question.words:
         whole = tokenizer.encode(text + word, add_special_tokens=False)
         if whole[: len(tail)] != tail or len(whole) == len(tail):
             raise InputError(
@@ -64,8 +66,8 @@ def resolve_readout(tokenizer: Any, tail_ids: Sequence[int], words: Sequence[str
         ids.append(whole[len(tail)])
     tokens = [tokenizer.decode([i]) for i in ids]
     if len(set(ids)) < len(ids):
-        listed = ", ".join(f"{w} -> {t!r}" for w, t in zip(words, tokens))
+        listed = ", ".join(f"{w} -> {t!r}" for w, t in zip(question.words, tokens))
         raise InputError(
-            f"two label words share their first token: {listed}; the five first tokens must differ (--words gives other words)"
+            f"two label words share their first token: {listed}; first tokens must differ (--words gives other words)"
         )
-    return Readout(tuple(words), tuple(ids), tuple(tokens))
+    return Readout(question.labels, question.words, tuple(ids), tuple(tokens))

@@ -2,48 +2,94 @@
 
 import argparse
 import sys
-import time
 from collections.abc import Callable
+from dataclasses import asdict, fields
 from pathlib import Path
+from typing import Any
 
-from torch import OutOfMemoryError
-
+from common.clips.pairs import KINDS, PairRules
 from common.clips.samples import LABELS
 from common.errors import CheckFailed, InputError, first_line
+from common.model import ModelChoice
+from common.model.prompts import MAIN_PROMPTS, Question, ask
+from common.running.identity import digest
 from common.running.parallel import shutdown
 
 ROOT = Path(__file__).resolve().parents[2]
+DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
 def argument_parser(description: str, out: Path) -> argparse.ArgumentParser:
     """Return a parser with the arguments that both experiments share; `out` is the default output folder."""
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("--model", default=str(ROOT / "data" / "reference_model"), help="model folder or hub id")
-    parser.add_argument("--data", type=Path, default=ROOT / "data" / "demo" / "manifest.csv", help="manifest of the clips (CSV)")
-    parser.add_argument("--revision", help="branch, tag or commit of a hub id")
-    parser.add_argument("--trust-remote-code", action="store_true", help="run model code that comes with the checkpoint")
-    parser.add_argument(
-        "--prompt",
-        default="speaker",
-        help="speaker, voice, words, the same with -zh for Chinese, or a text file with {audio} and {labels}",
-    )
-    parser.add_argument(
-        "--prompts", choices=("one", "all"), default="one", help="all: also paraphrases and other orders of the options"
-    )
-    parser.add_argument(
-        "--words", nargs=len(LABELS), metavar="WORD", help=f"words that the answer is read from, for {', '.join(LABELS)}"
-    )
-    parser.add_argument("--limit", type=whole_number(1), help="use only this many clips, drawn with --seed (default: all)")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps")
-    parser.add_argument(
-        "--dtype", default="auto", choices=("auto", "float32", "bfloat16", "float16"), help="auto: bfloat16 on cuda"
-    )
-    parser.add_argument("--attention", help="attention implementation, such as eager or sdpa (default: the model's own)")
-    parser.add_argument("--seed", type=whole_number(0), default=0, help="draws clips, pairs and bootstrap samples")
-    parser.add_argument("--out", type=Path, default=out, help="output folder")
-    parser.set_defaults(began=time.time())
-    parser.add_argument("--overwrite", action="store_true", help="start anew where --out holds another run")
+    parser = argparse.ArgumentParser(description=description)
+    add = parser.add_argument_group("model").add_argument
+    add("--model", default=str(ROOT / "data" / "reference_model"), help="folder or hub id (default: the shipped model)")
+    add("--revision", help="branch, tag or commit of a hub id")
+    add("--trust-remote-code", action="store_true", help="run model code that comes with the checkpoint")
+    add("--device", default="auto", help="cpu, cuda, cuda:1 or mps; auto (default) takes the first of cuda, mps, cpu")
+    add("--dtype", default="auto", choices=DTYPES, help="auto (default): bfloat16 on a GPU that has it, float32 elsewhere")
+    add("--attention", metavar="NAME", help="attention implementation, such as eager or sdpa (default: the model's own)")
+    add = parser.add_argument_group("clips").add_argument
+    add("--data", type=Path, default=ROOT / "data" / "demo" / "manifest.csv", help="manifest, a CSV (default: the demo)")
+    add("--limit", type=whole_number(1), metavar="N", help="use N clips, drawn with --seed (default: all)")
+    add("--skip-bad", action="store_true", help="leave out, and count, clips that cannot be read or heard whole (default: stop)")
+    add("--trim", action="store_true", help="take away the silence at both ends of every clip")
+    add = parser.add_argument_group("question").add_argument
+    prompts = ", ".join(p for p in MAIN_PROMPTS if not p.endswith("-zh"))
+    add("--prompt", default="speaker", help=f"{prompts}, with -zh in Chinese, or a text file with {{audio}} and {{labels}}")
+    add("--prompts", choices=("one", "all"), default="one", help="all: also paraphrases and other orders of the options")
+    add("--labels", nargs="+", metavar="LABEL", help=f"the labels, 2 to 10 (default: {' '.join(LABELS)}); others are left out")
+    add("--words", nargs="+", metavar="WORD", help="a word for each label, as the answer is to be read (default: the labels)")
+    add("--system", metavar="TEXT", help="system prompt, for chat templates that take one")
+    add = parser.add_argument_group("run").add_argument
+    add("--seed", type=whole_number(0), default=0, metavar="N", help="draws clips, pairs and what intervals need (default: 0)")
+    add("--out", type=Path, default=out, help="output folder (default: outputs/ beside this script)")
+    add("--overwrite", action="store_true", help="start anew where --out holds another run")
+    add("--redraw", action="store_true", help="tables and figures of the finished run in --out anew, from its rows; no model")
     return parser
+
+
+def chosen_model(args: argparse.Namespace) -> ModelChoice:
+    return ModelChoice(args.model, args.device, args.dtype, args.attention, args.revision, args.trust_remote_code, args.trim)
+
+
+def add_pair_rules(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments that say which clips make a pair, and how many pairs are taken."""
+    add = parser.add_argument_group("pairs").add_argument
+    where, given = argparse.BooleanOptionalAction, "(default: where the data has such pairs)"
+    add("--kinds", nargs="+", choices=KINDS, default=list(KINDS), help="what differs in a pair (default: both, a run of each)")
+    add("--pool", choices=("conflict", "all"), default="conflict", help="clips that pairs are built from (default: conflict)")
+    add("--same-speaker", action=where, help=f"both clips of a pair are of one speaker {given}")
+    add("--same-text", action=where, help=f"both clips of a prosody pair say the same text {given}")
+    add(
+        "--equal-length",
+        nargs="?",
+        type=seconds,
+        const=0.0,
+        metavar="SECONDS",
+        help="the most that lengths may differ (alone: 0)",
+    )
+    add("--pairs-per-recipient", type=whole_number(1), metavar="N", help="at most N pairs with the same recipient, of each kind")
+    add("--max-pairs", type=whole_number(1), default=1200, metavar="N", help="pairs of each kind, drawn with --seed (1200)")
+    add("--pairs-file", type=Path, metavar="CSV", help="take the pairs it lists: kind,recipient_id,donor_id, as in patches.csv")
+
+
+def pair_options(args: argparse.Namespace) -> dict[str, Any]:
+    """Return what `add_pair_rules` has added, as choose_pairs takes it."""
+    rules = PairRules(**{field.name: getattr(args, field.name) for field in fields(PairRules)})
+    return {"kinds": args.kinds, "pool": args.pool, "rules": rules, "pairs_file": args.pairs_file, "trim": args.trim}
+
+
+def recorded(options: dict[str, Any]) -> dict[str, Any]:
+    """Return the same as run.json keeps it; a list of pairs is known by what it says."""
+    listed = options["pairs_file"]
+    text = listed.read_text(encoding="utf-8-sig") if listed else None
+    return options | {"rules": asdict(options["rules"]), "pairs_file": text and digest(text)}
+
+
+def asked_question(args: argparse.Namespace, prompt: str) -> Question:
+    """Return what the command line asks of every clip. Raises InputError as `ask` does."""
+    return ask(prompt, labels=args.labels or LABELS, words=args.words, system=args.system)
 
 
 def whole_number(least: int) -> Callable[[str], int]:
@@ -58,6 +104,13 @@ def whole_number(least: int) -> Callable[[str], int]:
     return parse
 
 
+def seconds(text: str) -> float:
+    """Return a number from 0 on; an argument type."""
+    if not 0 <= float(text) < float("inf"):
+        raise ValueError
+    return float(text)
+
+
 def fraction(text: str) -> float:
     """Return a number from 0 to 1; an argument type."""
     if not 0 <= float(text) <= 1:
@@ -68,19 +121,21 @@ def fraction(text: str) -> float:
 fraction.__name__ = "number from 0 to 1"  # argparse names the type in its message
 
 
-def main_of(run: Callable[[list[str] | None], None]) -> None:
-    """Call `run` as a program: a user's mistake or a failed self-check is one line on stderr and exit code 2 or 3."""
+def main_of(main: Callable[[list[str] | None], None]) -> None:
+    """Call `main` as a program: a user's mistake or a failed self-check is one line on stderr and exit code 2 or 3."""
     try:
-        run(None)
+        main(None)
         shutdown()
     except InputError as error:
         sys.exit(_say(f"error: {error}", 2))
     except CheckFailed as error:
         sys.exit(_say(f"error: {error}; no figure of this run could be trusted", 3))
-    except OutOfMemoryError as error:
-        sys.exit(_say(f"error: out of memory ({first_line(error)}); another --device or --dtype may be large enough", 2))
     except KeyboardInterrupt:
         sys.exit(_say("interrupted; the same command without --overwrite goes on from here", 130))
+    except RuntimeError as error:
+        if type(error).__name__ != "OutOfMemoryError":  # torch's, which may not have been imported
+            raise
+        sys.exit(_say(f"error: out of memory ({first_line(error)}); another --device or --dtype may be large enough", 2))
 
 
 def _say(line: str, code: int) -> int:

@@ -1,59 +1,97 @@
-"""What identifies a run: everything that its rows depend on."""
+"""What identifies a run: everything that its rows depend on, and nothing that only tables, figures or the report do."""
 
-import argparse
+import ast
 import hashlib
 import importlib.metadata
 import importlib.util
+import json
 import subprocess
 from collections.abc import Iterable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from transformers.utils import cached_file, extract_commit_hash
-
 from common.clips.samples import Sample
-from common.running.session import Session
+from common.model import ModelChoice
+from common.model.prompts import Question
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-CODE = ("common", "logit_lens", "activation_patching")
-
-
-_NOT_IDENTITY = ("out", "overwrite", "began", "cache_gb", "prompts", "model", "data", "prompt", "words", "device", "dtype")
-
-
+# The modules that make rows, beside choose.py and rows.py of the experiment; tests hold them against what those import.
+ROW_MAKERS = ("common/clips", "common/model", "common/patching", "common/running/cache.py", "common/running/session.py")
 PACKAGES = ("torch", "transformers", "tokenizers", "numpy", "pandas", "soundfile", "soxr", "peft", "mistral-common", "torchaudio")
 
 
-def identify(args: argparse.Namespace, clips: Iterable[Sample], session: Session) -> dict[str, Any]:
-    """Return everything that the rows of a run depend on: two runs with the same values may share their rows.
+def identify(
+    experiment: str, *, model: ModelChoice, question: Question, data: Path, clips: Iterable[Sample], options: dict[str, Any]
+) -> dict[str, Any]:
+    """Return what a run's rows depend on as far as it is known without the model; Session.identity() is the rest.
 
-    `clips` are all of the manifest; files are known by size and time of change, code by its text.
+    `clips` are all of the manifest `data`, `options` those of the experiment. Files are known by size and time of change, code
+    by what it says without its comments. Device and dtype are left out where the model choice leaves them open.
     """
-    own = {k: v for k, v in vars(args).items() if k not in _NOT_IDENTITY}
     audio = "\n".join(f"{s.sample_id} {_stamp(s.audio)}" for s in clips)
-    return own | {
-        "model": shown(args.model),
-        "model_files": _model_version(args.model, args.revision),
-        "data": shown(args.data),
-        "data_files": _digest(args.data.read_text(encoding="utf-8-sig") + audio),
-        "prompt": session.prompt,
-        "words": session.readout.words,
-        "tokens": _digest(f"{session.first.prefix_ids} {session.first.tail_ids} {session.readout.ids}"),
-        "engine": session.engine,
-        "device": session.lm.device.type,
-        "dtype": str(session.lm.dtype).removeprefix("torch."),
-        "code": _digest("".join(f.read_text(encoding="utf-8") for d in CODE for f in sorted((ROOT / d).rglob("*.py")))),
+    chosen = {"device": model.device.partition(":")[0], "dtype": model.dtype}
+    return {
+        "model": shown(model.name),
+        "model_files": _model_files(model.name),
+        "revision": model.revision,
+        "trust_remote_code": model.trust_remote_code,
+        "attention": model.attention,
+        "trim": model.trim,
+        **{name: value for name, value in chosen.items() if value != "auto"},
+        "data": shown(data),
+        "data_files": digest(data.read_text(encoding="utf-8-sig") + audio),
+        **asdict(question),
+        **options,
+        "code": {shown(file): _code(file) for file in row_makers(experiment)},
         "versions": {p: importlib.metadata.version(p) for p in PACKAGES if importlib.util.find_spec(p.replace("-", "_"))},
     }
 
 
-def _model_version(name: str, revision: str | None) -> str | None:
-    """Return what tells one state of a model from another: its files, or the commit of a hub id."""
+def row_makers(experiment: str) -> list[Path]:
+    """Return the files whose code the rows of an experiment depend on."""
+    own = (ROOT / experiment / f"{name}.py" for name in ("choose", "engines", "rows"))
+    places = [*(ROOT / place for place in ROW_MAKERS), *(file for file in own if file.exists())]
+    return [file for place in places for file in (sorted(place.rglob("*.py")) if place.is_dir() else [place])]
+
+
+def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """Say what differs between an earlier run's identity and what of it is known `now`; empty where they agree."""
+    found = []
+    for name, value in json.loads(json.dumps(now)).items():
+        earlier = before.get(name)
+        if isinstance(value, dict) and isinstance(earlier, dict):
+            inner = sorted(k for k in {*value, *earlier} if value.get(k) != earlier.get(k))
+            found += [f"{name}: {k}" if name == "code" else f"{name}: {k} ({_both(earlier.get(k), value.get(k))})" for k in inner]
+        elif value != earlier:
+            found.append(f"{name} ({_both(earlier, value)})")
+    return found
+
+
+def _both(before: Any, now: Any) -> str:
+    earlier, current = (_brief(json.dumps(value, ensure_ascii=False)) for value in (before, now))
+    return f"{earlier} there, {current} now"
+
+
+def _brief(text: str) -> str:
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _code(file: Path) -> str:
+    """Return a digest of what a module does: its syntax tree without docstrings, in which comments do not show."""
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if isinstance(body, list) and body and isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant):
+            body[0].value.value = ""
+    return digest(ast.dump(tree))
+
+
+def _model_files(name: str) -> str | None:
+    """Return what tells one state of a model folder from another; None for a hub id, whose commit is known once it is loaded."""
     if not Path(name).is_dir():
-        return extract_commit_hash(cached_file(name, "config.json", revision=revision), None)
-    return _digest("\n".join(f"{f.name} {_stamp(f)}" for f in sorted(Path(name).rglob("*")) if f.is_file()))
+        return None
+    return digest("\n".join(f"{f.name} {_stamp(f)}" for f in sorted(Path(name).rglob("*")) if f.is_file()))
 
 
 def _stamp(file: Path) -> str:
@@ -61,7 +99,7 @@ def _stamp(file: Path) -> str:
     return f"{status.st_size} {status.st_mtime_ns}"
 
 
-def _digest(text: str) -> str:
+def digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

@@ -1,102 +1,146 @@
-"""A run and its folder: what identifies a run, rows that survive an interruption, run.json."""
+"""A run's folder: whether it holds this run already, the rows that are still to make, run.json."""
 
-import argparse
 import json
 import platform
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from tqdm import tqdm
 
 from common.errors import InputError
 from common.running import parallel
-from common.running.identity import commit, shown
-from common.running.rows import finished_units, parts_of
-from common.running.session import Session
+from common.running.identity import commit, differences
+from common.running.rows import append_rows, complete, finished_units, own_part, parts_of, read_rows, write_whole
 
-TABLES = ("layers", "contrast", "release_layer", "congruent", "labels", "decision_layer")
-# Options that rows do not depend on, or that are told otherwise
+_OFFER = "give another --out, or --overwrite to start anew"
 
 
-# What identifies a run ---------------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Run:
+    """A run's `rows` file, the column that names their `unit`, and all that the rows depend on."""
+
+    rows: Path
+    unit: str
+    identity: dict[str, Any]
+
+    @property
+    def out(self) -> Path:
+        return self.rows.parent
+
+    def known(self, more: dict[str, Any]) -> "Run":
+        """Return the run with what only the model could tell of its identity."""
+        return replace(self, identity=self.identity | more)
 
 
-# The output folder -------------------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Work:
+    """What makes the rows of a run: `make` takes groups of units and yields the rows of some units at a time, `layers` of each.
 
-
-def begin(args: argparse.Namespace, rows: Path, identity: dict[str, Any], unit: str, size: int) -> tuple[bool, set[str]]:
-    """Make the output folder ready; return whether its run has finished, and the units that have all their `size` rows."""
-    begun = None
-    if parallel.is_leader():  # it alone: another would take what this one already writes for the remains of an earlier run
-        begun = open_output(args.out, rows, identity, overwrite=args.overwrite), finished_units(rows, unit, size)
-    return parallel.broadcast(begun)
-
-
-def open_output(out: Path, rows: Path, identity: dict[str, Any], *, overwrite: bool) -> bool:
-    """Make `out` ready for the run with this identity, a fresh one or the one to go on with; return whether it has finished.
-
-    Raises InputError, touching nothing, where `out` holds another run, or rows that nobody can place, and not `overwrite`.
+    The units of a group are made together, `name` tells how a unit is called in the rows, which are kept in this order.
     """
-    record = out / "run.json"
-    offer = "give another --out, or --overwrite to start anew"
-    if not overwrite and record.exists():
-        try:
-            earlier = json.loads(record.read_text(encoding="utf-8"))
-            before, finished = earlier["identity"], earlier["finished"]
-        except (ValueError, KeyError, TypeError):
-            raise InputError(f"{record}: not the record of a run; {offer}") from None
-        differing = [k for k in sorted({*before, *identity}) if before.get(k) != json.loads(json.dumps(identity)).get(k)]
-        if differing:
-            listed = ", ".join(f"{k} ({_brief(before.get(k))} there, {_brief(identity.get(k))} now)" for k in differing)
-            raise InputError(f"{out} holds a run with other settings: {listed}; {offer}")
-        if finished:
-            return True
-    elif not overwrite and rows.exists():
-        raise InputError(f"{rows} is there without a run.json that says how it came about; {offer}")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        if overwrite:
-            for old in (rows, *parts_of(rows), *(out / f"{t}.csv" for t in TABLES), *out.glob("*_curve*.png")):
-                old.unlink(missing_ok=True)
-        write_record(out, {"identity": identity, "finished": False})
-    except OSError as error:
-        raise InputError(f"--out {out}: cannot be written ({error.strerror})") from None
-    return False
+
+    make: Callable[[Sequence[list[Any]]], Iterable[list[dict[str, Any]]]]
+    groups: Sequence[list[Any]]
+    name: Callable[[Any], str]
+    layers: int
 
 
-def _brief(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 60 else text[:57] + "..."
+def is_finished(run: Run, *, overwrite: bool) -> bool:
+    """Tell whether the folder holds this run's rows already: then no model is needed.
+
+    Raises InputError, touching nothing, where it holds another run, or rows that nobody can place, and not `overwrite`.
+    """
+    return parallel.broadcast(_look(run, overwrite=overwrite) if parallel.is_leader() else None)
 
 
-def close_output(out: Path, identity: dict[str, Any], session: Session, counts: dict[str, Any], *, began: float) -> None:
+def _look(run: Run, *, overwrite: bool) -> bool:
+    if overwrite:
+        return False
+    if not (run.out / "run.json").exists():
+        if run.rows.exists():
+            raise InputError(f"{run.rows} is there without a run.json that says how it came about; {_OFFER}")
+        return False
+    earlier = read_record(run.out)
+    if differing := differences(earlier["identity"], run.identity):
+        raise InputError(f"{run.out} holds a run with other settings: {', '.join(differing)}; {_OFFER}")
+    return bool(earlier["finished"]) and run.rows.exists()
+
+
+def make_rows(run: Run, work: Work, *, overwrite: bool) -> bool:
+    """Make the rows that are not there yet; return True to the process that goes on, when all of them are."""
+    begun = _begin(run, work.layers, overwrite=overwrite) if parallel.is_leader() else None
+    done = parallel.broadcast(begun)  # the leader's: another would take what this one writes for the remains of a run
+    left = [group for group in work.groups if not done.issuperset(map(work.name, group))]  # whole: fewer would round otherwise
+    groups = parallel.part_of(left)
+    unit = run.unit.partition("_")[0]
+    with tqdm(total=sum(map(len, groups)), desc=run.rows.stem, unit=unit, disable=not parallel.is_leader()) as bar:
+        for rows in work.make(groups):
+            append_rows(own_part(run.rows), rows)
+            bar.update(len(rows) // work.layers)
+    return complete(run.rows, run.unit, work.layers, order=[work.name(item) for group in work.groups for item in group])
+
+
+def _begin(run: Run, layers: int, *, overwrite: bool) -> set[str]:
+    """Make the folder ready; return the units that have all their rows. Raises InputError as is_finished does."""
+    _look(run, overwrite=overwrite)
+    run.out.mkdir(parents=True, exist_ok=True)
+    if overwrite:
+        drawn = (f for kind in ("*.csv", "*.png", "*.svg") for f in run.out.glob(kind))
+        for old in (run.rows, *parts_of(run.rows), *drawn):
+            old.unlink(missing_ok=True)
+    write_record(run.out, {"identity": run.identity, "finished": False})
+    return finished_units(run.rows, run.unit, layers)
+
+
+def finish(run: Run, facts: dict[str, Any], counts: dict[str, Any], *, began: float) -> None:
     """Write the finished run's run.json: what was asked, what was used, what was kept, how the checks came out."""
-    record = {"identity": identity, "finished": True, "commit": commit(), "python": platform.python_version(), **session.facts()}
+    record = {"identity": run.identity, "finished": True, "commit": commit(), "python": platform.python_version(), **facts}
     record["processes"] = parallel.processes()
-    write_record(out, {**record, "counts": counts, "seconds": round(time.time() - began, 1)})
+    write_record(run.out, {**record, "counts": counts, "seconds": round(time.time() - began, 1)})
 
 
-def subtitle(args: argparse.Namespace) -> str:
+def read_record(out: Path) -> dict[str, Any]:
+    """Return a folder's run.json. Raises InputError where it is not the record of a run."""
+    path = out / "run.json"
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(record["identity"], dict) and isinstance(record["finished"], bool):
+            return dict(record)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); run the experiment first") from None
+    except (ValueError, KeyError, TypeError):
+        pass
+    raise InputError(f"{path}: not the record of a run; {_OFFER}")
+
+
+def finished_run(out: Path, rows: str) -> tuple[dict[str, Any], pd.DataFrame]:
+    """Return the record and the rows of a finished run. Raises InputError where there is none, or it has not finished."""
+    record = read_record(out)
+    if not record["finished"]:
+        raise InputError(f"{out}: its run has not finished; the same command goes on with it")
+    try:
+        return record, read_rows(out / rows)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{out / rows}: cannot be read ({error})") from None
+
+
+def subtitle(record: dict[str, Any]) -> str:
     """Return the line under every figure that says what was asked of which model."""
-    clips = Path(*args.data.resolve().parts[-2:])
-    return f"model: {Path(args.model).name}, prompt: {Path(args.prompt).name}, clips: {clips}"
+    identity = record["identity"]
+    clips = Path(*Path(identity["data"]).parts[-2:])
+    return f"model: {Path(identity['model']).name}, prompt: {Path(record['prompt_name']).name}, clips: {clips}"
 
 
 def write_tables(out: Path, tables: dict[str, pd.DataFrame]) -> None:
     """Write each table to the CSV of its name."""
     for name, table in tables.items():
-        table.to_csv(out / f"{name}.csv", index=False, float_format="%.6f")
-
-
-def files_written(out: Path, rows: Path, tables: Iterable[str], figures: Iterable[str]) -> str:
-    """Return the closing line that names a run's files."""
-    return f"written to {shown(out)}: {', '.join((rows.name, *(f'{t}.csv' for t in tables), *figures, 'run.json'))}"
+        write_whole(out / f"{name}.csv", table.to_csv(index=False, float_format="%.6f", lineterminator="\n"))
 
 
 def write_record(out: Path, record: dict[str, Any]) -> None:
-    """Write run.json in one step, so that an interruption leaves the old one or the new one."""
-    partial = out / "run.json.partial"
-    partial.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    partial.replace(out / "run.json")
+    """Write run.json."""
+    write_whole(out / "run.json", json.dumps(record, indent=2, ensure_ascii=False) + "\n")

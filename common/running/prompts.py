@@ -1,8 +1,5 @@
 """`--prompts all`: the same experiment over paraphrases and orders of the options, and how far its results move."""
 
-import argparse
-import functools
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,39 +9,21 @@ from common.model.prompts import variants
 from common.plotting import COLORS, estimates
 from common.running.parallel import is_leader
 
-Run = Callable[[list[str] | None], None]
 
+def over_prompts(prompt: str, out: Path, run: Callable[[str, Path], None], headline: Callable[[Path], pd.DataFrame]) -> None:
+    """Call `run` for each variant of a prompt with a folder of its own, then say how far the main results move.
 
-def over_prompts(headline: Callable[[Path], pd.DataFrame], *, out: Path) -> Callable[[Run], Run]:
-    """Make a script's `run` take `--prompts all`: one run for each variant of its prompt, each in a folder of its own.
-
-    `headline` reads the main results of a finished run from its folder (what, unit, value, lo, hi, kind, n). They end in
-    prompts.csv and prompts.png of --out, and how far each moved in a few lines; `out` is the script's default folder.
+    `headline` reads them from the folder of a finished run (what, unit, value, lo, hi, kind, n); they end in prompts.csv and
+    prompts.png of `out`.
     """
-
-    def take(run: Run) -> Run:
-        @functools.wraps(run)
-        def over(argv: list[str] | None = None) -> None:
-            argv = sys.argv[1:] if argv is None else argv
-            parser = argparse.ArgumentParser(add_help=False)
-            parser.add_argument("--prompts", default="one")
-            parser.add_argument("--prompt", default="speaker")
-            parser.add_argument("--out", type=Path, default=out)
-            args, _ = parser.parse_known_args(argv)
-            if args.prompts != "all":
-                return run(argv)
-            folders = {name: args.out / "prompts" / name for name in variants(args.prompt)}
-            for name, folder in folders.items():
-                run([*argv, "--prompts", "one", "--prompt", name, "--out", str(folder)])
-            if is_leader():
-                table = pd.concat([headline(folder).assign(prompt=name) for name, folder in folders.items()])
-                table.to_csv(args.out / "prompts.csv", index=False, float_format="%.6f")
-                plot_prompts(table, args.out / "prompts.png")
-                print(moved(table), f"written to {args.out}: prompts.csv, prompts.png", sep="\n")
-
-        return over
-
-    return take
+    folders = {name: out / "prompts" / name for name in variants(prompt)}
+    for name, folder in folders.items():
+        run(name, folder)
+    if is_leader():
+        table = pd.concat([headline(folder).assign(prompt=name) for name, folder in folders.items()])
+        table.to_csv(out / "prompts.csv", index=False, float_format="%.6f")
+        plot_prompts(table, out / "prompts.png")
+        print(moved(table), f"written to {out}: prompts.csv, prompts.png", sep="\n")
 
 
 def moved(table: pd.DataFrame) -> str:
