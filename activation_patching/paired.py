@@ -5,8 +5,11 @@ import pandas as pd
 
 from common.clips.pairs import CONTROLS
 from common.stats.intervals import holm, p_mcnemar
-from common.stats.units import FIELDS, Metric, Units, design_of, gain, labels_of, layer_table, pair_units
+from common.stats.metrics import Metric, gain, layer_table
+from common.stats.units import FIELDS, Units, design_of, labels_of, pair_units
 
+KEYS = ("kind", "control_donor", "outcome")
+DIFFERENCE = ("difference", "difference_lo", "difference_hi")
 OUTCOMES = ("flips", "delta", "directedness")
 TESTED = tuple(c for c in CONTROLS if c != "itself")  # the recipient itself must change nothing: a check, no comparison
 ENDS = ("", "_lo", "_hi", "_band_lo", "_band_hi", "_lo90", "_hi90", "_p")
@@ -27,7 +30,7 @@ def paired_layers(rows: pd.DataFrame, *, seed: int) -> pd.DataFrame:
         table["flips_p"] = np.maximum(table.flips_p, p_mcnemar((changed > 0).sum(axis=0), (changed < 0).sum(axis=0)))
         tables.append(_long(table, arrays).assign(kind=kind, control_donor=control))
     if not tables:
-        return pd.DataFrame(columns=["kind", "control_donor", "outcome", "layer", "difference", "n", "p", "p_holm"])
+        return pd.DataFrame(columns=[*KEYS, "layer", "n", *DIFFERENCE, "p", "p_holm"])
     table = pd.concat(tables, ignore_index=True)
     inner = (table.layer > table.layer.min()) & (table.layer < table.layer.max())
     table.loc[~inner, "p"] = np.nan
@@ -51,7 +54,7 @@ def transfer(rows: pd.DataFrame, *, seed: int) -> pd.DataFrame:
         table = layer_table(mean, _metrics(*middle), seed=seed, test=True)
         tables.append(_long(table, middle).assign(kind=kind, control_donor=control, last_layer=inner[-1]))
     if not tables:
-        return pd.DataFrame(columns=["kind", "control_donor", "outcome", "difference", "n", "p", "p_holm", "primary"])
+        return pd.DataFrame(columns=[*KEYS, "n", *DIFFERENCE, "p", "p_holm", "primary"]).astype({"primary": bool})
     table = pd.concat(tables, ignore_index=True).rename(columns={"layer": "first_layer"})
     table = _ordered(_corrected(table, np.ones(len(table), dtype=bool)))
     named = next(c for c in TESTED if c in set(table.control_donor))
@@ -121,5 +124,4 @@ def _corrected(table: pd.DataFrame, tested: "pd.Series[bool] | np.ndarray") -> p
 
 
 def _ordered(table: pd.DataFrame) -> pd.DataFrame:
-    first = ["kind", "control_donor", "outcome"]
-    return table[[*first, *(c for c in table if c not in first)]]
+    return table[[*KEYS, *(c for c in table if c not in KEYS)]]

@@ -6,34 +6,20 @@ import numpy as np
 import pandas as pd
 
 from activation_patching.facts import patching_facts
-from activation_patching.paired import paired_layers, transfer
+from activation_patching.paired import TESTED, paired_layers, transfer
+from activation_patching.release import release_layer
 from activation_patching.words import CONSTRUCTION, patching_statements, primary_name
 from common.clips.pairs import KINDS
-from common.stats.covariance import estimate
-from common.stats.intervals import LEVEL, critical, first_from
-from common.stats.landmarks import Crossing, crossing
+from common.stats.metrics import Metric, gain, layer_table
 from common.stats.nulls import shuffled_hits
-from common.stats.units import (
-    Metric,
-    Units,
-    by_group,
-    counts,
-    gain,
-    label_codes,
-    labels_of,
-    layer_table,
-    limits,
-    measure,
-    pair_units,
-)
-
-BOUND = 0.05  # share of answers: where fewer than these still change, nothing is left of the span's effect on the answer
+from common.stats.units import Units, by_group, label_codes, labels_of, pair_units
 
 
 def controls(rows: pd.DataFrame) -> dict[str, dict[str, float]]:
     """Return, for run.json, how far rows 0 are from the donors' own runs and rows L from the recipients', at most."""
     ends = rows.groupby("layer").own_run_difference.max()
-    return {"controls": {"row 0 - donor, all pairs": float(ends.iloc[0]), "row L - recipient, all pairs": float(ends.iloc[-1])}}
+    names = {"row 0 - donor, all pairs": ends.iloc[0], "row L - recipient, all pairs": ends.iloc[-1]}
+    return {"controls": {name: float(largest) for name, largest in names.items() if largest == largest}}  # nan: not a control
 
 
 def patch_tables(rows: pd.DataFrame, *, seed: int) -> dict[str, pd.DataFrame]:
@@ -145,55 +131,6 @@ def contrast_layers(rows: pd.DataFrame, *, seed: int) -> pd.DataFrame:
     return by_group(rows, ["control"], table)
 
 
-def release_layer(rows: pd.DataFrame, *, seed: int) -> pd.DataFrame:
-    """Return, per control and kind, from which layer the span's effect is below half, and from which nothing is left of it.
-
-    - `crossing`: from there on (between layers) the mean `delta_logit` stays under half of its value at l = 0; `release_layer`:
-      the first layer from then on. None where the interval at l = 0 holds 0: there is nothing to halve. Below half is not gone.
-    - `nothing_left`: from this layer on fewer than `bound` of the answers still change (one-sided at 95 %, the upper of the two
-      tests of an equivalence test): an effect of that size or more is excluded. None where the data cannot exclude it before L.
-    """
-
-    def table(rows: pd.DataFrame) -> pd.DataFrame:
-        units = pair_units(rows)
-        ends = [f"{name}{end}" for name in ("release_layer", "crossing") for end in ("", "_lo", "_hi")]
-        columns = [*ends, "nothing_left", "bound", "side", "reason", *counts(units), "clusters"]
-        if not len(units.firsts):
-            return pd.DataFrame(columns=columns)
-        found, side, clusters = _halving(units, seed=seed)
-        places = [found.place, found.low, found.high]
-        layers = [units.layers[int(np.ceil(p - 1e-9))] if not np.isnan(p) else np.nan for p in places]
-        between = [np.interp(p, range(len(units.layers)), units.layers) if not np.isnan(p) else np.nan for p in places]
-        left = _nothing_left(units, seed=seed)
-        gone = units.layers[left] if left < len(units.layers) - 1 else np.nan
-        row = [*layers, *between, gone, BOUND, side, found.reason, *counts(units).values(), clusters]
-        return pd.DataFrame([row], columns=columns)
-
-    return by_group(rows, ["control", "kind"], table)
-
-
-def _halving(units: Units, *, seed: int) -> tuple[Crossing, int, str]:
-    delta = units.grid("delta_logit").astype(float)
-    of = estimate(delta[:, None], units.design)
-    nan = float("nan")
-    if np.isnan(of.se).any():
-        return Crossing(nan, nan, nan, delta.shape[1], of.clusters), 0, of.clusters
-    reach = critical(of, seed=seed)[0][0]
-    if abs(of.mean[0, 0]) <= reach * of.se[0, 0]:
-        return Crossing(nan, nan, nan, delta.shape[1], "the interval at l = 0 holds 0"), 0, of.clusters
-    side = int(np.sign(of.mean[0, 0]))
-    under = side * (delta[:, :1] / 2 - delta)
-    return crossing(estimate(under[:, None], units.design), seed=seed), side, of.clusters
-
-
-def _nothing_left(units: Units, *, seed: int) -> int:
-    metrics = {"changed": Metric(units.grid("flip_from_base").astype(float), share=True)}
-    of, shares, counted = measure(units, metrics)
-    reach, _ = critical(of, seed=seed, level=2 * LEVEL - 1)
-    _, high = limits(of, reach, metrics, shares=shares, counted=counted)
-    return int(first_from(high[0] < BOUND))
-
-
 def leave_out(rows: pd.DataFrame, *, seed: int) -> pd.DataFrame:
     """Return the main results without each label: per kind one row per `label` left out, "none" first.
 
@@ -201,6 +138,8 @@ def leave_out(rows: pd.DataFrame, *, seed: int) -> pd.DataFrame:
     """
     if "control" not in rows:
         return pd.DataFrame(columns=["label", "kind"])
+    primary = next((c for c in TESTED if (rows.control == c).any()), "none")
+    rows = rows[rows.control.isin(("none", primary))]
     named = [c for c in rows if c.endswith("_label") and not c.startswith("logit_")] + ["target"]
 
     def without(label: str) -> pd.DataFrame:

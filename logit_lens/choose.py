@@ -15,4 +15,5 @@ def choose_clips(clips: list[Sample], *, limit: int | None, seed: int) -> tuple[
         "over --limit": len(conflict) - len(kept),
         "congruent over the number kept": len(congruent) - len(beside),
     }
-    return kept + beside, {"clips": len(kept), "congruent clips": len(beside), "dropped": dropped}
+    counts = {"clips": len(kept), "congruent clips": len(beside), "dropped": dropped, "sources": sorted({s.source for s in kept})}
+    return kept + beside, counts

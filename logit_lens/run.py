@@ -11,9 +11,9 @@ sys.path.insert(0, str(HERE.parent))
 
 from common.clips.samples import read_clips
 from common.plotting import Look
-from common.running import output, parallel
-from common.running.arguments import argument_parser, asked_question, chosen_model, main_of
+from common.running import arguments, lock, output, parallel
 from common.running.identity import identify
+from common.running.noise import noise_of
 from common.running.prompts import over_prompts
 from logit_lens.choose import choose_clips
 from logit_lens.plots import plot_lens
@@ -21,30 +21,34 @@ from logit_lens.tables import headline, lens_tables, summary
 
 
 def main(argv: list[str] | None = None) -> None:
-    args = argument_parser(__doc__, out=HERE / "outputs").parse_args(argv)
+    args = arguments.argument_parser(__doc__, out=HERE / "outputs").parse_args(argv)
     one = partial(draw if args.redraw else run, args)
-    over_prompts(args.prompt, args.out, one, headline) if args.prompts == "all" else one(args.prompt, args.out)
+    with lock.held(args.out):
+        over_prompts(args.prompt, args.out, one, headline) if args.prompts == "all" else one(args.prompt, args.out)
 
 
 def run(args: argparse.Namespace, prompt: str, out: Path) -> None:
-    began, model, question = time.time(), chosen_model(args), asked_question(args, prompt)
-    clips, strange = read_clips(args.data, args.labels)
-    samples, counts = choose_clips(clips, limit=args.limit, seed=args.seed)
-    counts["dropped"] |= strange
-    options = {"limit": args.limit, "seed": args.seed}
+    began, model, question = time.time(), arguments.chosen_model(args), arguments.asked_question(args, prompt)
+    clips, others = read_clips(args.data, args.labels)
+    options = {"limit": args.limit, "seed": args.seed, "skip_bad": args.skip_bad}
     identity = identify("logit_lens", model=model, question=question, data=args.data, clips=clips, options=options)
-    this = output.Run(out / "lens.csv", "sample_id", [s.sample_id for s in samples], identity)
+    this = output.Run(out / "lens.csv", "sample_id", identity)
     if not output.is_finished(this, overwrite=args.overwrite):
-        from common.running.session import open_session  # torch, which drawing does without
+        from common.model.usable import usable_clips  # torch, which drawing does without
+        from common.running.session import open_session
         from logit_lens.rows import layers_of
 
-        session = open_session(model, question, samples)
+        clips, bad = usable_clips(clips, model, question) if args.skip_bad else (clips, {})
+        samples, counts = choose_clips(clips, limit=args.limit, seed=args.seed)
+        counts["dropped"] |= {**others, **bad}
+        session = open_session(model, question, samples, engines=())
         if parallel.is_leader():
             print(f"{counts['clips']} conflict and {counts['congruent clips']} congruent clips x {session.describe(prompt)}")
         this = this.known(session.identity())
         work = output.Work(partial(layers_of, session), [[s] for s in samples], lambda s: s.sample_id, session.layers)
         if output.make_rows(this, work, overwrite=args.overwrite):
-            output.finish(this, session.facts() | {"prompt_name": prompt}, counts, began=began)
+            noise, warnings = noise_of(output.read_rows(this.rows))
+            output.finish(this, session.warned(*warnings).facts() | {"prompt_name": prompt}, counts | noise, began=began)
     if parallel.is_leader():
         draw(args, prompt, out)
 
@@ -58,4 +62,4 @@ def draw(args: argparse.Namespace, prompt: str, out: Path) -> None:
 
 
 if __name__ == "__main__":
-    main_of(main)
+    arguments.main_of(main)

@@ -5,8 +5,9 @@ line is right where 95 % statements are right in 93 to 97 % of the draws, and wh
 """
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -15,9 +16,12 @@ from scipy import stats
 from common.stats.covariance import Estimate, estimate
 from common.stats.intervals import critical, holm, interval, p_clustered, p_mcnemar
 from common.stats.landmarks import crossing
+from common.stats.metrics import Metric, gain, limits, measure
 from common.stats.nulls import shuffled_hits
-from common.stats.units import Metric, Units, gain, limits, measure
-from tests import designs
+from common.stats.units import Units
+from logit_lens.decision import decision_layer
+from logit_lens.tables import lens_layers
+from tests import designs, planted
 from tests.designs import FACTORS, FIXED_BELOW, LAYERS, Simulated
 
 FEW = 1000  # normals per band: enough for its quantile here
@@ -194,6 +198,59 @@ def equivalence(name: str, draws: int) -> Line:
     return Line(name, "nothing left, where .05 is", float("nan"), false=float((high[:, -1] < 0.05).mean()))
 
 
+def new_sources(draws: int) -> Line:
+    """What is not claimed: how often intervals over texts and speakers of three sources would hold the mean over new sources."""
+    codes = FACTORS["EMIS, 104 x 12 x 3"](np.random.default_rng(0))
+    simulated = designs.clips("EMIS, 104 x 12 x 3", 0, draws)
+    shared = designs.EFFECTS["sources"] * designs.curves(np.random.default_rng(1), 3, draws)
+    of = estimate(simulated.noise + shared[codes["sources"]], simulated.design)
+    held, missed = coverage(of, 0, plain(of))
+    return Line("EMIS, 104 x 12 x 3", "means, as if for new sources: not claimed", held, missed)
+
+
+def resampled(rows: pd.DataFrame, draws: int) -> list[Line]:
+    """Texts of a run drawn again, within their words' label: how often intervals hold what all of its clips give."""
+    rows = rows[rows.semantic_label != rows.prosody_label]
+    texts = {label: of_label.text_id.unique() for label, of_label in rows.groupby("semantic_label")}
+    by_text = {text: of_text for text, of_text in rows.groupby("text_id")}
+    truth, where = lens_layers(rows, seed=0), decision_layer(rows, seed=0).iloc[0].crossing
+    columns = (
+        "margin",
+        "margin_excess",
+        "win_semantic",
+        "win_prosody",
+        "voice_lead",
+        "win_prosody_excess",
+        "win_semantic_excess",
+    )
+    held: dict[str, list[tuple[float, bool]]] = {c: [] for c in columns}
+    crossed = []
+    for draw in range(draws):
+        rng = np.random.default_rng(draw)
+        drawn = [text for of_label in texts.values() for text in rng.choice(of_label, len(of_label))]
+        parts = [by_text[t].assign(text_id=str(i), sample_id=by_text[t].sample_id + f"#{i}") for i, t in enumerate(drawn)]
+        again = pd.concat(parts, ignore_index=True)
+        table = lens_layers(again, seed=draw)
+        for c in columns:
+            within = (table[f"{c}_lo"] - 1e-9 <= truth[c]) & (truth[c] <= table[f"{c}_hi"] + 1e-9)
+            missed = (truth[c] < table[f"{c}_band_lo"] - 1e-9) | (truth[c] > table[f"{c}_band_hi"] + 1e-9)
+            held[c].append((float(within[1:].mean()), bool(missed[1:].any())))
+        found = decision_layer(again, seed=draw).iloc[0]
+        crossed.append(found.crossing_lo - 0.5 / 20 <= where <= found.crossing_hi + 0.5 / 20)
+    lines = [Line("a run's texts drawn again", c, *(float(np.mean(x)) for x in zip(*held[c]))) for c in columns]
+    return [*lines, Line("a run's texts drawn again", "crossing", float(np.mean(crossed)))]
+
+
+def claims(draws: int) -> list[Line]:
+    """False claims of planted models (see tests/planted.py), each in a share of the draws."""
+    rules = {"ignores the audio": (0, 0), "ignores the voice": (4, 0), "ignores the words": (0, 4), "mixes both": (3, 2)}
+    lines = []
+    for name, (words, voice) in rules.items():
+        made = planted.false_claims(planted.Rule(words=words, voice=voice), draws=draws)
+        lines += [Line(name, claim, float("nan"), false=n / draws, note=f"{draws} draws") for claim, n in made.items()]
+    return lines
+
+
 def everything(draws: int) -> Sequence[Callable[[], Line]]:
     lines: list[Callable[[], Line]] = []
     for name in FACTORS:
@@ -210,16 +267,26 @@ def everything(draws: int) -> Sequence[Callable[[], Line]]:
         ]
     ten = {"text": 0.5, "speaker": 0.0, "texts": 10, "n": 90}
     lines.append(lambda: replace(gains("", draws, simulated=designs.pairs(8, draws, **ten)), design="pairs, ten texts"))
-    return [*lines, lambda: releases(draws)]
+    return [*lines, lambda: releases(draws), lambda: new_sources(draws)]
+
+
+def lines_of(args: argparse.Namespace) -> Iterator[Line]:
+    if args.only in (None, "designs"):
+        yield from (make() for make in everything(args.draws))
+    if args.rows and args.only in (None, "rows"):
+        yield from resampled(pd.read_csv(args.rows, dtype={"text_id": str}), args.draws)
+    if args.only in (None, "claims"):
+        yield from claims(args.draws // 5)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--draws", type=int, default=500)
+    parser.add_argument("--rows", type=Path, help="lens.csv of a run whose texts are drawn again")
+    parser.add_argument("--only", choices=("designs", "rows", "claims"), help="one part of it")
     args = parser.parse_args()
     print("| design | what | intervals hold | bands miss | any false p | |\n|---|---|---|---|---|---|")
-    for make in everything(args.draws):
-        line = make()
+    for line in lines_of(args):
         figures = ["" if np.isnan(f) else f"{f:.3f}" for f in (line.held, line.missed, line.false)]
         print(f"| {line.design} | {line.what} | {' | '.join(figures)} | {line.note} |", flush=True)
 

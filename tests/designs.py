@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from common.stats.covariance import Design, memberships
+from common.stats.design import Design, memberships
 
 LAYERS = 13
 SMOOTH = np.linalg.cholesky(0.8 ** np.abs(np.subtract.outer(np.arange(LAYERS), np.arange(LAYERS)))).astype(np.float32)

@@ -1,10 +1,11 @@
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 
-from common.clips.audio import load_audio
+from common.clips.audio import BadClip, load_audio, read_clip
 from common.errors import InputError
 
 
@@ -32,6 +33,7 @@ def test_the_models_own_rate_is_left_alone(tmp_path: Path) -> None:
         (np.zeros(16_000), "silent"),
         (np.full(16_000, np.nan), "not finite"),
         (tone(0.05, 16_000), "too short, 0.050 s"),
+        (20_000 * tone(1, 16_000), "not in the scale of audio: its peak is 1e\\+04"),
     ],
 )
 def test_audio_that_cannot_be_used(wave: np.ndarray, message: str, tmp_path: Path) -> None:
@@ -46,3 +48,88 @@ def test_a_file_that_is_not_audio(tmp_path: Path) -> None:
         load_audio(tmp_path / "x.wav", 16_000)
     with pytest.raises(InputError, match="gone.wav: not readable as audio"):
         load_audio(tmp_path / "gone.wav", 16_000)
+
+
+KINDS = [
+    *(("wav", subtype) for subtype in ("PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ULAW", "IMA_ADPCM")),
+    *(("flac", subtype) for subtype in ("PCM_S8", "PCM_16", "PCM_24")),
+    *(("ogg", "VORBIS"), ("ogg", "OPUS"), ("mp3", "MPEG_LAYER_III")),
+]
+
+
+def write(path: Path, wave: np.ndarray, rate: int, subtype: str) -> Path:
+    soundfile.write(path, wave, rate, format=path.suffix[1:].upper(), subtype=subtype)
+    return path
+
+
+@pytest.mark.parametrize(("suffix", "subtype"), KINDS)
+def test_every_kind_of_file_is_heard_and_missed_when_its_end_is_cut(suffix: str, subtype: str, tmp_path: Path) -> None:
+    wave = tone(2, 48_000)
+    path = write(tmp_path / f"x.{suffix}", np.stack([wave, wave], axis=1), 48_000, subtype)
+    loaded = load_audio(path, 16_000)
+    assert abs(len(loaded) - 32_000) <= 1500 and abs(np.abs(loaded[2000:-2000]).max() - 0.5) < 0.05
+    spectrum = np.abs(np.fft.rfft(loaded[:16_000]))
+    assert spectrum.argmax() == 440
+    whole = path.read_bytes()
+    for share in (0.3, 0.6, 0.99):
+        path.write_bytes(whole[: int(share * len(whole))])
+        with pytest.raises(BadClip, match=r"x\.\w+: (truncated|not readable as audio)"):
+            load_audio(path, 16_000)
+
+
+def test_a_header_that_claims_4_gb(tmp_path: Path) -> None:
+    path = write(tmp_path / "x.wav", tone(1, 16_000), 16_000, "PCM_16")
+    data = bytearray(path.read_bytes())
+    where = data.index(b"data") + 4
+    data[where : where + 4] = data[4:8] = b"\xff\xff\xff\xff"
+    path.write_bytes(data)
+    with pytest.raises(BadClip, match="truncated: its header claims 4294967295 bytes of samples, 32000 are there"):
+        load_audio(path, 16_000)
+    path = write(tmp_path / "x.flac", tone(1, 16_000), 16_000, "PCM_16")
+    data = bytearray(path.read_bytes())
+    data[21] |= 0x0F  # the 36 bits of STREAMINFO that hold the number of samples
+    data[22:26] = b"\xff\xff\xff\xff"
+    path.write_bytes(data)
+    with pytest.raises(BadClip):
+        load_audio(path, 16_000)
+
+
+def test_an_mp3_that_may_be_longer_than_is_read_is_refused(tmp_path: Path) -> None:
+    """Its decoder stops at the length that it guesses from the size of the file."""
+    path = write(tmp_path / "x.mp3", tone(2, 16_000), 16_000, "MPEG_LAYER_III")
+    data = path.read_bytes()
+    start = max(data.find(b"Xing"), data.find(b"Info"))
+    path.write_bytes(data[:start] + b"\0" * 120 + data[start + 120 :])
+    with pytest.raises(BadClip, match="truncated: it has no length in its header"):
+        read_clip(path)
+
+
+def test_what_is_no_file_of_its_own_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.wav")
+    (tmp_path / "folder.wav").mkdir()
+    (tmp_path / "loop.wav").symlink_to(tmp_path / "loop.wav")
+    for name in ("pipe.wav", "folder.wav", "loop.wav"):
+        with pytest.raises(BadClip, match="no such file"):
+            load_audio(tmp_path / name, 16_000)
+
+
+def test_other_containers_are_refused_by_name(tmp_path: Path) -> None:
+    path = write(tmp_path / "x.aiff", tone(1, 16_000), 16_000, "PCM_16")
+    with pytest.raises(BadClip, match=r"its format is AIFF\); readable: wav, flac, ogg, opus, mp3"):
+        load_audio(path, 16_000)
+
+
+def test_trim_takes_silence_from_both_ends_only(tmp_path: Path) -> None:
+    rate, hiss = 16_000, np.random.default_rng(0).uniform(-1e-3, 1e-3, 5 * 16_000)
+    wave = hiss.copy()
+    wave[1 * rate : 2 * rate] += tone(1, rate)
+    wave[3 * rate : int(3.5 * rate)] += tone(0.5, rate)  # a pause of a second before it
+    path = write(tmp_path / "x.wav", wave, rate, "PCM_16")
+    trimmed = load_audio(path, rate, trim=True)
+    assert abs(len(trimmed) / rate - (2.5 + 0.2)) < 0.03  # from .9 to 3.6 s
+    np.testing.assert_array_equal(trimmed, load_audio(path, rate)[(start := int(0.9 * rate)) : start + len(trimmed)])
+    clean = write(tmp_path / "y.wav", tone(1, rate), rate, "PCM_16")
+    assert len(load_audio(clean, rate, trim=True)) == rate
+    click = np.zeros(rate)
+    click[5000] = 0.9
+    assert len(load_audio(write(tmp_path / "z.wav", click, rate, "PCM_16"), rate, trim=True)) >= 0.2 * rate

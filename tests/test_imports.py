@@ -23,17 +23,15 @@ ALLOWED = {
     "common.running": ("common.clips", "common.errors", "common.model", "common.patching", "common.plotting"),
     "logit_lens": ("common",),
     "activation_patching": ("common",),
-    "report": ("activation_patching.tables", "common.clips", "common.errors", "common.plotting", "common.stats"),
+    "report": ("activation_patching", "common.errors", "common.plotting", "common.stats", "logit_lens"),  # torch-free parts
 }
 WITHOUT_TORCH = (
     "common.errors",
     "common.plotting",
     "common.clips",
     "common.stats",
-    "logit_lens.plots",
-    "logit_lens.tables",
-    "activation_patching.plots",
-    "activation_patching.tables",
+    *(f"{script}.{part}" for script in ("logit_lens", "activation_patching") for part in ("facts", "plots", "tables", "words")),
+    *("activation_patching.paired", "activation_patching.release", "logit_lens.decision"),
     "report",
 )
 
@@ -107,6 +105,11 @@ def test_the_identity_of_a_run_holds_all_code_that_makes_rows_and_no_other(exper
         seen |= todo
         todo = {name for m in todo for name in own(imported(m))} - seen
     makers = {".".join(f.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for f in row_makers(experiment)}
-    no_numbers = {"common.errors", "common.running.identity", "common.running.parallel"}  # lines, names, who has which clip
+    no_numbers = {
+        "common.errors",
+        "common.running.identity",
+        "common.running.noise",
+        "common.running.parallel",
+    }  # lines, names, who has which clip
     assert seen - no_numbers <= makers
     assert not {m for m in makers if "stats" in m or "plots" in m or "tables" in m or "output" in m}

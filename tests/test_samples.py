@@ -1,8 +1,9 @@
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
-from common.clips.pairs import build_pairs, control_pairs
+from common.clips.pairs import PairRules, build_pairs, control_pairs
 from common.clips.samples import COLUMNS, Sample, conflict_clips, draw, read_manifest
 from common.errors import InputError
 from tests.tiny import save_manifest
@@ -57,13 +58,13 @@ def test_conflict_clips_says_what_it_dropped() -> None:
 
 def test_pairs_share_what_they_should_and_differ_in_the_rest(manifest: Path) -> None:
     clips, _ = conflict_clips(read_manifest(manifest))
-    semantic, shared, _ = build_pairs(clips, "semantic", max_pairs=None, seed=0)
+    semantic, shared, _ = build_pairs(clips, "semantic", PairRules(max_pairs=None), seed=0)
     assert shared == "prosody_label and speaker"
     for pair in semantic:
         a, b = pair.recipient, pair.donor
         assert a.prosody_label == b.prosody_label and a.speaker == b.speaker and a.semantic_label != b.semantic_label
         assert pair.target == b.semantic_label != a.semantic_label
-    prosody, shared, _ = build_pairs(clips, "prosody", max_pairs=None, seed=0)
+    prosody, shared, _ = build_pairs(clips, "prosody", PairRules(max_pairs=None), seed=0)
     assert shared == "semantic_label and speaker and text_id"
     for pair in prosody:
         a, b = pair.recipient, pair.donor
@@ -75,22 +76,21 @@ def test_pairs_share_what_they_should_and_differ_in_the_rest(manifest: Path) -> 
 
 def test_pairs_let_go_of_text_and_speaker_only_where_the_data_has_none() -> None:
     two_texts = [sample("happy", "sad", text="1"), sample("happy", "angry", text="2")]
-    pairs, shared, _ = build_pairs(two_texts, "prosody", max_pairs=None, seed=0)
+    pairs, shared, _ = build_pairs(two_texts, "prosody", PairRules(max_pairs=None), seed=0)
     assert len(pairs) == 2 and shared == "semantic_label and speaker"
     two_speakers = [sample("happy", "sad", text="1", speaker="x"), sample("happy", "angry", text="1", speaker="y")]
-    pairs, shared, _ = build_pairs(two_speakers, "prosody", max_pairs=None, seed=0)
+    pairs, shared, _ = build_pairs(two_speakers, "prosody", PairRules(max_pairs=None), seed=0)
     assert len(pairs) == 2 and shared == "semantic_label"
     with pytest.raises(InputError, match="no semantic pairs among 2 clips"):
-        build_pairs(two_texts, "semantic", max_pairs=None, seed=0)
+        build_pairs(two_texts, "semantic", PairRules(max_pairs=None), seed=0)
 
 
 def test_pairs_are_drawn_by_the_seed_and_counted(manifest: Path) -> None:
     clips, _ = conflict_clips(read_manifest(manifest))
-    some, _, dropped = build_pairs(clips, "prosody", max_pairs=50, seed=1)
-    assert len(set(some)) == 50 and dropped == {"over --max-pairs": 190}
-    assert (
-        some == build_pairs(clips, "prosody", max_pairs=50, seed=1)[0] != build_pairs(clips, "prosody", max_pairs=50, seed=2)[0]
-    )
+    some, _, dropped = build_pairs(clips, "prosody", PairRules(max_pairs=50), seed=1)
+    assert len(set(some)) == 50 and dropped == {"another speaker": 480, "another text": 240, "over --max-pairs": 190}
+    again, other = (build_pairs(clips, "prosody", PairRules(max_pairs=50), seed=seed)[0] for seed in (1, 2))
+    assert some == again != other
 
 
 def test_draw_keeps_the_order() -> None:
@@ -101,9 +101,11 @@ def test_draw_keeps_the_order() -> None:
 
 def test_control_pairs_stand_in_for_the_donor_and_keep_the_target(manifest: Path) -> None:
     clips, _ = conflict_clips(read_manifest(manifest))
-    pairs, _, _ = build_pairs(clips, "semantic", max_pairs=40, seed=0)
+    pairs, _, _ = build_pairs(clips, "semantic", PairRules(max_pairs=40), seed=0)
     controls = control_pairs(pairs, clips, share=0.25, seed=0)
-    assert len(controls) == 40 and len({c.pair_id for c in [*pairs, *controls]}) == 80
+    kinds = Counter(c.control for c in controls)
+    assert kinds == {"same_labels_donor": 10, "random_donor": 10, "silence": 10, "itself": 1}  # the same ten pairs
+    assert len({c.pair_id.split("|")[0] for c in controls}) == 10 and len({c.pair_id for c in [*pairs, *controls]}) == 71
     by_real = {p.pair_id: p for p in pairs}
     for c in controls:
         real = by_real[c.pair_id.split("|")[0]]
@@ -118,5 +120,5 @@ def test_control_pairs_stand_in_for_the_donor_and_keep_the_target(manifest: Path
 
 def test_a_wrong_donor_that_the_pool_has_not_is_left_out(manifest: Path) -> None:
     clips = [s for s in conflict_clips(read_manifest(manifest))[0] if s.speaker == "a" and s.text_id.endswith("_0")]
-    pairs, _, _ = build_pairs(clips, "prosody", max_pairs=10, seed=0)
+    pairs, _, _ = build_pairs(clips, "prosody", PairRules(max_pairs=10), seed=0)
     assert {c.control for c in control_pairs(pairs, clips, share=1, seed=0)} == {"random_donor", "silence", "itself"}

@@ -1,6 +1,8 @@
 """Any audio file to mono float32 at the model's rate, or a clear error."""
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import soundfile
@@ -9,25 +11,138 @@ import soxr
 from common.errors import InputError
 
 MIN_SECONDS = 0.1  # a shorter clip carries no emotion, and may give no audio token
+MAX_SECONDS = 3600.0  # longer than any model hears; a file of hours is not read to the end to find that out
 SILENCE_PEAK = 1e-4  # of full scale: -80 dBFS; below it a clip has no voice to hear
+LOUDEST_PEAK = 16.0  # of full scale: more is not a loud clip, but floating-point samples in the scale of integers
+SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3")
+_FORMATS = ("WAV", "WAVEX", "FLAC", "OGG", "MP3")
+_FRAME = 0.02  # seconds; silence is told in frames of this length
+_TRIM_BELOW = 0.01  # of the loudest frame: -40 dB
+_TRIM_MARGIN = 0.1  # seconds left at each end: a voice fades out below any threshold
+_BLOCK = 1 << 20  # frames read at a time: a header may claim any number of them
 
 
-def load_audio(path: Path, rate: int) -> np.ndarray:
+class BadClip(InputError):
+    """A clip that cannot be used; `reason` is the same for all clips with the same fault, `details` are this one's."""
+
+    def __init__(self, path: Path, reason: str, details: str = "") -> None:
+        self.path, self.reason = path, reason
+        super().__init__(f"{path}: {reason}{details}")
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A clip as its file has it: samples [sample] in float32, channels averaged, at the file's own `rate` in Hz."""
+
+    wave: np.ndarray
+    rate: int
+    channels: int
+    format: str
+
+    @property
+    def seconds(self) -> float:
+        return len(self.wave) / self.rate
+
+    @property
+    def level(self) -> float:
+        """Root mean square in dB of full scale."""
+        return float(10 * np.log10(np.mean(self.wave.astype(np.float64) ** 2) + 1e-20))
+
+
+def load_audio(path: Path, rate: int, *, trim: bool = False) -> np.ndarray:
     """Return the samples of `path` [sample] in float32 at `rate` Hz, channels averaged, resampled once (soxr, high quality).
 
-    Raises InputError for a file that cannot be decoded, is empty, too short or silent, or holds values that are not finite.
+    `trim` takes away silence at both ends. Raises BadClip, an InputError, as `read_clip` does.
     """
+    clip = read_clip(path, trim=trim)
+    return clip.wave if clip.rate == rate else soxr.resample(clip.wave, clip.rate, rate, quality="HQ")
+
+
+def read_clip(path: Path, *, trim: bool = False) -> Clip:
+    """Read a clip at its own rate.
+
+    Raises BadClip for a file that is not there, cannot be decoded, is truncated, empty, too short, too long or silent, or holds
+    values that are not finite or not in the scale of audio.
+    """
+    if not path.is_file():  # a folder; a pipe would be waited for
+        raise BadClip(path, "not readable as audio", " (no such file)")
     try:
-        wave, file_rate = soundfile.read(path, dtype="float32", always_2d=True)
+        with soundfile.SoundFile(path) as file:
+            if file.format not in _FORMATS:  # the end of others may be missing without their decoder telling
+                raise TypeError(f"its format is {file.format}")
+            rate, channels, kind = file.samplerate, file.channels, f"{file.format} {file.subtype}"
+            most = int(MAX_SECONDS * rate)
+            blocks, read = [], 0
+            while read <= most and len(block := file.read(_BLOCK, dtype="float32", always_2d=True)):
+                blocks.append(block.mean(axis=1))
+                read += len(block)
+            claimed = file.frames
     except (OSError, RuntimeError, TypeError) as error:  # LibsndfileError is a RuntimeError; a .raw file, a TypeError
-        raise InputError(f"{path}: not readable as audio ({error})") from None
-    if not len(wave):
-        raise InputError(f"{path}: empty, it has no samples")
-    if (seconds := len(wave) / file_rate) < MIN_SECONDS:
-        raise InputError(f"{path}: too short, {seconds:.3f} s; at least {MIN_SECONDS} s are needed")
-    mono = wave.mean(axis=1)
-    if not np.isfinite(mono).all():
-        raise InputError(f"{path}: has samples that are not finite numbers")
-    if (peak := float(np.abs(mono).max())) < SILENCE_PEAK:
-        raise InputError(f"{path}: silent, its peak is {peak:.1g} of full scale; at least {SILENCE_PEAK:g} is needed")
-    return mono if file_rate == rate else soxr.resample(mono, file_rate, rate, quality="HQ")
+        allowed = ", ".join(s[1:] for s in SUFFIXES)
+        raise BadClip(path, "not readable as audio", f" ({error}); readable: {allowed}") from None
+    if read > most:
+        raise BadClip(path, "too long", f", over {MAX_SECONDS:.0f} s")
+    if missing := _missing(path, kind, claimed, read):
+        raise BadClip(path, "truncated", f": {missing}")
+    if not read:
+        raise BadClip(path, "empty", ", it has no samples")
+    wave = np.concatenate(blocks)
+    if not np.isfinite(wave).all():
+        raise BadClip(path, "has samples that are not finite numbers")
+    if (peak := float(np.abs(wave).max())) < SILENCE_PEAK:
+        raise BadClip(path, "silent", f", its peak is {peak:.1g} of full scale; at least {SILENCE_PEAK:g} is needed")
+    if peak > LOUDEST_PEAK:
+        raise BadClip(path, "not in the scale of audio", f": its peak is {peak:.4g}, full scale is 1")
+    if trim:
+        wave = trimmed(wave, rate)
+    if (seconds := len(wave) / rate) < MIN_SECONDS:
+        raise BadClip(path, "too short", f", {seconds:.3f} s; at least {MIN_SECONDS} s are needed")
+    return Clip(wave, rate, channels, kind)
+
+
+def trimmed(wave: np.ndarray, rate: int) -> np.ndarray:
+    """Return `wave` [sample] without the silence at its ends: frames 40 dB below the loudest, less 0.1 s beside the rest."""
+    frame = max(1, round(_FRAME * rate))
+    power = np.add.reduceat(wave.astype(np.float64) ** 2, np.arange(0, len(wave), frame))
+    loud = np.flatnonzero(power > power.max() * _TRIM_BELOW**2)
+    margin = round(_TRIM_MARGIN * rate)
+    return wave[max(0, loud[0] * frame - margin) : (loud[-1] + 1) * frame + margin]
+
+
+def _missing(path: Path, kind: str, claimed: int, read: int) -> str:
+    """Say what shows that the end of a file is missing, where its decoder would go on without it; "" if nothing does."""
+    if kind.startswith("OGG"):
+        return "" if _closed_ogg(path) else "its last page is missing"
+    if kind.startswith("WAV"):
+        return _missing_of_riff(path)
+    if kind.startswith("MP3"):
+        with open(path, "rb") as file:
+            start = file.read(65_536)
+        if b"Xing" not in start and b"Info" not in start:  # a guess from the file's size, at which the decoder would stop
+            return "" if read < claimed else "it has no length in its header, and may be longer than was read"
+    return f"its header claims {claimed} samples, {read} are there" if claimed > read else ""
+
+
+def _closed_ogg(path: Path) -> bool:
+    """Tell whether an Ogg file ends with a whole page that is marked as the last (RFC 3533, section 6)."""
+    with open(path, "rb") as file:
+        file.seek(max(0, path.stat().st_size - 65_536))  # a page is no longer
+        end = file.read()
+    page = end[end.rfind(b"OggS") :]
+    if not page.startswith(b"OggS") or len(page) < 27 or len(page) < 27 + page[26]:
+        return False
+    return bool(page[5] & 4) and len(page) >= 27 + page[26] + sum(page[27 : 27 + page[26]])
+
+
+def _missing_of_riff(path: Path) -> str:
+    size = path.stat().st_size
+    with open(path, "rb") as file:
+        order: Literal["little", "big"] = "big" if file.read(4) == b"RIFX" else "little"
+        file.seek(12)
+        while len(head := file.read(8)) == 8:
+            length = int.from_bytes(head[4:], order)
+            if head[:4] == b"data":
+                there = size - file.tell()
+                return f"its header claims {length} bytes of samples, {there} are there" if length > there else ""
+            file.seek(length + length % 2, 1)
+    return ""

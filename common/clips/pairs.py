@@ -1,17 +1,28 @@
 """Pairs of clips, recipient and donor, and the control donors that stand beside them."""
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
+from common.clips.audio import read_clip
+from common.clips.csvfile import csv_rows
+from common.clips.drawing import blocks_of, cap, count_pairs, draw_pairs
 from common.clips.samples import Sample, draw
 from common.errors import InputError
 
-KINDS = ("semantic", "prosody")
-
-
+_LABELS_OF = {  # kind -> the label that the two clips of a pair have in common, the label in which they differ
+    "semantic": ("prosody_label", "semantic_label"),
+    "prosody": ("semantic_label", "prosody_label"),
+}
+KINDS = tuple(_LABELS_OF)
 CONTROLS = ("same_labels_donor", "random_donor", "silence", "itself")
+
+
+class NoPairs(InputError):
+    """The clips cannot give any pair of a kind; the other kind may do."""
 
 
 @dataclass(frozen=True)
@@ -44,38 +55,88 @@ class Pair:
         return self.control == "silence"
 
 
-def build_pairs(samples: list[Sample], kind: str, *, max_pairs: int | None, seed: int) -> tuple[list[Pair], str, Counter[str]]:
+@dataclass(frozen=True)
+class PairRules:
+    """What the two clips of a pair must share beside the label that makes its kind, and how many pairs are taken.
+
+    `same_speaker`, `same_text` (of prosody pairs: clips whose words differ in label differ in text): True asks for it, False does
+    not, None asks for it where the data has such pairs. An empty speaker is unknown, and nobody's. `equal_length`: seconds by
+    which the two clips may differ in length, 0 for the same number of samples, None for any.
+    """
+
+    same_speaker: bool | None = None
+    same_text: bool | None = None
+    equal_length: float | None = None
+    pairs_per_recipient: int | None = None
+    max_pairs: int | None = None
+
+
+def build_pairs(
+    samples: Sequence[Sample], kind: str, rules: PairRules, *, seed: int, trim: bool = False
+) -> tuple[list[Pair], str, Counter[str]]:
     """Return the pairs of one kind, what their two clips share, and a count of the pairs left out by reason.
 
-    semantic: same prosody_label, other semantic_label. prosody: same semantic_label, other prosody_label. The two clips
-    also share the speaker and, in prosody pairs, the text; where the data has no such pair at all, first the text and then
-    the speaker is let go, and the second value says so. Raises InputError where even then there is no pair.
+    semantic: same prosody_label, other semantic_label. prosody: same semantic_label, other prosody_label. Where there are more
+    pairs than `rules` take, they are drawn with the seed, equally many of each pair of labels as far as there are so many.
+    `trim`: a clip's length is that without silence at its ends. Raises NoPairs, saying why, where there is no pair.
     """
-    same, other = ("prosody_label", "semantic_label") if kind == "semantic" else ("semantic_label", "prosody_label")
-    wishes = [("speaker",), ()] if kind == "semantic" else [("speaker", "text_id"), ("speaker",), ()]
-    for wish in wishes:
-        shared = (same, *wish)
-        donors = _donors(samples, shared, other)
-        ends = np.cumsum([len(d) for d in donors])
-        if ends[-1]:  # pairs are numbered and drawn by number: a large set has too many to list
-            numbers = draw(range(ends[-1]), max_pairs, seed=seed)
-            recipients = np.searchsorted(ends, numbers, side="right")
-            pairs = [Pair(kind, samples[r], donors[r][n - ends[r]]) for r, n in zip(recipients, numbers)]
-            return pairs, " and ".join(shared), Counter({"over --max-pairs": int(ends[-1]) - len(pairs)})
-    raise InputError(f"no {kind} pairs among {len(samples)} clips: no two share the {same} and differ in {other}")
+    same, other = _LABELS_OF[kind]
+    wishes = [("speaker", rules.same_speaker), ("text_id", rules.same_text if kind == "prosody" else False)]
+    asked = [field for field, wish in wishes if wish is True]
+    hoped = [field for field, wish in wishes if wish is None]
+    seconds = None if rules.equal_length is None else [read_clip(s.audio, trim=trim).seconds for s in samples]
+    # What is hoped for is let go of from the end of the list: first the text, then the speaker.
+    for shared in ([same, *(f for f, _ in wishes if f in asked or f in hoped[:n])] for n in range(len(hoped), -1, -1)):
+        blocks = blocks_of(samples, shared, other, seconds, rules.equal_length or 0.0)
+        if any(block.counts.any() for block in blocks):
+            break
+    else:
+        beside = " and share the " + " and the ".join(asked) if asked else ""
+        alike = f" and are within {rules.equal_length} s of each other in length" if rules.equal_length is not None else ""
+        raise NoPairs(
+            f"no {kind} pairs among {len(samples)} clips: no two have the same {same}, differ in {other}{beside}{alike}"
+        )
+    steps = [count_pairs(samples, shared[: n + 1], other) for n in range(len(shared))]
+    dropped = Counter({f"another {f.removesuffix('_id')}": a - b for f, a, b in zip(shared[1:], steps, steps[1:])})
+    found = sum(int(block.counts.sum()) for block in blocks)
+    if rules.equal_length is not None:
+        dropped["another length"] = steps[-1] - found
+    rng = np.random.default_rng(seed)
+    if rules.pairs_per_recipient is not None:
+        cap(blocks, rules.pairs_per_recipient, rng)
+    left = sum(int(block.takes.sum()) for block in blocks)
+    dropped["over --pairs-per-recipient"] = found - left
+    numbers = draw_pairs(blocks, left if rules.max_pairs is None else rules.max_pairs, rng)
+    dropped["over --max-pairs"] = left - len(numbers)
+    pairs = [Pair(kind, samples[recipient], samples[donor]) for recipient, donor in numbers]
+    return pairs, " and ".join(shared), +dropped
 
 
-def _donors(samples: list[Sample], shared: tuple[str, ...], other: str) -> list[list[Sample]]:
-    """Return for each sample those that agree with it in all of `shared` and differ in `other`; equal lists are one object."""
-    groups: dict[tuple[str, ...], list[Sample]] = {}
-    for sample in samples:
-        groups.setdefault(tuple(getattr(sample, f) for f in shared), []).append(sample)
-    lists = {
-        (key, label): [s for s in group if getattr(s, other) != label]
-        for key, group in groups.items()
-        for label in {getattr(s, other) for s in group}
-    }
-    return [lists[tuple(getattr(s, f) for f in shared), getattr(s, other)] for s in samples]
+def listed_pairs(path: Path, samples: Sequence[Sample], kind: str) -> list[Pair]:
+    """Return the pairs of one kind that a CSV lists in its columns `kind`, `recipient_id` and `donor_id`, each once.
+
+    A run's patches.csv is such a file: its layers and its control donors are passed over. Raises InputError with file and row
+    for a clip that is not among `samples` or labels that do not make a pair of that kind, NoPairs where the kind is not listed.
+    """
+    by_id, pairs = {s.sample_id: s for s in samples}, dict[tuple[str, str], Pair]()
+    same, other = _LABELS_OF[kind]
+    for number, row in csv_rows(path, ("kind", "recipient_id", "donor_id"), what="list of pairs"):
+        where = f"{path}, row {number}"
+        if row["kind"] not in KINDS:
+            raise InputError(f"{where}, column kind: {row['kind']!r}; allowed: {', '.join(KINDS)}")
+        ids = row["recipient_id"], row["donor_id"]
+        if row["kind"] != kind or row.get("control", "none") not in ("none", "") or ids in pairs:
+            continue
+        for column in ("recipient_id", "donor_id"):
+            if row[column] not in by_id:
+                raise InputError(f"{where}, column {column}: the run has no clip {row[column]!r}")
+        recipient, donor = (by_id[i] for i in ids)
+        if getattr(recipient, same) != getattr(donor, same) or getattr(recipient, other) == getattr(donor, other):
+            raise InputError(f"{where}: the two clips of a {kind} pair have the same {same} and differ in {other}")
+        pairs[ids] = Pair(kind, recipient, donor)
+    if not pairs:
+        raise NoPairs(f"{path}: lists no {kind} pairs")
+    return list(pairs.values())
 
 
 def control_pairs(pairs: list[Pair], pool: list[Sample], *, share: float, seed: int) -> list[Pair]:

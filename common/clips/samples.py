@@ -1,6 +1,7 @@
 """Clips: read and check a manifest, keep the conflict clips."""
 
-import csv
+import os
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -9,16 +10,18 @@ from typing import TypeVar
 
 import numpy as np
 
+from common.clips.csvfile import csv_rows
 from common.errors import InputError
 
 LABELS = ("neutral", "happy", "sad", "angry", "surprised")  # the default, in this order everywhere
 COLUMNS = ("sample_id", "audio", "text", "text_id", "semantic_label", "prosody_label", "speaker", "language", "source")
+_NUL, _CONTROL = re.compile("\x00"), re.compile("[\x00-\x1f\x7f-\x9f]")  # a text may have lines, ids and labels may not
 
 
 Item = TypeVar("Item")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Sample:
     """One clip: what its words say (`semantic_label`) and what its voice says (`prosody_label`)."""
 
@@ -44,44 +47,34 @@ def read_manifest(path: Path, labels: Sequence[str] | None = LABELS) -> list[Sam
     is none of `labels` (None: any will do), a duplicate id, or an audio file that is not there. Rows are numbered as in a
     spreadsheet: the header is row 1.
     """
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            header = reader.fieldnames or []
-            rows = list(reader)
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such manifest") from None
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path}: not a readable UTF-8 CSV file ({error})") from None
-    if missing := [c for c in COLUMNS if c not in header]:
-        raise InputError(f"{path}: column {', '.join(missing)} is missing; a manifest has {', '.join(COLUMNS)}")
-    if not rows:
-        raise InputError(f"{path}: no rows below the header")
-    samples = []
     first_row: dict[str, int] = {}
-    for number, row in enumerate(rows, 2):
-        sample = _sample(path, number, row, labels)
-        if (first := first_row.setdefault(sample.sample_id, number)) != number:
-            raise InputError(
-                f"{path}, row {number}, column sample_id: {sample.sample_id!r} is already in row {first}; ids must differ"
-            )
-        samples.append(sample)
+    rows = csv_rows(path, COLUMNS, what="manifest")
+    samples = [read_sample(path, number, row, first_row, labels) for number, row in rows]
+    if not samples:
+        raise InputError(f"{path}: no rows below the header")
     return samples
 
 
-def _sample(path: Path, number: int, row: dict[str, str | None], labels: Sequence[str] | None) -> Sample:
-    fields = {c: (row[c] or "").strip() for c in COLUMNS}
+def read_sample(path: Path, number: int, row: dict[str, str], first_row: dict[str, int], labels: Sequence[str] | None) -> Sample:
+    """Return the clip of one row; `first_row` remembers the row of each id. Raises InputError as `read_manifest` does."""
+    where = f"{path}, row {number}, column"
+    fields = {c: row[c].strip() for c in COLUMNS}
     for column in ("sample_id", "audio", "text_id", "semantic_label", "prosody_label"):
         if not fields[column]:
-            raise InputError(f"{path}, row {number}, column {column}: empty; it must be given")
+            raise InputError(f"{where} {column}: empty; it must be given")
+    for column in COLUMNS:
+        if (_NUL if column == "text" else _CONTROL).search(fields[column]):
+            raise InputError(f"{where} {column}: {fields[column]!r} holds control characters")
+    if any(sign in fields["sample_id"] for sign in ("<-", "|")):
+        raise InputError(f"{where} sample_id: {fields['sample_id']!r} holds <- or |, which the ids of pairs are made with")
     for column in ("semantic_label", "prosody_label"):
         if labels is not None and fields[column] not in labels:
-            raise InputError(
-                f"{path}, row {number}, column {column}: unknown label {fields[column]!r}; allowed: {', '.join(labels)}"
-            )
+            raise InputError(f"{where} {column}: unknown label {fields[column]!r}; allowed: {', '.join(labels)}")
+    if (first := first_row.setdefault(fields["sample_id"], number)) != number:
+        raise InputError(f"{where} sample_id: {fields['sample_id']!r} is already in row {first}; ids must differ")
     audio = path.parent / fields.pop("audio")
-    if not audio.is_file():
-        raise InputError(f"{path}, row {number}, column audio: no such file {audio}")
+    if not os.path.isfile(audio):  # of a name that is too long, or in a folder that may not be read, it says no as well
+        raise InputError(f"{where} audio: no such file {audio}")
     return Sample(audio=audio, **fields)
 
 

@@ -13,3 +13,4 @@ class ModelChoice:
     attention: str | None = None
     revision: str | None = None
     trust_remote_code: bool = False
+    trim: bool = False  # clips are heard without the silence at their ends

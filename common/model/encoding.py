@@ -12,7 +12,7 @@ import soundfile
 import torch
 from jinja2 import TemplateError
 
-from common.clips.audio import load_audio
+from common.clips.audio import BadClip, load_audio
 from common.errors import InputError, first_line
 from common.model.load import AudioLM
 
@@ -50,7 +50,7 @@ class EncodedClip:
 
 def load_clip(lm: AudioLM, path: Path) -> np.ndarray:
     """Return the samples of a clip at the rate of the model's extractor. Raises InputError as load_audio does."""
-    return load_audio(path, lm.rate)
+    return load_audio(path, lm.rate, trim=lm.trim)
 
 
 def encode_clip(lm: AudioLM, path: Path, prompt: str, *, silent: bool = False, system: str | None = None) -> EncodedClip:
@@ -130,7 +130,13 @@ def _chat_template(processor: Any) -> str | None:
 
 
 def check_window(lm: AudioLM, paths: Sequence[Path], lengths: Sequence[int], prompt: str) -> None:
-    """Raise InputError where the model would not hear the end of a clip, which its processor would cut without a word.
+    """Raise BadClip, an InputError, where the model would not hear the end of one of `paths` ([sample] `lengths`)."""
+    for bad in beyond_window(lm, paths, lengths, prompt):
+        raise bad
+
+
+def beyond_window(lm: AudioLM, paths: Sequence[Path], lengths: Sequence[int], prompt: str) -> list[BadClip]:
+    """Return the clips whose end the model would not hear: its processor would cut it without a word.
 
     Asked of the processor itself: noise in place of the end of the longest of `paths` ([sample] `lengths`) must change what
     it makes of the clip. If it does not, the last sample that counts is the model's window.
@@ -145,11 +151,16 @@ def check_window(lm: AudioLM, paths: Sequence[Path], lengths: Sequence[int], pro
 
     low, high = 0, len(wave) - lm.rate // 20  # the last 50 ms may be less than a frame
     if not deaf_from(high):
-        return
+        return []
     while high - low > lm.rate // 100:
         middle = (low + high) // 2
         low, high = (low, middle) if deaf_from(middle) else (middle, high)
-    for path, length in zip(paths, lengths):
-        if length > high + lm.rate // 20:
-            seconds, window = length / lm.rate, high / lm.rate
-            raise InputError(f"{path}: {seconds:.2f} s long; the model hears about {window:.1f} s, and would not hear the rest")
+    return [
+        BadClip(
+            path,
+            "longer than the model hears",
+            f": {length / lm.rate:.2f} s long; the model hears about {high / lm.rate:.1f} s, and would not hear the rest",
+        )
+        for path, length in zip(paths, lengths)
+        if length > high + lm.rate // 20
+    ]

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -31,7 +32,7 @@ class AudioLM:
     """A model that answers questions about a clip.
 
     `blocks` are the decoder's, h_l is what enters block l. `device` is where inputs go, `adapters` the LoRA that is on,
-    `commit` the state of a hub id.
+    `commit` the state of a hub id. `trim`: clips are heard without the silence at their ends.
     """
 
     model: Any
@@ -41,6 +42,7 @@ class AudioLM:
     device: torch.device
     adapters: tuple[str, ...] = ()
     commit: str | None = None
+    trim: bool = False
 
     @property
     def dtype(self) -> torch.dtype:
@@ -73,8 +75,12 @@ def choose_device(name: str) -> torch.device:
 
 
 def choose_dtype(name: str, device: torch.device) -> torch.dtype:
-    """Return the dtype `name`; "auto" is bfloat16 on a CUDA device and float32 elsewhere."""
-    return DTYPES["bfloat16" if device.type == "cuda" else "float32"] if name == "auto" else DTYPES[name]
+    """Return the dtype `name`; "auto" is bfloat16 on a CUDA device, float16 where it has none (before Ampere), else float32."""
+    if name != "auto":
+        return DTYPES[name]
+    if device.type != "cuda":
+        return torch.float32
+    return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
 
 
 def load_model(
@@ -93,20 +99,9 @@ def load_model(
     device is spread over all of them and main memory, as `device_map` spreads it by hand. Raises InputError where there is
     no such model or it is not an audio language model with an audio span in its token sequence.
     """
-    transformers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
     source: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
-    try:
-        whole = AutoConfig.from_pretrained(name, **source)
-    except Exception as error:  # whatever is wrong with a user's folder is not ours to list
-        raise InputError(f"--model {name}: no model folder or hub id that can be read ({first_line(error)})") from None
-    config = getattr(whole, "thinker_config", whole)
+    whole, config = _read_config(name, source)
     model_class = _model_class(name, config)
-    if _audio_token_id(config) is None:
-        raise InputError(
-            f"--model {name}: {type(config).__name__} is not an audio language model with an audio span among its tokens: no "
-            "audio token in its config"
-        )
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -132,6 +127,40 @@ def load_model(
     model.eval()
     commit = None if Path(name).is_dir() else extract_commit_hash(cached_file(name, "config.json", revision=revision), None)
     return replace(wrap_model(model if spread else model.to(device), processor, device=device, adapters=adapters), commit=commit)
+
+
+def load_ears(name: str, *, revision: str | None, trust_remote_code: bool, trim: bool) -> AudioLM:
+    """Load what turns a clip into a model's input, and no model: enough to ask how much of a clip it would hear.
+
+    Raises InputError as load_model does.
+    """
+    source: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
+    whole, config = _read_config(name, source)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            processor = _load_processor(name, whole, source)
+    except Exception as error:
+        raise InputError(f"--model {name}: cannot be loaded ({type(error).__name__}: {first_line(error)})") from None
+    no_model = SimpleNamespace(dtype=torch.float32)
+    return AudioLM(no_model, processor, nn.ModuleList(), _audio_token_id(config) or 0, torch.device("cpu"), trim=trim)
+
+
+def _read_config(name: str, source: dict[str, Any]) -> tuple[Any, Any]:
+    """Return the config of a folder or hub id, and the part of it that hears and answers (of Qwen-Omni the thinker's)."""
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    try:
+        whole = AutoConfig.from_pretrained(name, **source)
+    except Exception as error:  # whatever is wrong with a user's folder is not ours to list
+        raise InputError(f"--model {name}: no model folder or hub id that can be read ({first_line(error)})") from None
+    config = getattr(whole, "thinker_config", whole)
+    if _audio_token_id(config) is None:
+        raise InputError(
+            f"--model {name}: {type(config).__name__} is not an audio language model with an audio span among its tokens: no "
+            "audio token in its config"
+        )
+    return whole, config
 
 
 def wrap_model(model: Any, processor: Any, *, device: torch.device, adapters: tuple[str, ...] = ()) -> AudioLM:

@@ -3,12 +3,16 @@
 import argparse
 import sys
 from collections.abc import Callable
+from dataclasses import asdict, fields
 from pathlib import Path
+from typing import Any
 
+from common.clips.pairs import KINDS, PairRules
 from common.clips.samples import LABELS
 from common.errors import CheckFailed, InputError, first_line
 from common.model import ModelChoice
 from common.model.prompts import MAIN_PROMPTS, Question, ask
+from common.running.identity import digest
 from common.running.parallel import shutdown
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -28,6 +32,8 @@ def argument_parser(description: str, out: Path) -> argparse.ArgumentParser:
     add = parser.add_argument_group("clips").add_argument
     add("--data", type=Path, default=ROOT / "data" / "demo" / "manifest.csv", help="manifest, a CSV (default: the demo)")
     add("--limit", type=whole_number(1), metavar="N", help="use N clips, drawn with --seed (default: all)")
+    add("--skip-bad", action="store_true", help="leave out, and count, clips that cannot be read or heard whole (default: stop)")
+    add("--trim", action="store_true", help="take away the silence at both ends of every clip")
     add = parser.add_argument_group("question").add_argument
     prompts = ", ".join(p for p in MAIN_PROMPTS if not p.endswith("-zh"))
     add("--prompt", default="speaker", help=f"{prompts}, with -zh in Chinese, or a text file with {{audio}} and {{labels}}")
@@ -45,7 +51,41 @@ def argument_parser(description: str, out: Path) -> argparse.ArgumentParser:
 
 
 def chosen_model(args: argparse.Namespace) -> ModelChoice:
-    return ModelChoice(args.model, args.device, args.dtype, args.attention, args.revision, args.trust_remote_code)
+    return ModelChoice(args.model, args.device, args.dtype, args.attention, args.revision, args.trust_remote_code, args.trim)
+
+
+def add_pair_rules(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments that say which clips make a pair, and how many pairs are taken."""
+    add = parser.add_argument_group("pairs").add_argument
+    where, given = argparse.BooleanOptionalAction, "(default: where the data has such pairs)"
+    add("--kinds", nargs="+", choices=KINDS, default=list(KINDS), help="what differs in a pair (default: both, a run of each)")
+    add("--pool", choices=("conflict", "all"), default="conflict", help="clips that pairs are built from (default: conflict)")
+    add("--same-speaker", action=where, help=f"both clips of a pair are of one speaker {given}")
+    add("--same-text", action=where, help=f"both clips of a prosody pair say the same text {given}")
+    add(
+        "--equal-length",
+        nargs="?",
+        type=seconds,
+        const=0.0,
+        metavar="SECONDS",
+        help="the most that lengths may differ (alone: 0)",
+    )
+    add("--pairs-per-recipient", type=whole_number(1), metavar="N", help="at most N pairs with the same recipient, of each kind")
+    add("--max-pairs", type=whole_number(1), default=1200, metavar="N", help="pairs of each kind, drawn with --seed (1200)")
+    add("--pairs-file", type=Path, metavar="CSV", help="take the pairs it lists: kind,recipient_id,donor_id, as in patches.csv")
+
+
+def pair_options(args: argparse.Namespace) -> dict[str, Any]:
+    """Return what `add_pair_rules` has added, as choose_pairs takes it."""
+    rules = PairRules(**{field.name: getattr(args, field.name) for field in fields(PairRules)})
+    return {"kinds": args.kinds, "pool": args.pool, "rules": rules, "pairs_file": args.pairs_file, "trim": args.trim}
+
+
+def recorded(options: dict[str, Any]) -> dict[str, Any]:
+    """Return the same as run.json keeps it; a list of pairs is known by what it says."""
+    listed = options["pairs_file"]
+    text = listed.read_text(encoding="utf-8-sig") if listed else None
+    return options | {"rules": asdict(options["rules"]), "pairs_file": text and digest(text)}
 
 
 def asked_question(args: argparse.Namespace, prompt: str) -> Question:
@@ -63,6 +103,13 @@ def whole_number(least: int) -> Callable[[str], int]:
 
     parse.__name__ = f"whole number from {least} on"  # argparse names the type in its message
     return parse
+
+
+def seconds(text: str) -> float:
+    """Return a number from 0 on; an argument type."""
+    if not 0 <= float(text) < float("inf"):
+        raise ValueError
+    return float(text)
 
 
 def fraction(text: str) -> float:

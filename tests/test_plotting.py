@@ -1,0 +1,63 @@
+"""Chinese in figures: from a font that has it, or one clear line."""
+
+import logging
+import warnings
+from pathlib import Path
+
+import pytest
+from matplotlib import font_manager
+from matplotlib.figure import Figure
+
+from common import plotting
+
+
+@pytest.fixture(autouse=True)
+def fresh() -> None:
+    plotting.families.cache_clear()
+    plotting._say_missing.cache_clear()
+
+
+def draw(path: Path, text: str) -> None:
+    with plotting.figure(path, ylabel=text, caption=text) as axes:
+        axes.plot([0, 1], [0, 1])
+
+
+def test_without_a_font_one_line_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(plotting, "CHINESE_FONTS", ())
+    with caplog.at_level(logging.WARNING):
+        for i in range(3):
+            draw(tmp_path / f"{i}.png", "高兴 margin")
+    assert [r.getMessage() for r in caplog.records] == [
+        "figures: no font here has 高; boxes stand in its place. Debian's fonts-noto-cjk has Chinese, Japanese and Korean"
+    ]
+    assert (tmp_path / "2.png").stat().st_size > 5000
+
+
+def test_with_a_font_nothing_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    if len(plotting.families()) == 1:
+        pytest.skip("no Chinese font here")
+    with caplog.at_level(logging.WARNING):
+        draw(tmp_path / "x.png", "高兴、悲伤、愤怒 margin −1 Δ łżę")
+    assert not caplog.records
+
+
+def test_a_font_that_came_after_matplotlibs_list_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    if len(plotting.families()) == 1:
+        pytest.skip("no Chinese font here")
+    found = plotting.families()[1]
+    plotting.families.cache_clear()
+    files = {f.fname for f in font_manager.fontManager.ttflist if f.name in plotting.CHINESE_FONTS}
+    without = [f for f in font_manager.fontManager.ttflist if f.fname not in files]
+    monkeypatch.setattr(font_manager.fontManager, "ttflist", without)
+    assert plotting.families()[1:] == [found]
+
+
+def test_other_warnings_come_through(tmp_path: Path) -> None:
+    class Loud(Figure):
+        def savefig(self, *_: object, **__: object) -> None:
+            warnings.warn("something else", UserWarning, stacklevel=1)
+
+    with pytest.warns(UserWarning, match="something else"):
+        plotting.save(Loud(), tmp_path / "x.png")
