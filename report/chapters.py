@@ -17,13 +17,15 @@ from common.stats.facts import Fact, spread
 from logit_lens.facts import lens_facts
 from logit_lens.plots import plot_lens
 from report import statements
+from report.alignment import Alignment, alignment
 from report.clips import described
 from report.inputs import EXPERIMENTS, Outputs, Study
 from report.markdown import Say, checks, lens_tables, patching_tables, slug
 from report.observations import beyond_prior, cells, stretches, telling_from
+from report.published import published_beside
 from report.wording.words import FIGURES, LANGUAGES
 
-NO_OPTIONS = {"model_files", "data_files", "code", "versions", "tokens", "engine", "commit", "prompt", "revision"}
+NO_OPTIONS = {"model_files", "data_files", "code", "versions", "tokens", "engine", "commit", "prompt"}
 LENS_ORDER = ("winrate_curve_conflict.png", "margin_curve_conflict.png", "congruent_curve.png", "lens_health.png")
 
 
@@ -42,6 +44,8 @@ class Chapter:
     together: str
     figures: dict[str, list[tuple[str, str]]]
     tables: list[tuple[str, str]]
+    published: str
+    alignment: Alignment | None
     checks: str
     commands: list[str]
     facts: dict[str, Fact]
@@ -80,6 +84,8 @@ def chapter(
         together=wording.together(facts, kinds) if facts and kinds else "",
         figures=_figures(study, out, folder, wording, words),
         tables=[(heading, text) for _, _, heading, text in tables],
+        published=published_beside(study.lens.tables["layers"], study.lens.record, say) if study.lens else "",
+        alignment=alignment(study.patching, out=out, folder=folder, words=words) if study.patching else None,
         checks=checks(study.runs, say),
         commands=[command(run) for run in study.runs],
         facts=facts,
@@ -161,17 +167,18 @@ def _figures(
 
 def command(run: Outputs) -> str:
     """Return the command that makes a run again, with every option that its rows depend on."""
-    identity = run.identity
-    prompt = run.record["prompt_name"]
-    parts = ["python", f"{EXPERIMENTS[run.experiment]}/run.py", "--prompt", prompt]
-    for name, value in identity.items():
-        if name in NO_OPTIONS or value in (None, False, [], ""):
-            continue
-        values = [] if value is True else [str(v) for v in (value if isinstance(value, list) else [value])]
-        parts += [f"--{name.replace('_', '-')}", *values]
-    if identity.get("revision"):
-        parts += ["--revision", identity["revision"]]
-    return shlex.join(map(str, parts))
+    parts = ["python", f"{EXPERIMENTS[run.experiment]}/run.py", "--prompt", str(run.record["prompt_name"])]
+    options = {name: value for name, value in run.identity.items() if name not in NO_OPTIONS}
+    options |= dict(options.pop("rules", {}))
+    for name, value in options.items():
+        flag = f"--{name.replace('_', '-')}"
+        if value is False and name.startswith("same_"):
+            parts.append(flag.replace("--", "--no-", 1))
+        elif name == "pairs_file" and value:
+            parts += [flag, "FILE"]  # run.json has its digest alone
+        elif value not in (None, False, [], ""):
+            parts += [flag, *([] if value is True else map(str, value if isinstance(value, list) else [value]))]
+    return shlex.join(parts)
 
 
 def figure_words(language: str) -> Mapping[str, str] | None:

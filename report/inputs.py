@@ -19,7 +19,6 @@ TABLES = {
 }
 # What two runs must have in common to tell of the same thing.
 SHARED = ("model", "model_files", "revision", "data", "data_files", "prompt", "labels", "words", "system", "device", "dtype")
-IDENTITIES = ("lens row L - model", "splice - rerun", "A patched with A - A", "row L - recipient", "row 0 - donor")
 
 
 @dataclass(frozen=True)
@@ -125,23 +124,30 @@ def read_outputs(experiment: str, folder: Path) -> Outputs | Trouble:
         return Trouble("tables", why(error))
 
 
+def checks_of(run: Outputs) -> list[str]:
+    """Return the self-checks that a run must have passed."""
+    patched = [f"{run.record['engine']} - rerun", "A patched with A - A", "row L - recipient"]
+    return ["lens row L - model", *(patched if run.experiment == "patching" else [])]
+
+
 def _unwell(run: Outputs) -> list[Trouble]:
     """Return what a finished run itself warns of: failed or missing checks, no control donors, its own warnings."""
     told = {"folder": shown(run.folder), "experiment": run.experiment}
-    checks = run.record.get("self_check", {}) | run.record.get("counts", {}).get("controls", {})
-    tolerance = checks.get("tolerance", 0.0)
-    wanted = [c for c in IDENTITIES if c != "row 0 - donor" or run.record.get("engine") == "splice"]
-    troubles = [Trouble("check missing", told | {"check": name}) for name in wanted if name not in checks]
-    measured = {name: checks[name] for name in (*wanted, *run.record.get("counts", {}).get("controls", {})) if name in checks}
-    if "tolerance" in checks:
-        troubles += [
-            Trouble("check failed", told | {"check": name, "value": f"{value:.1e}", "tolerance": f"{tolerance:.1e}"})
-            for name, value in measured.items()
-            if not value <= tolerance and not (name.startswith("row 0") and run.record.get("engine") != "splice")
-        ]
+    measured = run.record.get("self_check", {})
+    tolerance = measured.get("tolerance")
+    wanted = checks_of(run)
+    troubles = [Trouble("check missing", told | {"check": c}) for c in ("tolerance", *wanted) if not _number(measured.get(c))]
+    if _number(tolerance):
+        off = [c for c in wanted if _number(measured.get(c)) and not measured[c] <= tolerance]
+        values = [{"check": c, "value": f"{measured[c]:.1e}", "tolerance": f"{tolerance:.1e}"} for c in off]
+        troubles += [Trouble("check failed", told | v) for v in values]
     if run.experiment == "patching" and not (run.rows.control != "none").any():
         troubles.append(Trouble("no controls", told))
     return troubles + [Trouble("warning", told | {"text": str(text)}) for text in run.record.get("warnings", [])]
+
+
+def _number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _together(lens: list[Outputs], patching: list[Outputs]) -> tuple[list[Study], list[Trouble]]:

@@ -74,5 +74,5 @@ def cells(labels: pd.DataFrame) -> list[Fact]:
         return []
     ends: Sequence[pd.Series] = [conflict.loc[conflict.win_prosody.idxmin()], conflict.loc[conflict.win_prosody.idxmax()]]
     names = [f"{c.semantic_label} / {c.prosody_label}" for c in ends]
-    told: dict[str, Any] = {"n": len(conflict), "unit": "share of clips", "row": "labels.csv", "verdict": "; ".join(names)}
+    told: dict[str, Any] = {"n": len(conflict), "unit": "share of clips", "row": "labels.csv", "verdict": "\n".join(names)}
     return [Fact("cells", float("nan"), float(ends[0].win_prosody), float(ends[1].win_prosody), **told)]

@@ -11,7 +11,7 @@ import pandas as pd
 import soundfile
 
 from activation_patching.tables import patch_tables
-from common.clips.pairs import KINDS, build_pairs, control_pairs
+from common.clips.pairs import KINDS, PairRules, build_pairs, control_pairs
 from common.clips.samples import COLUMNS, LABELS, Sample
 from common.running.output import write_record, write_tables
 from logit_lens.tables import lens_tables
@@ -52,7 +52,7 @@ def save_samples(folder: Path, labels: Sequence[str], *, texts: int, speakers: S
 
 def save_study(
     folder: Path,
-    truth: Truth = Truth(),  # noqa: B008
+    truth: Truth = Truth(),
     *,
     labels: Sequence[str] = LABELS,
     texts: int = 4,
@@ -103,7 +103,11 @@ def _lens_rows(samples: list[Sample], logits: np.ndarray, labels: list[str]) -> 
         for layer, at in enumerate(of_sample):
             winner = labels[int(at.argmax())]
             outcomes = {sample.semantic_label: "semantic", sample.prosody_label: "prosody" if sample.conflict else "both"}
-            named = {"sample_id": sample.sample_id, "semantic_label": sample.semantic_label, "prosody_label": sample.prosody_label}
+            named = {
+                "sample_id": sample.sample_id,
+                "semantic_label": sample.semantic_label,
+                "prosody_label": sample.prosody_label,
+            }
             told = {"layer": layer, **{f"logit_{label}": v for label, v in zip(labels, at)}, "winner": winner}
             told |= {"outcome": outcomes.get(winner, "other"), "margin": at[voice] - at[words], "mass": layer / LAYERS, "kl": 0.1}
             rows.append(named | told | {"best_rank": 1, "text_id": sample.text_id, "speaker": sample.speaker})
@@ -116,7 +120,7 @@ def _patch_rows(
     """Return rows of patches: at layer l the answer is between the donor's and the recipient's own, the donor's at l = 0."""
     own = {s.sample_id: at[-1] for s, at in zip(samples, logits)}
     conflict = [s for s in samples if s.conflict]
-    some = [p for kind in KINDS for p in build_pairs(conflict, kind, max_pairs=pairs, seed=0)[0]]
+    some = [p for kind in KINDS for p in build_pairs(conflict, kind, PairRules(max_pairs=pairs), seed=0)[0]]
     carried = 1 / (1 + np.exp(4 * (np.arange(LAYERS) - truth.ends)))
     carried[0], carried[-1] = 1, 0
     rows = []
@@ -128,7 +132,12 @@ def _patch_rows(
         for layer, at in enumerate(patched):
             said = labels[int(at.argmax())]
             row: dict[str, Any] = {"pair_id": pair.pair_id, "kind": pair.kind, "control": pair.control}
-            row |= {"recipient_id": pair.recipient.sample_id, "donor_id": pair.donor.sample_id, "target": pair.target, "layer": layer}
+            row |= {
+                "recipient_id": pair.recipient.sample_id,
+                "donor_id": pair.donor.sample_id,
+                "target": pair.target,
+                "layer": layer,
+            }
             row |= {f"logit_{label}": v for label, v in zip(labels, at)}
             row |= {"pred_base": labels[int(base.argmax())], "pred_donor": labels[int(donor.argmax())], "pred_patch": said}
             row |= {"flip_to_target": int(said == pair.target), "flip_from_base": int(said != row["pred_base"])}
@@ -155,20 +164,27 @@ def _record(folder: Path, experiment: str, rows: pd.DataFrame, labels: list[str]
         "code": {"a.py": "0"},
         "versions": {"torch": "2.13.0"},
         "tokens": "0",
-        "engine": "splice",
+        "engine": "splice" if experiment == "patching" else None,
         "device": "cpu",
         "dtype": "float32",
     }
     counts: dict[str, Any] = {"clips": int(rows.iloc[:, 0].nunique()), "dropped": {"over --limit": 0}}
     if experiment == "patching":
-        identity |= {"kinds": list(KINDS), "max_pairs": 120, "pool": "conflict", "align": "splice", "controls": 1.0}
+        identity |= {
+            "kinds": list(KINDS),
+            "rules": {"max_pairs": 120, "same_text": None},
+            "pool": "conflict",
+            "align": "splice",
+            "controls": 1.0,
+        }
         counts["clips"] = int(rows.recipient_id.nunique())
         counts["pairs"] = {k: {"kept": 1, "dropped": {}, "shared": "speaker"} for k in KINDS}
         counts["controls"] = {"row 0 - donor, all pairs": 0.0, "row L - recipient, all pairs": 0.0}
     else:
         conflict = rows.semantic_label != rows.prosody_label
         counts |= {"clips": int(rows[conflict].sample_id.nunique()), "congruent clips": int(rows[~conflict].sample_id.nunique())}
-    checks = dict.fromkeys(("lens row L - model", "splice - rerun", "A patched with A - A", "row L - recipient", "row 0 - donor"), 0.0)
+    patched = ("splice - rerun", "A patched with A - A", "row L - recipient") if experiment == "patching" else ()
+    checks: dict[str, Any] = dict.fromkeys(("lens row L - model", *patched), 0.0)
     return {
         "identity": identity,
         "finished": True,
@@ -178,7 +194,7 @@ def _record(folder: Path, experiment: str, rows: pd.DataFrame, labels: list[str]
         "label_tokens": dict(zip(labels, labels)),
         "model_class": "Planted",
         "blocks": LAYERS - 1,
-        "engine": "splice",
+        "engine": identity["engine"],
         "self_check": checks | {"tolerance": 0.001},
         "warnings": [],
         "counts": counts,

@@ -185,7 +185,17 @@ def test_the_first_numbers_are_those_of_the_rows(built: Path, studies: dict[str,
 
 def test_both_reports_have_all_sections_figures_tables_and_commands(built: Path) -> None:
     english, chinese = ((built / f"report{end}.md").read_text(encoding="utf-8") for end in ("", ".zh"))
-    for heading in ("研究问题", "实验一：Logit Lens", "方法细节", "结果图", "主要观察", "总结", "实验二：激活修补", "对照与自检", "局限"):
+    for heading in (
+        "研究问题",
+        "实验一：Logit Lens",
+        "方法细节",
+        "结果图",
+        "主要观察",
+        "总结",
+        "实验二：激活修补",
+        "对照与自检",
+        "局限",
+    ):
         assert re.search(rf"^#+ {heading}", chinese, re.M), heading
     assert "目标翻转率" in chinese and "基线翻转率" in chinese and "[!CAUTION]" not in english
     for text in (english, chinese):

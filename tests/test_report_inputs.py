@@ -9,7 +9,7 @@ import pytest
 
 import report.build
 from report.chapters import wording_of
-from report.inputs import IDENTITIES, Study, Trouble, names_of, read_studies
+from report.inputs import Study, Trouble, names_of, read_studies
 from tests.study import Truth, change_record, save_study
 
 
@@ -80,12 +80,14 @@ def test_folders_of_the_other_experiment_and_broken_files_are_named(mine: Path, 
 
 def test_failed_and_missing_checks_and_warnings_are_told(mine: Path) -> None:
     record = json.loads((mine / "lens" / "run.json").read_text())
-    change_record(mine / "lens", self_check=record["self_check"] | {"splice - rerun": 0.5}, warnings=["beware"])
+    change_record(mine / "lens", self_check=record["self_check"] | {"lens row L - model": 0.5}, warnings=["beware"])
     change_record(mine / "patching", self_check={"tolerance": 0.001}, warnings=["beware"])
     _, troubles = troubles_of(mine)
     failed = [t for t in troubles if t.name == "check failed"]
-    assert [t.values["check"] for t in failed] == ["splice - rerun"] and failed[0].values["value"] == "5.0e-01"
-    assert [t.values["check"] for t in troubles if t.name == "check missing"] == list(IDENTITIES)
+    assert [t.values["check"] for t in failed] == ["lens row L - model"] and failed[0].values["value"] == "5.0e-01"
+    assert [t.values["check"] for t in troubles if t.name == "check missing"] == [
+        *("lens row L - model", "splice - rerun", "A patched with A - A", "row L - recipient")
+    ]
     (warning,) = [t for t in troubles if t.name == "warning"]
     assert warning.values["folder"].count("mine") == 2 and warning.values["text"] == "beware"
 
@@ -96,7 +98,11 @@ def test_without_control_donors_no_transfer_is_claimed(tmp_path: Path) -> None:
         ["--lens", str(folder / "lens"), "--patching", str(folder / "patching"), "--out", str(tmp_path / "out"), "--no-audio"]
     )
     text = (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
-    assert "**No control donors**" in text and "no control donors, so nothing is claimed" in text and "carries" not in text.split("## Exp")[0]
+    assert (
+        "**No control donors**" in text
+        and "no control donors, so nothing is claimed" in text
+        and "carries" not in text.split("## Exp")[0]
+    )
 
 
 def test_a_manifest_that_is_gone_or_of_other_clips_leaves_the_numbers_and_says_so(mine: Path, tmp_path: Path) -> None:

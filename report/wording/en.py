@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import pandas as pd
 
 from common.stats.facts import Fact, p_value, shown
+from report.markdown import plain
 
 Facts = Mapping[str, Fact]
 CUES = {"prosody": "voice", "semantic": "words"}
@@ -73,7 +74,7 @@ def moved(facts: Facts, what: str, form: str = "+.2f") -> str:
         return ""
 
     def ends(fact: Fact) -> str:
-        return f"{fact.lo:{form}} to {fact.hi:{form}}" + (f", {fact.verdict}" if fact.verdict else "")
+        return f"{fact.lo:{form}} to {fact.hi:{form}}" + (f", {plain(fact.verdict)}" if fact.verdict else "")
 
     parts = [
         f"{facts[f'{what}: {p}'].n} {p} {ends(facts[f'{what}: {p}'])}" for p in ("wordings", "orders") if f"{what}: {p}" in facts
@@ -164,7 +165,7 @@ def _accuracy(facts: Facts) -> str:
 
 def _cells(facts: Facts) -> str:
     fact = facts["cells"]
-    low, high = fact.verdict.split("; ")
+    low, _, high = (plain(cell) for cell in fact.verdict.partition("\n"))
     return (
         f"**Cell by cell** (words / voice) the voice's label wins from {fact.lo:.2f} ({low}) to {fact.hi:.2f} ({high}) over {fact.n} "
         "cells; the ends are picked for being the ends, so read their intervals in the table as too narrow."
@@ -174,9 +175,9 @@ def _cells(facts: Facts) -> str:
 def _one_label(facts: Facts, name: str, primary: str) -> str:
     fact, same = facts[name], facts[name].verdict == "same"
     if facts[primary].verdict == "none":
-        stays = "not shown whichever goes" if same else f"shown only without {fact.verdict}"
+        stays = "not shown whichever goes" if same else f"shown only without {plain(fact.verdict)}"
     else:
-        stays = "shown whichever goes, so no one label makes it" if same else f"not shown without {fact.verdict}"
+        stays = "shown whichever goes, so no one label makes it" if same else f"not shown without {plain(fact.verdict)}"
     return f"**Does one label make it?** With {fact.test} the primary outcome is {fact.lo:+.2f} to {fact.hi:+.2f}: {stays}."
 
 
@@ -203,7 +204,7 @@ def _flips(facts: Facts, kind: str) -> str:
 
 def _layers(facts: Facts, kind: str) -> str:
     fact = facts["layers"]
-    at = f"at l = {fact.verdict}" if fact.verdict else "at no layer"
+    at = f"at l = {plain(fact.verdict)}" if fact.verdict else "at no layer"
     return f"**At which layers?** The flips exceed those of {DONORS[fact.control]} {at} ({fact.test}; {fact.n} pairs)."
 
 

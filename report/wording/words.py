@@ -117,6 +117,14 @@ TEXTS = {
     "v": "韵",
     "right in": "正确",
     "mean": "均值",
+    "this run": "本次运行",
+    "labels": "标签",
+    "from": "出处",
+    "Beside what is published": "与已发表的结果并列",
+    "Share of conflict clips answered with the voice's label and with the words'. The others asked and scored in ways of "
+    "their own; this run reads the answer from its first token.": (
+        "在冲突样本上，回答为韵律标签与为语义标签的占比。他人的提问与计分方式各不相同；本次运行由首个 token 读出回答。"
+    ),
     "congruent": "一致样本",
     "over --limit": "超出 --limit",
     "over --max-pairs": "超出 --max-pairs",

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import pandas as pd
 
 from common.stats.facts import Fact, shown
+from report.markdown import plain
 from report.wording.words import chinese
 
 Facts = Mapping[str, Fact]
@@ -145,7 +146,7 @@ def _accuracy(facts: Facts) -> str:
 
 def _cells(facts: Facts) -> str:
     fact = facts["cells"]
-    low, high = fact.verdict.split("; ")
+    low, _, high = (plain(cell) for cell in fact.verdict.partition("\n"))
     return (
         f"**逐格来看**（语义 / 韵律），{fact.n} 个格中韵律标签的胜率从 {fact.lo:.2f}（{low}）到 {fact.hi:.2f}（{high}）；"
         "这两格是因为处于两端才被选出的，表中它们的区间应视为偏窄。"
@@ -155,9 +156,9 @@ def _cells(facts: Facts) -> str:
 def _one_label(facts: Facts, name: str, primary: str) -> str:
     fact, same = facts[name], facts[name].verdict == "same"
     if facts[primary].verdict == "none":
-        stays = "去掉哪一个都没有显示出来" if same else f"只有去掉 {fact.verdict} 时才显示出来"
+        stays = "去掉哪一个都没有显示出来" if same else f"只有去掉 {plain(fact.verdict)} 时才显示出来"
     else:
-        stays = "去掉哪一个都仍然显示出来，因此并非由某一个标签造成" if same else f"去掉 {fact.verdict} 后就没有显示出来"
+        stays = "去掉哪一个都仍然显示出来，因此并非由某一个标签造成" if same else f"去掉 {plain(fact.verdict)} 后就没有显示出来"
     return f"**是否由某一个标签造成**。{chinese(fact.test)}，主要指标在 {fact.lo:+.2f} 至 {fact.hi:+.2f} 之间：{stays}。"
 
 
