@@ -19,6 +19,8 @@ def plain(text: object) -> str:
 
 def code(text: object) -> str:
     """Return a text as a span of code, with more backticks around it than in it; a bar would end a cell of a table."""
+    if text is None:
+        return "–"
     line = " ".join(str(text).split()).replace("|", "¦")
     ticks = "`" * (1 + max((len(run) for run in re.findall("`+", line)), default=0))
     return f"{ticks} {line} {ticks}" if "`" in line else f"`{line}`"
