@@ -53,7 +53,7 @@ def fit_on_other_texts(states: torch.Tensor, texts: Sequence[str]) -> list[list[
     names = sorted(set(texts))
     if len(names) < 4:
         raise InputError(
-            f"--lens tuned: needs clips of four texts at least, to fit on some and read others; there are {len(names)}"
+            f"--lens tuned: needs four texts at least, to fit on some and read others; there are {len(names)}"
         )
     half, quarter = (np.array([names.index(t) // step % 2 for t in texts]) for step in (1, 2))
     last = states[:, -1]

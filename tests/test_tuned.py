@@ -41,7 +41,7 @@ def test_a_clip_is_not_read_by_a_map_that_has_seen_its_text() -> None:
     after = fit_on_other_texts(changed, texts)
     probe = torch.ones(4)
     assert torch.equal(before[0][0](probe), after[0][0](probe)) and not torch.equal(before[1][0](probe), after[1][0](probe))
-    with pytest.raises(InputError, match="--lens tuned: needs clips of four texts at least"):
+    with pytest.raises(InputError, match="--lens tuned: needs four texts at least"):
         fit_on_other_texts(states, ["a", "b"] * 8)
 
 
