@@ -69,7 +69,7 @@ def draw(args: argparse.Namespace, prompt: str, out: Path) -> None:
     tables = lens_tables(rows, seed=record["identity"]["seed"])
     output.write_tables(out, tables)
     plot_lens(out, subtitle=output.subtitle(record))
-    print(summary(tables["layers"], tables["decision_layer"]), f"written to {out}", sep="\n")
+    print(summary(tables), f"written to {out}", sep="\n")
 
 
 if __name__ == "__main__":
