@@ -52,9 +52,7 @@ def fit_on_other_texts(states: torch.Tensor, texts: Sequence[str]) -> list[list[
     """
     names = sorted(set(texts))
     if len(names) < 4:
-        raise InputError(
-            f"--lens tuned: needs four texts at least, to fit on some and read others; there are {len(names)}"
-        )
+        raise InputError(f"--lens tuned: needs four texts at least, to fit on some and read others; there are {len(names)}")
     half, quarter = (np.array([names.index(t) // step % 2 for t in texts]) for step in (1, 2))
     last = states[:, -1]
     return [
