@@ -66,6 +66,7 @@ LENS_LAYERS = {
 }
 DECISION = {"crossing": ("crossing", ".1f"), "decision_layer": ("shown from", ".0f")}
 LEFT_OUT = {"voice_lead": ("voice − words", SIGNED), "margin": ("margin (logits)", SIGNED), "crossing": ("crossing", ".1f")}
+GENERATED = {"agreement": ("as the first token", SHARE), "no_label": ("no label", SHARE)}
 PATCH_LAYERS = {
     "flip_to_target": ("flip to target", SHARE),
     "flip_from_base": ("flip from base", SHARE),
@@ -86,13 +87,16 @@ RELEASE = {"crossing": ("below half from", ".1f"), "nothing_left": ("nothing lef
 def lens_tables(run: Outputs, say: Say) -> dict[str, str]:
     """Return the tables of a lens run by the CSV that they are of."""
     t = run.tables
-    return {
+    found = {
         "layers.csv": columns(t["layers"], LENS_LAYERS, say, keys=LAYER),
         "decision_layer.csv": columns(t["decision_layer"], DECISION, say, keys={"side": "side"}),
         "leave_out.csv": columns(t["leave_out"], LEFT_OUT, say, keys={"label": "without", "n": "n"}),
         "congruent.csv": columns(t["congruent"], {"accuracy": ("right", SHARE)}, say, keys=LAYER),
         "labels.csv": label_table(t["labels"], say),
     }
+    if "generated" in t:
+        found["generated.csv"] = columns(t["generated"], GENERATED, say, keys={"n": "n"})
+    return found
 
 
 def patching_tables(run: Outputs, say: Say) -> dict[str, str]:

@@ -15,6 +15,7 @@ LENS: Mapping[str, tuple[str, ...]] = {
     "mass": (),
     "accuracy": (),
     "cells": (),
+    "agreement": ("no_label",),
     "voice_lead without a label": (),
 }
 PATCHING: Mapping[str, tuple[str, ...]] = {

@@ -110,6 +110,7 @@ def _lens_rows(samples: list[Sample], logits: np.ndarray, labels: list[str]) -> 
             }
             told = {"layer": layer, **{f"logit_{label}": v for label, v in zip(labels, at)}, "winner": winner}
             told |= {"outcome": outcomes.get(winner, "other"), "margin": at[voice] - at[words], "mass": layer / LAYERS, "kl": 0.1}
+            told |= {"said": winner if len(rows) % 3 else "none"} if layer == LAYERS - 1 else {"said": None}
             rows.append(named | told | {"best_rank": 1, "text_id": sample.text_id, "speaker": sample.speaker})
     return pd.DataFrame(rows)
 

@@ -172,6 +172,14 @@ def _cells(facts: Facts) -> str:
     )
 
 
+def _agreement(facts: Facts) -> str:
+    fact = facts["agreement"]
+    return (
+        f"**In its own words** {fact.n} clips were answered too: the label named first is the one read from the first token in "
+        f"{say(fact)}, none is named in {say(facts['no_label'])}. Test: {fact.test}; {scope(fact)}."
+    )
+
+
 def _one_label(facts: Facts, name: str, primary: str) -> str:
     fact, same = facts[name], facts[name].verdict == "same"
     if facts[primary].verdict == "none":
@@ -264,6 +272,7 @@ LENS = {
     "mass": _mass,
     "accuracy": _accuracy,
     "cells": _cells,
+    "agreement": _agreement,
     "voice_lead without a label": lambda facts: _one_label(facts, "voice_lead without a label", "voice_lead"),
 }
 PATCHING = {

@@ -153,6 +153,14 @@ def _cells(facts: Facts) -> str:
     )
 
 
+def _agreement(facts: Facts) -> str:
+    fact = facts["agreement"]
+    return (
+        f"**自由作答时**，另有 {fact.n} 个样本以自己的话回答：最先说出的标签与首个 token 读出的标签一致的占 {say(fact)}，"
+        f"没有说出任何标签的占 {say(facts['no_label'])}。检验：{chinese(fact.test)}；{scope(fact)}。"
+    )
+
+
 def _one_label(facts: Facts, name: str, primary: str) -> str:
     fact, same = facts[name], facts[name].verdict == "same"
     if facts[primary].verdict == "none":
@@ -240,6 +248,7 @@ LENS = {
     "mass": _mass,
     "accuracy": _accuracy,
     "cells": _cells,
+    "agreement": _agreement,
     "voice_lead without a label": lambda facts: _one_label(facts, "voice_lead without a label", "voice_lead"),
 }
 PATCHING = {
