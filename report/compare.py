@@ -21,7 +21,7 @@ def side_by_side(
     def draw(file: str, column: str, ylabel: str, level_name: str, tables: dict[str, pd.DataFrame]) -> None:
         if len(tables) < 2:
             return
-        sizes = ", ".join(f"{name}: n = {int(t.n.iloc[0])}" for name, t in tables.items())
+        sizes = "\n".join(f"{name}: n = {int(t.n.iloc[0])}" for name, t in tables.items())
         with figure(
             out / folder / file, look, xlabel=look.say("relative depth l / L"), ylabel=look.say(ylabel), caption=sizes
         ) as axes:
@@ -29,6 +29,7 @@ def side_by_side(
                 depth = layers.assign(layer=layers.layer / max(1, layers.layer.max()))
                 curve(axes, depth, column, color=color, name=name.replace(", ", ",\n"))
             level(axes, 0, look.say(level_name))
+            axes.set_xticks([0, 0.25, 0.5, 0.75, 1])
         figures.append((f"{folder}/{file}", captions[file]))
 
     lens = {c.name: c.study.lens.tables["layers"] for c in chapters if c.study.lens}
