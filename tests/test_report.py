@@ -1,6 +1,7 @@
 """The report says what is true of models whose truth is known, with the tables' numbers, the same in both languages."""
 
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from common.clips.pairs import KINDS
 from common.stats.facts import Fact
 from report import statements
 from report.chapters import all_lens_facts, all_patching_facts, wording_of
-from report.inputs import Outputs, read_outputs
+from report.inputs import Outputs, read_outputs, read_studies
 from report.wording.words import FIGURES, PAGE, TEXTS, known
 from tests.study import Truth, save_study
 
@@ -219,3 +220,21 @@ def test_several_runs_stand_side_by_side(studies: dict[str, Path], tmp_path: Pat
         *("side_by_side_lens.png", "side_by_side_semantic.png", "side_by_side_prosody.png")
     }
     assert len(re.findall(r"^\| \w+/lens \|", text, re.M)) == 2 and text.count("### 主要观察：") == 2
+
+
+def test_how_far_prompts_move_a_number_stands_beside_it(studies: dict[str, Path], tmp_path: Path) -> None:
+    for prompt in ("speaker", "speaker-2", "speaker-reversed"):
+        for experiment in ("lens", "patching"):
+            shutil.copytree(studies["voice"] / experiment, tmp_path / experiment / "prompts" / prompt)
+    rows = [("voice_lead at l = L", v, p) for v, p in ((0.1, "speaker"), (0.9, "speaker-2"), (0.2, "speaker-reversed"))]
+    rows += [("crossing", v, p) for v, p in ((2.0, "speaker"), (float("nan"), "speaker-2"), (3.0, "speaker-reversed"))]
+    table = pd.DataFrame(rows, columns=["what", "value", "prompt"]).assign(unit="share", lo=0, hi=1, kind="other", n=9)
+    table.to_csv(tmp_path / "lens" / "prompts.csv", index=False)
+    found, troubles = read_studies([tmp_path / "lens"], [tmp_path / "patching"])
+    assert len(found) == 3 and all(s.patching for s in found) and not troubles
+    assert found[0].lens and found[0].lens.folder.name == "speaker"  # the prompt itself before its variants
+    facts = all_lens_facts(found[0].lens)
+    english, chinese = (statements.lens_sentences(facts, wording_of(language)) for language in ("en", "zh"))
+    moves = "Over 3 prompts it is +0.10 to +0.90 (2 wordings +0.10 to +0.90; 2 orders +0.10 to +0.20)."
+    assert english["voice_lead"].endswith(moves) and "在 3 个提示下为 +0.10 至 +0.90" in chinese["voice_lead"]
+    assert "Over 3 prompts it is 2.0 to 3.0, none in 1" in english["crossing"] and "其中 1 个提示下没有" in chinese["crossing"]
