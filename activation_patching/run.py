@@ -3,7 +3,6 @@
 import argparse
 import sys
 import time
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -14,9 +13,10 @@ from activation_patching.choose import choose_pairs, clips_of, engines_for, grou
 from activation_patching.plots import plot_patching
 from activation_patching.tables import controls, headline, patch_tables, summary
 from common.patching import ALIGNMENTS
-from common.running import arguments, output, parallel
+from common.running import arguments, lock, output, parallel
 from common.running.arguments import fraction, main_of
 from common.running.identity import identify
+from common.running.noise import noise_of
 from common.running.prompts import over_prompts
 
 
@@ -29,7 +29,8 @@ def main(argv: list[str] | None = None) -> None:
     add("--cache-gb", type=float, metavar="GB", help="main memory for recorded clips (default: a quarter of what is free)")
     args = parser.parse_args(argv)
     one = partial(draw if args.redraw else run, args)
-    over_prompts(args.prompt, args.out, one, headline) if args.prompts == "all" else one(args.prompt, args.out)
+    with lock.held(args.out):
+        over_prompts(args.prompt, args.out, one, headline) if args.prompts == "all" else one(args.prompt, args.out)
 
 
 def run(args: argparse.Namespace, prompt: str, out: Path) -> None:
@@ -39,29 +40,25 @@ def run(args: argparse.Namespace, prompt: str, out: Path) -> None:
     options = {"limit": args.limit, "seed": args.seed, "controls": args.controls, **arguments.pair_options(args)}
     pairs, counts = choose_pairs(clips, **options)
     counts["dropped"] |= strange
-    identity = identify(
-        "activation_patching",
-        model=model,
-        question=question,
-        data=args.data,
-        clips=clips,
-        options=arguments.recorded(options) | {"align": args.align},
-    )
+    settings = arguments.recorded(options) | {"align": args.align}
+    identity = identify("activation_patching", model=model, question=question, data=args.data, clips=clips, options=settings)
     this = output.Run(out / "patches.csv", "pair_id", [p.pair_id for p in pairs], identity)
     if not output.is_finished(this, overwrite=args.overwrite):
         from activation_patching.rows import patch_pairs  # torch, which drawing does without
         from common.running.session import open_session
 
         session = open_session(model, question, clips_of(pairs), engines=engines_for(args.align))
-        session = replace(session, warnings=(*session.warnings, *counts.pop("warnings")))
+        session = session.warned(*counts.pop("warnings"))
         if parallel.is_leader():
             print(f"{len(pairs)} pairs of {counts['clips']} clips x {session.describe(prompt)}")
         this = this.known(session.identity())
-        make = partial(patch_pairs, session, align=args.align, cache_gb=args.cache_gb)
+        make = partial(patch_pairs, session, of=len(pairs), earlier=this.rows, align=args.align, cache_gb=args.cache_gb)
         work = output.Work(make, groups_of(pairs), lambda p: p.pair_id, session.layers)
         if output.make_rows(this, work, overwrite=args.overwrite):
-            counts |= controls(output.read_rows(this.rows))
-            output.finish(this, session.facts() | {"prompt_name": prompt}, counts, began=began)
+            rows = output.read_rows(this.rows)
+            noise, warnings = noise_of(rows, engine=session.engine)
+            counts |= controls(rows) | noise
+            output.finish(this, session.warned(*warnings).facts() | {"prompt_name": prompt}, counts, began=began)
     if parallel.is_leader():
         draw(args, prompt, out)
 

@@ -17,7 +17,8 @@ RANDOM_LABEL = 1 / 4  # directedness of an answer that moves to any of the four 
 def controls(rows: pd.DataFrame) -> dict[str, dict[str, float]]:
     """Return, for run.json, how far rows 0 are from the donors' own runs and rows L from the recipients', at most."""
     ends = rows.groupby("layer").own_run_difference.max()
-    return {"controls": {"row 0 - donor, all pairs": float(ends.iloc[0]), "row L - recipient, all pairs": float(ends.iloc[-1])}}
+    names = {"row 0 - donor, all pairs": ends.iloc[0], "row L - recipient, all pairs": ends.iloc[-1]}
+    return {"controls": {name: float(largest) for name, largest in names.items() if largest == largest}}  # nan: not a control
 
 
 def patch_tables(rows: pd.DataFrame, *, seed: int) -> dict[str, pd.DataFrame]:

@@ -9,9 +9,10 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
-from common.running import output, parallel
+from common.running import lock, output, parallel
 from common.running.arguments import argument_parser, asked_clips, asked_question, chosen_model, main_of
 from common.running.identity import identify
+from common.running.noise import noise_of
 from common.running.prompts import over_prompts
 from logit_lens.choose import choose_clips
 from logit_lens.plots import plot_lens
@@ -21,7 +22,8 @@ from logit_lens.tables import headline, lens_tables, summary
 def main(argv: list[str] | None = None) -> None:
     args = argument_parser(__doc__, out=HERE / "outputs").parse_args(argv)
     one = partial(draw if args.redraw else run, args)
-    over_prompts(args.prompt, args.out, one, headline) if args.prompts == "all" else one(args.prompt, args.out)
+    with lock.held(args.out):
+        over_prompts(args.prompt, args.out, one, headline) if args.prompts == "all" else one(args.prompt, args.out)
 
 
 def run(args: argparse.Namespace, prompt: str, out: Path) -> None:
@@ -36,13 +38,14 @@ def run(args: argparse.Namespace, prompt: str, out: Path) -> None:
         from common.running.session import open_session  # torch, which drawing does without
         from logit_lens.rows import layers_of
 
-        session = open_session(model, question, samples)
+        session = open_session(model, question, samples, engines=())
         if parallel.is_leader():
             print(f"{counts['clips']} conflict and {counts['congruent clips']} congruent clips x {session.describe(prompt)}")
         this = this.known(session.identity())
         work = output.Work(partial(layers_of, session), [[s] for s in samples], lambda s: s.sample_id, session.layers)
         if output.make_rows(this, work, overwrite=args.overwrite):
-            output.finish(this, session.facts() | {"prompt_name": prompt}, counts, began=began)
+            noise, warnings = noise_of(output.read_rows(this.rows))
+            output.finish(this, session.warned(*warnings).facts() | {"prompt_name": prompt}, counts | noise, began=began)
     if parallel.is_leader():
         draw(args, prompt, out)
 

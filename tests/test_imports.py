@@ -107,6 +107,11 @@ def test_the_identity_of_a_run_holds_all_code_that_makes_rows_and_no_other(exper
         seen |= todo
         todo = {name for m in todo for name in own(imported(m))} - seen
     makers = {".".join(f.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for f in row_makers(experiment)}
-    no_numbers = {"common.errors", "common.running.identity", "common.running.parallel"}  # lines, names, who has which clip
+    no_numbers = {
+        "common.errors",
+        "common.running.identity",
+        "common.running.noise",
+        "common.running.parallel",
+    }  # lines, names, who has which clip
     assert seen - no_numbers <= makers
     assert not {m for m in makers if "stats" in m or "plots" in m or "tables" in m or "output" in m}

@@ -1,7 +1,5 @@
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 import torch
@@ -13,7 +11,6 @@ from logit_lens.rows import lens_rows
 
 # A vocabulary of seven, of which the labels are tokens 1 to 5.
 READOUT = Readout(LABELS, LABELS, (1, 2, 3, 4, 5), LABELS)
-SESSION: Any = SimpleNamespace(readout=READOUT, label_logits=lambda logits, name: READOUT.label_logits(logits))
 CLIP = Sample("c", Path("c.wav"), "", "t", "sad", "angry", "s", "en", "")
 
 
@@ -21,13 +18,14 @@ def test_lens_rows_by_hand() -> None:
     """Words say sad (index 2), voice says angry (index 3)."""
     five = torch.tensor([[0, 0, 2.0, 0.5, 0], [0, 0, 1.0, 3.0, 0], [0, 9.0, 1.0, 1.0, 0]])
     logits = torch.cat([torch.tensor([[2.5], [4.0], [0.0]]), five, torch.tensor([[2.1], [0.0], [0.0]])], dim=1)
-    rows = lens_rows(SESSION, CLIP, logits)
+    rows = lens_rows(READOUT, CLIP, logits, five)
     assert [r["layer"] for r in rows] == [0, 1, 2]
     assert [r["winner"] for r in rows] == ["sad", "angry", "happy"]
     assert [r["outcome"] for r in rows] == ["semantic", "prosody", "other"]
     assert [r["margin"] for r in rows] == [-1.5, 2.0, 0.0]  # prosody minus semantic: above 0 follows the voice
     assert [rows[0][f"logit_{n}"] for n in ("neutral", "happy", "sad", "angry", "surprised")] == [0, 0, 2.0, 0.5, 0]
     assert [r["best_rank"] for r in rows] == [3, 2, 1]
+    assert [r["tied"] for r in rows] == [0, 0, 0]
     assert rows[0]["margin_spread"] == pytest.approx(-1.5 / 0.7746, abs=1e-3)  # five logits: mean 0.5, variance 0.6
     assert rows[2]["mass"] == pytest.approx(1 - 2 / (4 + 2 * torch.e + torch.e**9), abs=1e-5)
     assert rows[2]["kl"] == pytest.approx(0, abs=1e-6) and rows[0]["kl"] > 1
@@ -35,8 +33,19 @@ def test_lens_rows_by_hand() -> None:
 
 def test_a_congruent_clip_is_a_win_of_both_or_of_neither() -> None:
     logits = torch.tensor([[0, 0, 0, 2.0, 0, 0, 0], [0, 0, 3.0, 2.0, 0, 0, 0]])
-    rows = lens_rows(SESSION, replace(CLIP, prosody_label="sad"), logits)
+    rows = lens_rows(READOUT, replace(CLIP, prosody_label="sad"), logits, logits[:, 1:6])
     assert [r["outcome"] for r in rows] == ["both", "other"] and [r["margin"] for r in rows] == [0, 0]
+
+
+def test_a_tie_is_marked_and_the_first_label_taken() -> None:
+    logits = torch.tensor([[0, 1.0, 2.0, 2.0, 0, 0, 0], [0, 1.0, 1.0, 2.0, 0, 0, 0]])
+    rows = lens_rows(READOUT, CLIP, logits, logits[:, 1:6])
+    assert [(r["tied"], r["winner"]) for r in rows] == [(1, "happy"), (0, "sad")]
+
+
+def test_a_token_that_is_ruled_out_leaves_the_divergence_a_number() -> None:
+    logits = torch.tensor([[0.0, 0.0, -torch.inf], [1.0986123, 0.0, -torch.inf]])
+    assert divergence(logits)[1] == 0 < divergence(logits)[0] < 1
 
 
 def test_divergence_by_hand() -> None:

@@ -67,9 +67,11 @@ def test_what_is_not_an_audio_language_model_is_refused(tmp_path: Path) -> None:
         load_model(str(tmp_path / "half"), device=CPU, dtype=torch.float32)
 
 
-def test_devices_and_dtypes() -> None:
-    assert choose_device("cpu") == CPU
-    assert choose_dtype("auto", CPU) == torch.float32 and choose_dtype("auto", torch.device("cuda")) == torch.bfloat16
+def test_devices_and_dtypes(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert choose_device("cpu") == CPU and choose_dtype("auto", CPU) == torch.float32
+    for has, dtype in ((True, torch.bfloat16), (False, torch.float16)):  # emulated bfloat16 is none
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True, has=has: has or including_emulation)
+        assert choose_dtype("auto", torch.device("cuda")) == dtype
     assert choose_dtype("float16", CPU) == torch.float16
     for name in ("cuda:99", "nonsense"):
         with pytest.raises(InputError, match=f"--device {name}: not usable here"):
@@ -119,12 +121,12 @@ def test_an_adapter_that_a_model_needs_and_has_not_is_refused(tmp_path: Path) ->
 def test_an_adapter_that_does_nothing_stops_the_run(tmp_path: Path, manifest: Path) -> None:
     lm = load_model(str(save_phi4(tmp_path)), device=CPU, dtype=torch.float32)
     clips = [encode_clip(lm, manifest.parent / f"happy_0_{p}_a.wav", PROMPTS["voice"]) for p in ("sad", "angry")]
-    assert lm.adapters == ("speech",) and self_check(lm, *clips)[1]["LoRA on - off"] > 0.1
+    assert lm.adapters == ("speech",) and self_check(lm, clips[0], clips[1:], tokens=(1, 2)).adapters > 0.1
     for name, parameter in lm.model.named_parameters():
         if "lora_B" in name:
             torch.nn.init.zeros_(parameter)
     with pytest.raises(CheckFailed, match="the LoRA adapter speech .* changes nothing"):
-        self_check(lm, *clips)
+        self_check(lm, clips[0], clips[1:], tokens=(1, 2))
 
 
 def test_a_model_without_a_chat_template_is_refused(lm: AudioLM, tmp_path: Path, manifest: Path) -> None:
@@ -151,9 +153,8 @@ def test_a_model_larger_than_its_gpu_is_spread_by_one_process_and_refused_to_sev
 
 def test_audio_that_does_not_reach_the_span_stops_the_run(lm: AudioLM, manifest: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clips = [encode_clip(lm, manifest.parent / f"happy_0_{p}_a.wav", PROMPTS["voice"]) for p in ("sad", "angry")]
-    assert self_check(lm, *clips)[1]["positions that the audio moves"] == clips[0].span_length
+    assert self_check(lm, clips[0], clips[1:], tokens=(1, 2)).moved_by_audio == clips[0].span_length
     same = states_at(lm, clips[0], slice(None))
     monkeypatch.setattr(checks, "states_at", lambda lm, clip, positions: same[..., positions, :])
-    monkeypatch.setattr(checks, "ENGINES", ())
     with pytest.raises(CheckFailed, match="the audio moves 0 positions"):
         checks._moved_by_audio(lm, clips[0])

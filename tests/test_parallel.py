@@ -7,11 +7,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from activation_patching import rows as patching
 from common.errors import InputError
+from common.patching.splice import splice
 from common.running import parallel
 from common.running import rows as run_rows
-from common.running.cache import Kept, in_chunks
+from common.running.cache import in_chunks
 from tests.test_scripts import ROOT, ROWS, start
+from tests.tiny import LAYERS
 
 
 @pytest.mark.parametrize("name", ROWS)
@@ -47,17 +50,49 @@ def test_an_empty_part_leaves_the_rows_alone(tmp_path: Path) -> None:
         assert rows.read_text() == "sample_id,layer\na,0\na,1\n" and len(list(tmp_path.iterdir())) == 1
 
 
-def test_rows_that_are_missing_or_there_twice_make_no_table(tmp_path: Path) -> None:
+def test_rows_that_are_missing_make_no_table(tmp_path: Path) -> None:
     rows = tmp_path / "lens.csv"
     rows.write_text("sample_id,layer\na,0\na,1\n")
-    with pytest.raises(InputError, match="1 of 2 units are missing"):
-        run_rows.gather_rows(rows, "sample_id", 2, ["a", "b"])
-    rows.write_text("sample_id,layer\na,0\na,1\nb,0\nb,1\na,0\na,1\n")
     with pytest.raises(InputError, match="1 of 2 units are missing"):
         run_rows.gather_rows(rows, "sample_id", 2, ["a", "b"])
     rows.unlink()
     with pytest.raises(InputError, match="2 of 2 units are missing"):
         run_rows.gather_rows(rows, "sample_id", 2, ["a", "b"])
+
+
+def test_a_unit_that_is_there_twice_counts_once(tmp_path: Path) -> None:
+    """Parts that were gathered but not yet removed, a group that was made again, rows of a unit that was cut before."""
+    rows, part = tmp_path / "lens.csv", tmp_path / "lens.part0001.7.csv"
+    header, a, b = "sample_id,layer\n", "a,0\na,1\n", "b,0\nb,1\n"
+    for there, left in ((a + b, b), (a, b + a), (a + b + a, a), ("b,0\n" + a + "a,0\n" + a, b), (b, a + "a,1\n")):
+        rows.write_text(header + there)
+        part.write_text(header + left)
+        run_rows.gather_rows(rows, "sample_id", 2, ["a", "b"])
+        assert rows.read_text() == header + a + b and not part.exists()
+
+
+def test_a_group_that_was_cut_is_made_again_whole(
+    tiny_folder: Path, manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A batch of fewer pairs rounds otherwise, on a GPU: the rows would not be those of an undisturbed run."""
+    sizes: list[int] = []
+
+    def counted(lm: object, donor: object, recipients: list, tokens: object) -> object:
+        sizes.append(len(recipients))
+        return splice(lm, donor, recipients, tokens)
+
+    monkeypatch.setattr(patching, "splice", counted)
+    start("activation_patching", tiny_folder, manifest, tmp_path)
+    rows, record = tmp_path / "patches.csv", tmp_path / "run.json"
+    whole = rows.read_bytes()
+    of_groups, sizes[:] = list(sizes), []
+    group = next(i for i, size in enumerate(of_groups) if size > 1)
+    first = 1 + sum(of_groups[:group]) * (LAYERS + 1)  # the line of the group's first pair
+    lines = whole.splitlines(keepends=True)
+    rows.write_bytes(b"".join(lines[:first] + lines[first + LAYERS + 1 :]))
+    record.write_text(record.read_text().replace('"finished": true', '"finished": false'))
+    start("activation_patching", tiny_folder, manifest, tmp_path)
+    assert sizes == [of_groups[group]] and rows.read_bytes() == whole
 
 
 def test_each_process_has_its_share_and_its_file(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -68,13 +103,6 @@ def test_each_process_has_its_share_and_its_file(monkeypatch: pytest.MonkeyPatch
         shares += parallel.part_of(list("abcdefg"))
         files.append(run_rows.own_part(Path("lens.csv")).name)
     assert sorted(shares) == list("abcdefg") and len(set(files)) == 3
-
-
-def test_kept_makes_again_what_it_had_to_forget() -> None:
-    made = []
-    kept: Kept[str, str] = Kept(lambda item: made.append(item) or item.upper(), size=len, budget=4)
-    assert [kept(i) for i in ("aa", "bb", "aa", "cc", "aa", "bb")] == ["AA", "BB", "AA", "CC", "AA", "BB"]
-    assert made == ["aa", "bb", "cc", "bb"] and kept.bytes == 4
 
 
 def test_in_chunks_halves_where_memory_runs_out() -> None:

@@ -2,6 +2,7 @@ from pathlib import Path
 
 import torch
 
+from activation_patching.engines import Patched
 from activation_patching.rows import pair_rows
 from common.clips.pairs import Pair
 from common.clips.samples import LABELS, Sample
@@ -14,7 +15,9 @@ def test_pair_rows_by_hand() -> None:
     donor = Sample("b", Path("b.wav"), "", "tb", "happy", "angry", "s", "en", "")
     patched = torch.tensor([[0, 5.0, 1, 0, 0], [0, 1.0, 0, 4, 0], [0, 2.0, 3, 0, 0]])  # [layer, label]
     pair, readout = Pair("semantic", recipient, donor), Readout(LABELS, LABELS, (1, 2, 3, 4, 5), LABELS)
-    rows = pair_rows(pair, patched, patched[0], readout=readout, differences=(0.25, 0.5), reach=1)
+    found = Patched(patched, "splice", 0.25, 0.5, "")
+    rows = pair_rows(pair, found, pred_donor="happy", readout=readout, reach=1)
+    assert {r["engine"] for r in rows} == {"splice"} and [r["tied"] for r in rows] == [0, 0, 0]
     assert [r["pred_patch"] for r in rows] == ["happy", "angry", "sad"]
     assert {(r["target"], r["pred_base"], r["pred_donor"]) for r in rows} == {("happy", "sad", "happy")}
     assert [r["flip_to_target"] for r in rows] == [1, 0, 0]

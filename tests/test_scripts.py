@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 
 import activation_patching.run
 import logit_lens.run
+from activation_patching import engines
 from activation_patching import rows as patching
 from common.clips.pairs import CONTROLS
 from common.clips.samples import COLUMNS
@@ -66,13 +67,16 @@ def test_a_run_writes_its_files(
     record = json.loads((tmp_path / "run.json").read_text())
     assert record["finished"] and record["label_tokens"]["sad"] == "sad" and record["identity"]["dtype"] == "float32"
     assert record["identity"]["versions"]["torch"] and record["prompt_text"].startswith("{audio}How does the speaker feel?")
-    assert record["self_check"]["splice - rerun"] < 1e-4 and record["finished"]
+    assert record["self_check"]["lens row L - model"] < 1e-4 and record["self_check"]["label logits in float32 - model"] < 1e-4
+    assert rows.tied.sum() == record["counts"]["tied answers"] == 0
     used = {12} if name == "logit_lens" else {len({*rows.recipient_id, *rows.donor_id})}
     assert {record["counts"]["clips"]} == used
     assert record["self_check"]["A - B, for comparison"] > 0.1
-    assert record["engine"] == "splice" and record["blocks_with_keys_of_their_own"] == LAYERS and record["adapters"] == []
+    patches_by = {"logit_lens": (None, None), "activation_patching": ("splice", LAYERS)}[name]
+    assert (record["engine"], record["blocks_that_keep_what_they_read"]) == patches_by and record["adapters"] == []
+    assert ("splice - rerun" in record["self_check"]) == (name == "activation_patching")
     printed = capsys.readouterr().out
-    assert "patches by splice" in printed and "written to" in printed
+    assert ("patches by splice" in printed) == (name == "activation_patching") and "written to" in printed
     (warning,) = record["warnings"]
     assert warning in printed and warning.startswith("the label tokens have 0.0") and "would rather say '" in warning
 
@@ -123,7 +127,7 @@ def test_a_splice_that_is_wrong_stops_the_run(
     tiny_folder: Path, manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The self-check sees one pair; this fault is in the others, and the controls of every pair find it."""
-    monkeypatch.setattr(patching, "splice", lambda lm, donor, recipients, tokens: splice(lm, donor, recipients[::-1], tokens))
+    monkeypatch.setattr(engines, "splice", lambda lm, donor, recipients, tokens: splice(lm, donor, recipients[::-1], tokens))
     with pytest.raises(CheckFailed, match="row L - recipient is"):
         start("activation_patching", tiny_folder, manifest, tmp_path)
 
@@ -140,7 +144,7 @@ def test_more_recipients_than_a_pass_holds(
 def test_a_decoder_of_another_build_is_refused(
     tiny_folder: Path, manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def four_streams(*_: object) -> dict[str, float]:
+    def four_streams(*_: object, **__: object) -> None:
         raise UnknownBlock("a block passes torch.Size([4, 1, 9, 8]) where its states [row, pos, d_model] should be")
 
     monkeypatch.setattr(session, "self_check", four_streams)
@@ -295,7 +299,7 @@ def test_running_out_of_gpu_memory_halves_the_rows_and_goes_on(
             raise torch.OutOfMemoryError
         return splice(lm, donor, recipients, tokens)
 
-    monkeypatch.setattr(patching, "splice", small)
+    monkeypatch.setattr(engines, "splice", small)
     start("activation_patching", tiny_folder, manifest, tmp_path / "small", "--max-pairs", "200")
     start("activation_patching", tiny_folder, manifest, tmp_path / "large", "--max-pairs", "200", "--overwrite")
     last = max(i for i, n in enumerate(sizes) if n > 2)  # from there on no pass was too large
@@ -309,7 +313,7 @@ def test_out_of_memory_with_one_pair_is_one_line(
     def never(*_: object) -> object:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
 
-    monkeypatch.setattr(patching, "splice", never)
+    monkeypatch.setattr(engines, "splice", never)
     with pytest.raises(SystemExit) as stop:
         main_of(lambda _: start("activation_patching", tiny_folder, manifest, tmp_path))
     assert stop.value.code == 2 and "out of memory" in capsys.readouterr().err.splitlines()[-1]

@@ -15,10 +15,11 @@ from common.patching.checks import self_check
 from common.patching.oracle import rerun
 from common.patching.splice import splice
 from common.patching.staircase import aligned, staircase, sweep
-from common.patching.tracing import Trace, own_logits, record, states_at
+from common.patching.tracing import Trace, lens, own_logits, record, states_at
 from tests.tiny import LAYERS, save_tiny_model
 
 PROMPT = PROMPTS["speaker"]
+TOKENS = (7, 3, 260)
 
 
 @pytest.fixture(scope="module")
@@ -57,8 +58,8 @@ def test_trace_holds_the_tail_states_and_only_prefix_and_audio_of_the_cache(lm: 
     clip = clips["c"]
     trace, _ = record(lm, clip)
     torch.testing.assert_close(trace.tail, states_at(lm, clip, clip.tail), atol=1e-5, rtol=0)
-    assert len(trace.keys) == len(trace.values) == LAYERS
-    assert {k.shape[-2] for k in (*trace.keys, *trace.values)} == {clip.span.stop}
+    assert len(trace.cache) == trace.reach == LAYERS
+    assert {t.shape[-2] for layer in trace.cache for t in (layer.keys, layer.values)} == {clip.span.stop} == {trace.span_stop}
 
 
 def test_splice_equals_rerun_at_every_layer_on_an_equal_length_pair(lm: AudioLM, clips: dict[str, EncodedClip]) -> None:
@@ -108,8 +109,8 @@ def test_the_head_computes_the_asked_tokens_alone_and_is_whole_again(lm: AudioLM
     donor, a, b = (record(lm, clips[k])[0] for k in "cab")
     head, seen = lm.model.get_output_embeddings(), []
     handle = head.register_forward_hook(lambda module, args, output: seen.append(output.shape[-1]))
-    tokens, own = (7, 3, 260), own_logits(lm, clips["a"])
-    torch.testing.assert_close(splice(lm, donor, [a, b], tokens), splice(lm, donor, [a, b])[..., list(tokens)], atol=1e-5, rtol=0)
+    own = own_logits(lm, clips["a"])
+    torch.testing.assert_close(splice(lm, donor, [a, b], TOKENS), splice(lm, donor, [a, b])[..., list(TOKENS)], atol=1e-5, rtol=0)
     handle.remove()
     assert seen == [len(own), 3, len(own)] and torch.equal(own_logits(lm, clips["a"]), own)
     with pytest.raises(IndexError):
@@ -125,9 +126,13 @@ def test_a_clip_patched_with_itself_does_not_move(lm: AudioLM, clips: dict[str, 
 
 def test_splice_leaves_its_traces_as_they_were(lm: AudioLM, clips: dict[str, EncodedClip]) -> None:
     donor, recipient = record(lm, clips["b"])[0], record(lm, clips["a"])[0]
-    before = [t.clone() for t in (*donor.keys, *donor.values, recipient.tail)]
+
+    def tensors() -> list[torch.Tensor]:
+        return [*(t for layer in donor.cache for t in (layer.keys, layer.values)), recipient.tail]
+
+    before = [t.clone() for t in tensors()]
     splice(lm, donor, [recipient])
-    assert all(torch.equal(x, y) for x, y in zip(before, (*donor.keys, *donor.values, recipient.tail)))
+    assert all(torch.equal(x, y) for x, y in zip(before, tensors(), strict=True))
 
 
 def test_no_hook_is_left_behind(lm: AudioLM, clips: dict[str, EncodedClip]) -> None:
@@ -153,18 +158,31 @@ def test_a_planted_block_shows_as_a_step(block: int, clips: dict[str, EncodedCli
 
 
 def test_self_check_gives_its_figures(lm: AudioLM, clips: dict[str, EncodedClip]) -> None:
-    engine, figures = self_check(lm, clips["a"], clips["b"])
-    assert engine == "splice" and figures["oracle"] == "span of A" and figures["audio tokens"] == span_length(clips["a"])
-    assert figures["tolerance"] < 1e-3 < 0.1 < figures["A - B, for comparison"]
+    check = self_check(lm, clips["a"], [clips["b"], clips["c"]], tokens=TOKENS)
+    assert check.patch.engine == "splice" and check.patch.reach == LAYERS and check.patch.oracle == "span of A"
+    assert check.audio_tokens == check.moved_by_audio == span_length(clips["a"])
+    assert check.tolerance < 1e-3 < 0.1 < check.contrast
+    patch = check.patch
+    differences = (check.lens_last, check.in_float32, *patch.from_rerun.values(), patch.onto_itself, patch.row_0, patch.row_last)
+    assert max(differences) < 1e-4
+    figures = check.figures()
     assert max(v for k, v in figures.items() if " - " in k and not k.startswith("A - B")) < 1e-4
-    assert self_check(lm, clips["a"], clips["c"])[1]["oracle"] == "tail of B"
+    assert self_check(lm, clips["a"], [clips["c"]], tokens=TOKENS).patch.oracle == "tail of the donor"
+
+
+def test_without_engines_nothing_is_patched(lm: AudioLM, clips: dict[str, EncodedClip], monkeypatch: pytest.MonkeyPatch) -> None:
+    """As for the lens, which must not fail on what only patching needs."""
+    for name in ("splice", "sweep", "rerun", "record"):
+        monkeypatch.setattr(checks, name, lambda *_: 1 / 0)
+    check = self_check(lm, clips["a"], [clips["b"]], tokens=TOKENS, engines=())
+    assert check.patch is None and check.lens_last < 1e-5 and "row L - recipient" not in check.figures()
 
 
 @pytest.mark.parametrize("other", "bc")
 @pytest.mark.parametrize("engine", ENGINES)
 def test_every_engine_gives_what_a_rerun_gives(engine: str, other: str, lm: AudioLM, clips: dict[str, EncodedClip]) -> None:
-    found, figures = self_check(lm, clips["a"], clips[other], [engine])
-    assert found == engine and figures[f"{engine} - rerun"] < 1e-4
+    patch = self_check(lm, clips["a"], [clips[other]], tokens=TOKENS, engines=[engine]).patch
+    assert patch.engine == engine and patch.from_rerun[engine] < 1e-4
 
 
 def test_staircase_equals_rerun_at_every_layer_and_in_parts(lm: AudioLM, clips: dict[str, EncodedClip]) -> None:
@@ -192,18 +210,20 @@ def test_a_splice_that_is_wrong_gives_way_to_the_staircase(
         return splice(lm, donor, recipients).roll(1, dims=1)
 
     monkeypatch.setattr(checks, "splice", broken)
-    engine, figures = self_check(lm, clips["a"], clips["b"])
-    assert engine == "staircase" and figures["splice - rerun"] > 0.01 > 1e-4 > figures["staircase - rerun"]
+    patch = self_check(lm, clips["a"], [clips["b"]], tokens=TOKENS).patch
+    assert patch.engine == "staircase" and patch.from_rerun["splice"] > 0.01 > 1e-4 > patch.from_rerun["staircase"]
+    assert patch.row_0 < 1e-4  # of equal spans
     monkeypatch.setattr(checks, "splice", lambda *_: torch.zeros(2)[5])
-    engine, figures = self_check(lm, clips["a"], clips["b"])
-    assert engine == "staircase" and figures["splice - rerun"] == "does not run"
+    patch = self_check(lm, clips["a"], [clips["c"]], tokens=TOKENS).patch
+    assert patch.engine == "staircase" and patch.figures()["splice - rerun"] == "does not run" and patch.row_0 is None
 
 
 @pytest.mark.parametrize(
     ("name", "broken"),
     [
-        ("record", lambda lm, clip: (record(lm, clip)[0], record(lm, clip)[1] + 1)),
-        ("rerun", lambda lm, clip, layer, positions, states: rerun(lm, clip, layer + 1, positions, states)),
+        ("lens", lambda lm, clip, tokens: [logits + 1 for logits in lens(lm, clip, tokens)]),
+        ("lens", lambda lm, clip, tokens: (lens(lm, clip, tokens)[0], lens(lm, clip, tokens)[1].roll(1, dims=-1))),
+        ("sweep", lambda lm, engine, clip, donated, layers: sweep(lm, engine, clip, donated, layers) + (engine == "rerun")),
         ("audio_states", lambda lm, clip: span_length(clip) - 1),
         ("own_logits", lambda lm, clip: own_logits(lm, clip) * torch.nan),
     ],
@@ -211,7 +231,7 @@ def test_a_splice_that_is_wrong_gives_way_to_the_staircase(
 def test_self_check_stops_a_run_whose_code_is_wrong(name, broken, lm, clips, monkeypatch) -> None:  # type: ignore[no-untyped-def]
     monkeypatch.setattr(checks, name, broken)
     with pytest.raises(CheckFailed, match="self-check"):
-        self_check(lm, clips["a"], clips["b"])
+        self_check(lm, clips["a"], [clips["b"]], tokens=TOKENS)
 
 
 def test_an_unknown_kind_of_block_output_raises(lm: AudioLM, clips: dict[str, EncodedClip]) -> None:

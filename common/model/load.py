@@ -75,8 +75,12 @@ def choose_device(name: str) -> torch.device:
 
 
 def choose_dtype(name: str, device: torch.device) -> torch.dtype:
-    """Return the dtype `name`; "auto" is bfloat16 on a CUDA device and float32 elsewhere."""
-    return DTYPES["bfloat16" if device.type == "cuda" else "float32"] if name == "auto" else DTYPES[name]
+    """Return the dtype `name`; "auto" is bfloat16 on a CUDA device, float16 where it has none (before Ampere), else float32."""
+    if name != "auto":
+        return DTYPES[name]
+    if device.type != "cuda":
+        return torch.float32
+    return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
 
 
 def load_model(

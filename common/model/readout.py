@@ -19,10 +19,6 @@ class Readout:
     ids: tuple[int, ...]
     tokens: tuple[str, ...]
 
-    def label_logits(self, logits: torch.Tensor) -> torch.Tensor:
-        """Return the label columns of `logits`: [..., vocab] -> [..., label] in float32."""
-        return logits[..., list(self.ids)].float()
-
     def answer(self, label_logits: torch.Tensor) -> str:
         """Return the label with the largest of its logits [label]; of equal ones the first."""
         return self.labels[int(label_logits.argmax())]
@@ -40,7 +36,13 @@ class Readout:
 def divergence(logits: torch.Tensor) -> torch.Tensor:
     """Return KL(p_L || p_l) in nats of the distributions that lens logits [layer, vocab] stand for: [layer], 0 at l = L."""
     log_probs = logits.float().log_softmax(dim=-1)
-    return (log_probs[-1].exp() * (log_probs[-1] - log_probs)).sum(dim=-1)
+    terms = log_probs[-1].exp() * (log_probs[-1] - log_probs)
+    return terms.where(log_probs[-1] > -torch.inf, 0).sum(dim=-1)  # a token that a model rules out has no part in it
+
+
+def tied(label_logits: torch.Tensor) -> bool:
+    """Tell whether the largest of the label logits [label] stands there more than once, so that the answer is only the first."""
+    return int((label_logits == label_logits.max()).sum()) > 1
 
 
 def resolve_readout(tokenizer: Any, tail_ids: Sequence[int], question: Question) -> Readout:

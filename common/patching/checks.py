@@ -1,6 +1,8 @@
 """A run checks itself on its own data before the work: identities that hold exactly if the code is right."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -8,110 +10,173 @@ from common.errors import CheckFailed, UnknownBlock
 from common.model.encoding import EncodedClip
 from common.model.load import AudioLM
 from common.patching import ENGINES
-from common.patching.oracle import patched_positions, rerun
+from common.patching.oracle import rerun
 from common.patching.splice import splice
 from common.patching.staircase import aligned, sweep
-from common.patching.tracing import own_logits, record, states_at
+from common.patching.tolerance import check_finite, largest_difference, tolerance
+from common.patching.tracing import lens, own_logits, record, states_at
 
-# Largest difference of two logits that counts as equal, relative to the largest logit.
-TOLERANCE = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2}
+
+@dataclass(frozen=True)
+class PatchCheck:
+    """What patching a clip A with donors showed: the largest differences of two logits, over all donors.
+
+    `engine` is the first of those tried that gives what a rerun gives (`from_rerun`, nan for one that does not run). `reach` is
+    the number of blocks up to the last that keeps anything of what it reads: after it nothing in the span reaches the answer.
+    `row_0` is none where spans of unequal length are not patched whole. `oracle` says what the rerun overwrites.
+    """
+
+    engine: str
+    reach: int
+    from_rerun: dict[str, float]
+    onto_itself: float
+    row_0: float | None
+    row_last: float
+    oracle: str
+
+    def figures(self) -> dict[str, Any]:
+        """Return the check as run.json tells it."""
+        tried = {f"{e} - rerun": d if d == d else "does not run" for e, d in self.from_rerun.items()}
+        ends = {"A patched with A - A": self.onto_itself, "row L - recipient": self.row_last}
+        whole = {} if self.row_0 is None else {"row 0 - donor": self.row_0}
+        return tried | ends | whole | {"blocks that keep what they read": self.reach, "oracle": self.oracle}
+
+
+@dataclass(frozen=True)
+class SelfCheck:
+    """What a run found when it checked itself on a clip A and another, B. All but the counts are logits.
+
+    `lens_last` is how far row L of the lens is from the model's own answer, `in_float32` the same for the label logits.
+    `contrast` is how far the answers to A and B are apart: no identity but the measure for them, as a check says little where
+    its difference is not far below it. `tolerance` is the largest difference that counts as equal, `scale` the largest logit.
+    """
+
+    lens_last: float
+    in_float32: float
+    contrast: float
+    tolerance: float
+    scale: float
+    audio_tokens: int
+    moved_by_audio: int
+    adapters: float | None
+    patch: PatchCheck | None
+
+    def figures(self) -> dict[str, Any]:
+        """Return the check as run.json tells it."""
+        adapters = {} if self.adapters is None else {"LoRA on - off": self.adapters}
+        return {
+            "lens row L - model": self.lens_last,
+            "label logits in float32 - model": self.in_float32,
+            **(self.patch.figures() if self.patch else {}),
+            **adapters,
+            "A - B, for comparison": self.contrast,
+            "tolerance": self.tolerance,
+            "largest logit": self.scale,
+            "audio tokens": self.audio_tokens,
+            "positions that the audio moves": self.moved_by_audio,
+        }
 
 
 def self_check(
-    lm: AudioLM, a: EncodedClip, b: EncodedClip, engines: Sequence[str] = ENGINES
-) -> tuple[str, dict[str, float | int | str]]:
-    """Return the first of `engines` that gives what a rerun gives, and the largest difference of each identity on two clips.
+    lm: AudioLM, a: EncodedClip, others: Sequence[EncodedClip], *, tokens: Sequence[int], engines: Sequence[str] = ENGINES
+) -> SelfCheck:
+    """Check lens, audio and patching on a clip `a` and `others`, the first of which is B; all lend their audio to `a`.
 
-    Raises CheckFailed where an identity is off by more than TOLERANCE. "A - B" is no identity but the measure for them: a
-    check says little where its difference is not far below it.
-
-    The oracle overwrites the span of A's run where the spans have equal length; else splice is held against the same hybrid
-    read from the other side, the tail of B's run overwritten, and the others patch as many positions as both spans have.
+    `tokens` are those that the answer is read at. Of `engines` the first that holds is taken; without any, as for the lens,
+    nothing is patched. Raises CheckFailed where an identity is off by more than the tolerance of the dtype.
     """
-    own_a, own_b = own_logits(lm, a), own_logits(lm, b)
-    scale = float(own_a.abs().max())
-    trace_a, lens_a = record(lm, a)
-    trace_b, _ = record(lm, b)
-    figures: dict[str, float | int | str] = {"lens row L - model": largest_difference(lens_a[-1], own_a)}
-    layers = range(len(lm.blocks) + 1)
-    donated, onto_itself = (aligned(states_at(lm, clip, clip.span), a.span_length, "crop") for clip in (b, a))
-
-    def by(engine: str) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return [layer, vocab] of A patched with B and of A patched with A."""
-        if engine == "splice":
-            return splice(lm, trace_b, [trace_a])[0], splice(lm, trace_a, [trace_a])[0]
-        return sweep(lm, engine, a, donated, layers), sweep(lm, engine, a, onto_itself, layers)
-
-    def by_rerun(engine: str, layer: int) -> torch.Tensor:
-        if engine == "splice" and a.span_length != b.span_length:
-            return rerun(lm, b, layer, b.tail, trace_a.tail[layer])
-        return rerun(lm, a, layer, patched_positions(a, donated), donated[layer])
-
-    for engine in engines:
-        if (patched := _attempt(by, engine)) is not None:
-            oracle = [(layer, by_rerun(engine, layer)) for layer in (len(layers) // 3, 2 * len(layers) // 3)]
-            figures[f"{engine} - rerun"] = max(largest_difference(patched[0][layer], logits) for layer, logits in oracle)
-            if close(float(figures[f"{engine} - rerun"]), lm, scale=scale):
-                break
-        else:
-            figures[f"{engine} - rerun"] = "does not run"
-    else:
-        raise CheckFailed(f"self-check: no way of patching gives what a rerun gives: {figures}")
-    figures["A patched with A - A"] = largest_difference(patched[1], own_a.expand_as(patched[1]))
-    figures["row L - recipient"] = largest_difference(patched[0][-1], own_a)
-    if engine == "splice":
-        figures["row 0 - donor"] = largest_difference(patched[0][0], own_b)
-    for name in ("lens row L - model", "A patched with A - A", "row L - recipient", "row 0 - donor"):
-        if name in figures:
-            check_equal(name, float(figures[name]), lm, scale=scale)
-    for clip in (a, b):
+    own, own_b = own_logits(lm, a), own_logits(lm, others[0])
+    check_finite(own, "self-check")
+    scale = float(own.abs().max())
+    limit = tolerance(lm, scale=scale)
+    whole, of_tokens = lens(lm, a, tokens)
+    lens_last = _equal("lens row L - model", largest_difference(whole[-1], own), limit)
+    in_float32 = _equal("label logits in float32 - model", largest_difference(of_tokens[-1], own[list(tokens)]), limit)
+    for clip in (a, *others):
         if (states := audio_states(lm, clip)) != clip.span_length:
             raise CheckFailed(f"self-check: the audio span has {clip.span_length} tokens but {states} audio states")
-        figures["positions that the audio moves"] = _moved_by_audio(lm, clip)
-    if lm.adapters:
-        figures["LoRA on - off"] = _effect_of_adapters(lm, a, own_a)
-    figures["A - B, for comparison"] = largest_difference(own_a, own_b)
-    oracle_side = "tail of B" if engine == "splice" and a.span_length != b.span_length else "span of A"
-    return engine, figures | {
-        "tolerance": tolerance(lm, scale=scale),
-        "largest logit": scale,
-        "blocks with keys of their own": len(trace_a.keys),
-        "audio tokens": a.span_length,
-        "oracle": oracle_side,
-    }
+    return SelfCheck(
+        lens_last=lens_last,
+        in_float32=in_float32,
+        contrast=largest_difference(own, own_b),
+        tolerance=limit,
+        scale=scale,
+        audio_tokens=a.span_length,
+        moved_by_audio=[_moved_by_audio(lm, clip) for clip in (*others, a)][-1],
+        adapters=_effect_of_adapters(lm, a, own) if lm.adapters else None,
+        patch=_check_patching(lm, a, others, own, limit, engines) if engines else None,
+    )
 
 
-def _attempt(by: Callable[[str], tuple[torch.Tensor, torch.Tensor]], engine: str) -> tuple[torch.Tensor, torch.Tensor] | None:
-    """Return what an engine gives, or None where the decoder is not built for it (other shapes, missing keys)."""
+def _check_patching(
+    lm: AudioLM, a: EncodedClip, donors: Sequence[EncodedClip], own: torch.Tensor, limit: float, engines: Sequence[str]
+) -> PatchCheck:
+    """Find the first of `engines` that gives what a rerun gives, and check its identities.
+
+    The oracle overwrites the span of A's run where the spans have equal length; else splice is held against the same hybrid
+    read from the other side, the tail of the donor's run overwritten, and the others patch as many positions as both have.
+    """
+    trace, _ = record(lm, a)
+    layers = range(len(lm.blocks) + 1)
+    checked = (len(layers) // 3, 2 * len(layers) // 3)
+
+    def donated(donor: EncodedClip) -> torch.Tensor:
+        return aligned(states_at(lm, donor, donor.span), a.span_length, "crop")
+
+    def by(engine: str, donor: EncodedClip) -> torch.Tensor:
+        """Return [layer, vocab] of A patched with a donor."""
+        if engine == "splice":
+            return splice(lm, record(lm, donor)[0], [trace])[0]
+        return sweep(lm, engine, a, donated(donor), layers)
+
+    def by_rerun(engine: str, donor: EncodedClip) -> torch.Tensor:
+        """Return the same at the layers that are `checked`."""
+        if engine == "splice" and a.span_length != donor.span_length:
+            return torch.stack([rerun(lm, donor, layer, donor.tail, trace.tail[layer]) for layer in checked])
+        return sweep(lm, "rerun", a, donated(donor), checked)
+
+    from_rerun: dict[str, float] = {}
+    for engine in engines:
+        if (patched := _attempt(by, engine, (*donors, a))) is None:
+            from_rerun[engine] = torch.nan
+            continue
+        oracle = torch.stack([by_rerun(engine, donor) for donor in donors])
+        from_rerun[engine] = largest_difference(patched[:-1, list(checked)], oracle)
+        if from_rerun[engine] <= limit:  # False for nan
+            break
+    else:
+        raise CheckFailed(f"self-check: no way of patching gives what a rerun gives: {from_rerun}, above {limit:.3g}")
+    whole = [i for i, donor in enumerate(donors) if engine == "splice" or donor.span_length == a.span_length]
+    own_runs = [own_logits(lm, donors[i]) for i in whole]
+    row_0 = largest_difference(patched[whole, 0], torch.stack(own_runs)) if whole else None
+    if row_0 is not None and engine == "splice":
+        _equal("row 0 - donor", row_0, limit)
+    return PatchCheck(
+        engine=engine,
+        reach=trace.reach,
+        from_rerun=from_rerun,
+        onto_itself=_equal("A patched with A - A", largest_difference(patched[-1], own.expand_as(patched[-1])), limit),
+        row_0=row_0,
+        row_last=_equal("row L - recipient", largest_difference(patched[:, -1], own.expand_as(patched[:, -1])), limit),
+        oracle="tail of the donor" if engine == "splice" and a.span_length != donors[0].span_length else "span of A",
+    )
+
+
+def _attempt(by: Callable[[str, EncodedClip], torch.Tensor], engine: str, donors: Sequence[EncodedClip]) -> torch.Tensor | None:
+    """Return what an engine gives [donor, layer, vocab], or None where the decoder is not built for it."""
     try:
-        return by(engine)
+        return torch.stack([by(engine, donor) for donor in donors])
     except (torch.OutOfMemoryError, UnknownBlock):
         raise
     except (RuntimeError, IndexError, KeyError, ValueError, AttributeError, TypeError):
         return None
 
 
-def tolerance(lm: AudioLM, *, scale: float) -> float:
-    """Return the largest difference of two logits that counts as equal where the largest logit is `scale`."""
-    return TOLERANCE[lm.dtype] * scale
-
-
-def close(difference: float, lm: AudioLM, *, scale: float) -> bool:
-    return difference <= tolerance(lm, scale=scale)  # False for nan
-
-
-def check_equal(name: str, difference: float, lm: AudioLM, *, scale: float) -> None:
-    """Raise CheckFailed where `difference` of two logits is beyond the tolerance of the model's dtype."""
-    if not close(difference, lm, scale=scale):
-        raise CheckFailed(f"self-check: {name} is {difference:.3g}, above {tolerance(lm, scale=scale):.3g} for {lm.dtype}")
-
-
-def check_finite(logits: torch.Tensor, name: str) -> None:
-    """Raise CheckFailed where a logit of the clip or pair `name` is not a number: its largest would be no answer."""
-    if not logits.isfinite().all():
-        raise CheckFailed(
-            f"{name}: the model's logits are not all finite numbers (float16 overflows; try --dtype bfloat16 or float32)"
-        )
+def _equal(name: str, difference: float, limit: float) -> float:
+    """Return `difference`; raise CheckFailed where it is beyond `limit`, or nan."""
+    if not difference <= limit:
+        raise CheckFailed(f"self-check: {name} is {difference:.3g}, above {limit:.3g}")
+    return difference
 
 
 def audio_states(lm: AudioLM, clip: EncodedClip) -> int:
@@ -138,8 +203,3 @@ def _effect_of_adapters(lm: AudioLM, clip: EncodedClip, own: torch.Tensor) -> fl
     if not (effect := largest_difference(own, without)):
         raise CheckFailed(f"self-check: the LoRA adapter {', '.join(lm.adapters)} that the model hears through changes nothing")
     return effect
-
-
-def largest_difference(x: torch.Tensor, y: torch.Tensor) -> float:
-    """Return the largest absolute difference of two tensors of logits."""
-    return float((x.float() - y.float()).abs().max())

@@ -6,14 +6,17 @@ from typing import Any
 import torch
 
 from common.model.encoding import EncodedClip
+from common.model.head import head_reads
 from common.model.load import AudioLM
 from common.patching.hooks import hooks, way_in, way_out
 from common.patching.oracle import overwritten, patched_positions, rerun
 
 
 @torch.inference_mode()
-def staircase(lm: AudioLM, recipient: EncodedClip, donated: torch.Tensor, layers: Sequence[int]) -> torch.Tensor:
-    """Return logits [layer, vocab]: the recipient's answer with the start of its audio span at h_l set to `donated`[l].
+def staircase(
+    lm: AudioLM, recipient: EncodedClip, donated: torch.Tensor, layers: Sequence[int], tokens: Sequence[int] | None = None
+) -> torch.Tensor:
+    """Return logits [layer, vocab] or [layer, token]: the recipient's answer with the start of its span at h_l as `donated`[l].
 
     One full run of the recipient, to which a row joins at each of `layers`: a copy of the unpatched row 0 whose span is
     overwritten. `donated` [layer, (stream,) 1, pos, d_model] has at most as many positions as the span; those beyond
@@ -33,8 +36,10 @@ def staircase(lm: AudioLM, recipient: EncodedClip, donated: torch.Tensor, layers
     for layer in (i for i in layers if i < last):
         handles.append(lm.blocks[layer].register_forward_pre_hook(way_in(join(layer)), with_kwargs=True))
         handles.append(lm.blocks[layer].register_forward_pre_hook(_share_earlier_keys, with_kwargs=True))
-    with hooks(*handles, lm.blocks[-1].register_forward_hook(way_out(lambda h: h[..., -1:, :]))):
-        logits = lm.model(**recipient.inputs, use_cache=False).logits[:, -1]  # [1 + layer, vocab]
+    handles.append(lm.blocks[-1].register_forward_hook(way_out(lambda h: h[..., -1:, :])))
+    with hooks(*handles), head_reads(lm, tokens) as split:
+        output = lm.model(**recipient.inputs, use_cache=False)
+    logits = split(output.logits[:, -1])[1]  # [1 + layer, vocab]
     if joined != [i for i in layers if i < last]:
         raise RuntimeError(f"staircase: rows joined at blocks {joined}, not once at each of {list(layers)}")
     return torch.cat([logits[1:], *([logits[:1]] if last in layers else [])])
@@ -49,12 +54,19 @@ def _share_earlier_keys(module: Any, args: tuple[Any, ...], kwargs: dict[str, An
     return args, kwargs
 
 
-def sweep(lm: AudioLM, engine: str, recipient: EncodedClip, donated: torch.Tensor, layers: Sequence[int]) -> torch.Tensor:
+def sweep(
+    lm: AudioLM,
+    engine: str,
+    recipient: EncodedClip,
+    donated: torch.Tensor,
+    layers: Sequence[int],
+    tokens: Sequence[int] | None = None,
+) -> torch.Tensor:
     """Return logits [layer, vocab] of the recipient patched at each of `layers`, by "staircase" or by one "rerun" each."""
     if engine == "staircase":
-        return staircase(lm, recipient, donated, layers)
+        return staircase(lm, recipient, donated, layers, tokens)
     positions = patched_positions(recipient, donated)
-    return torch.stack([rerun(lm, recipient, layer, positions, donated[layer]) for layer in layers])
+    return torch.stack([rerun(lm, recipient, layer, positions, donated[layer], tokens) for layer in layers])
 
 
 def aligned(donated: torch.Tensor, length: int, how: str) -> torch.Tensor:

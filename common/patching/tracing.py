@@ -4,15 +4,18 @@ h_l is the residual stream entering block l, h_L what leaves the last block befo
 transformers, but for its last entry, which transformers has normed already). Everything here works by hooks on the blocks.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 
 from common.errors import UnknownBlock
 from common.model.encoding import EncodedClip
+from common.model.head import head_reads
 from common.model.load import AudioLM
+from common.patching.caches import copied, kept_tensors, new_cache
 from common.patching.hooks import hooks, way_in, way_out
 
 
@@ -21,44 +24,80 @@ class Trace:
     """What one run of one clip leaves behind: enough to be recipient or donor of any splice.
 
     tail: [layer, (stream,) 1, tail, d_model], the states of the tail's tokens at h_0..h_L; `stream` only where the decoder
-    carries several residual streams side by side. keys, values: for each block that has its own [1, head, pos, head_dim] of
-    prefix and audio only. tail_ids: [1, tail].
+    carries several residual streams side by side. cache: for each block what it keeps of prefix and audio, in transformers'
+    own form: keys and values [1, head, pos, head_dim], the states of a recurrence, or nothing. tail_ids: [1, tail].
+    span_stop: the position where the tail begins.
     """
 
     tail: torch.Tensor
-    keys: tuple[torch.Tensor, ...]
-    values: tuple[torch.Tensor, ...]
+    cache: tuple[Any, ...]
     tail_ids: torch.Tensor
+    span_stop: int
 
     @property
     def nbytes(self) -> int:
-        return sum(t.nbytes for t in (self.tail, *self.keys, *self.values))
+        return self.tail.nbytes + sum(t.nbytes for layer in self.cache for t in kept_tensors(layer))
+
+    @property
+    def reach(self) -> int:
+        """The number of blocks up to the last that keeps anything: nothing put into the span after it reaches the tail."""
+        return max((i + 1 for i, layer in enumerate(self.cache) if kept_tensors(layer)), default=0)
+
+    def recipient(self) -> "Trace":
+        """Return what a recipient needs of it: all but the cache, which is most of it."""
+        return replace(self, cache=())
 
     def to(self, device: torch.device | str) -> "Trace":
-        keys, values = (tuple(t.to(device) for t in ts) for ts in (self.keys, self.values))
-        return Trace(self.tail.to(device), keys, values, self.tail_ids.to(device))
+        cache = tuple(copied(layer, lambda t: t.to(device)) for layer in self.cache)
+        return Trace(self.tail.to(device), cache, self.tail_ids.to(device), self.span_stop)
 
 
 @torch.inference_mode()
-def record(lm: AudioLM, clip: EncodedClip) -> tuple[Trace, torch.Tensor]:
-    """Run a clip once; return its trace and the lens logits [layer, vocab] of the last position at h_0..h_L.
+def record(lm: AudioLM, clip: EncodedClip, tokens: Sequence[int] | None = None) -> tuple[Trace, torch.Tensor]:
+    """Run a clip once; return its trace and its lens logits (see `lens`): [layer, vocab], or of `tokens` alone [layer, token].
+
+    Raises UnknownBlock where no block keeps anything of what it has read.
+    """
+    cache = new_cache(lm)
+    tail, logits = _run(lm, clip, tokens, past_key_values=cache, use_cache=True)
+    if cache.is_croppable:
+        cache.crop(clip.span.stop - clip.ids.shape[1])
+    else:  # a recurrence cannot go back: another run, which stops before the tail
+        cache = new_cache(lm)
+        front = {k: t[:, : clip.span.stop] if t.shape == clip.ids.shape else t for k, t in clip.inputs.items()}
+        lm.model(**front, past_key_values=cache, use_cache=True)
+    layers = tuple(copied(layer, torch.clone) for layer in cache.layers)  # a cropped tensor is a view of the whole one
+    if not any(map(kept_tensors, layers)):
+        raise UnknownBlock("its blocks leave neither keys and values nor other states in transformers' DynamicCache")
+    return Trace(tail, layers, clip.ids[:, clip.tail], clip.span.stop), logits[1]
+
+
+@torch.inference_mode()
+def lens(lm: AudioLM, clip: EncodedClip, tokens: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the lens logits of a clip: [layer, vocab], and in float32 those of `tokens` [layer, token].
 
     The lens (nostalgebraist 2020, "interpreting GPT: the logit lens") uses the model's own way out: what leaves the last block
     is replaced by the last position of every h_l, stacked on the sequence axis, and norm, head, scaling, soft cap and merge
     of streams do the rest. Row L is the model's own answer.
     """
+    return _run(lm, clip, tokens, whole=True, use_cache=False)[1]
+
+
+def _run(
+    lm: AudioLM, clip: EncodedClip, tokens: Sequence[int] | None, *, whole: bool = False, **options: Any
+) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor]]:
+    """Run a clip; return the tail's states [layer, (stream,) 1, tail, d_model] and the two parts of its lens logits."""
 
     def last_positions(h: torch.Tensor) -> torch.Tensor:
         return torch.stack([state[..., -1, :] for state in states], dim=-2).to(h.device)
 
-    with _collect(lm, clip.tail) as states, hooks(lm.blocks[-1].register_forward_hook(way_out(last_positions))):
-        output = lm.model(**clip.inputs, use_cache=True)
-    layers = [c for c in getattr(output.past_key_values, "layers", ()) if getattr(c, "keys", None) is not None]
-    if not layers:
-        raise UnknownBlock(f"its cache is a {type(output.past_key_values).__name__} without keys and values of the blocks")
-    keys = tuple(layer.keys[..., : clip.span.stop, :].clone() for layer in layers)
-    values = tuple(layer.values[..., : clip.span.stop, :].clone() for layer in layers)
-    return Trace(torch.stack(states), keys, values, clip.ids[:, clip.tail]), output.logits[0]
+    with (
+        _collect(lm, clip.tail) as states,
+        hooks(lm.blocks[-1].register_forward_hook(way_out(last_positions))),
+        head_reads(lm, tokens, whole=whole) as split,
+    ):
+        logits = split(lm.model(**clip.inputs, **options).logits[0])
+    return torch.stack(states), logits
 
 
 @torch.inference_mode()

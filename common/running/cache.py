@@ -1,7 +1,8 @@
-"""What a run may hold: traces in main memory up to a budget, rows of a pass as many as the GPU takes."""
+"""What a run may hold: clips' own runs in main memory up to a budget, rows of a pass as many as the GPU takes."""
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Generic, TypeVar
 
 import psutil
@@ -14,29 +15,99 @@ Result = TypeVar("Result")
 
 
 def cache_bytes(gigabytes: float | None) -> int:
-    """Return the budget of this process in bytes: its part of `gigabytes`, or of a quarter of the free main memory."""
-    total = psutil.virtual_memory().available / 4 if gigabytes is None else gigabytes * 1e9
+    """Return the budget of this process in bytes: its part of `gigabytes`, or of a quarter of the memory free to the job."""
+    total = free_memory() / 4 if gigabytes is None else gigabytes * 1e9
     return int(total / processes_here())
 
 
-class Kept(Generic[Item, Result]):
-    """Results of `make`, kept up to `budget` bytes; beyond it those not asked for the longest are made again when needed."""
+def free_memory(root: Path = Path("/")) -> int:
+    """Return the bytes of main memory that this job may still take: the machine's, or less under Slurm, Docker or the like.
 
-    def __init__(self, make: Callable[[Item], Result], *, size: Callable[[Result], int], budget: int) -> None:
-        self._make, self._size, self._budget = make, size, budget
-        self._kept: OrderedDict[Item, Result] = OrderedDict()
+    These limit a job by Linux control groups, of version 2 or 1 and at any level; what a group holds of files that it has
+    read counts as free. `root` is the file system's, for tests.
+    """
+    free = [psutil.virtual_memory().available]
+    groups = root / "proc" / "self" / "cgroup"
+    for line in groups.read_text().splitlines() if groups.exists() else []:
+        _, controllers, path = line.split(":", 2)
+        if controllers and "memory" not in controllers.split(","):
+            continue
+        top = root / "sys" / "fs" / "cgroup" / ("memory" if controllers else "")
+        own = top / path.lstrip("/")
+        free += [left for level in (own, *own.parents) if level.is_relative_to(top) for left in _left_in(level)]
+    return max(0, min(free))
+
+
+def _left_in(group: Path) -> list[int]:
+    """Return what a control group of memory may still take, in a list; an empty one where it has no limit or is not there."""
+    for limit, usage, files in (
+        ("memory.max", "memory.current", "inactive_file"),
+        ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+    ):
+        try:
+            most, used = (group / limit).read_text().strip(), int((group / usage).read_text())
+            counts = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+        except OSError:
+            continue
+        return [] if most == "max" else [int(most) - used + int(counts.get(files, 0))]
+    return []
+
+
+class Kept(Generic[Item, Result]):
+    """Results of `make`, kept up to `budget` bytes: the whole of each until its turn is over, and from then on what is `light`.
+
+    `turns` are the items in the order in which their whole is asked for, once each. Where the budget is short, the wholes go
+    first whose turn is farthest away, and then light results not asked for the longest; either is made again when needed.
+    """
+
+    def __init__(
+        self,
+        make: Callable[[Item], Result],
+        *,
+        light: Callable[[Result], Result],
+        store: Callable[[Result], Result],
+        size: Callable[[Result], int],
+        turns: Iterable[Item],
+        budget: int,
+    ) -> None:
+        self._make, self._light_of, self._store, self._size, self._budget = make, light, store, size, budget
+        self._turn = {item: number for number, item in enumerate(turns)}
+        self._whole: dict[Item, Result] = {}
+        self._light: OrderedDict[Item, Result] = OrderedDict()
         self.bytes = 0
 
-    def __call__(self, item: Item) -> Result:
-        if item in self._kept:
-            self._kept.move_to_end(item)
-            return self._kept[item]
-        result = self._make(item)
-        self._kept[item] = result
-        self.bytes += self._size(result)
-        while self.bytes > self._budget and len(self._kept) > 1:
-            self.bytes -= self._size(self._kept.popitem(last=False)[1])
+    def light(self, item: Item) -> Result:
+        """Return what is light of an item's result."""
+        if item not in self._light:
+            self._keep(item, self._make(item))
+        self._light.move_to_end(item)
+        return self._light[item]
+
+    def whole(self, item: Item) -> Result:
+        """Return an item's result, for its turn."""
+        self._turn.pop(item, None)
+        if item in self._whole:
+            result = self._whole.pop(item)
+            self.bytes -= self._size(result)
+        else:
+            result = self._make(item)
+            self._keep(item, result)
         return result
+
+    def _keep(self, item: Item, result: Result) -> None:
+        if item not in self._light:
+            self._light[item] = self._store(self._light_of(result))
+            self.bytes += self._size(self._light[item])
+        if item in self._turn:
+            self._whole[item] = result
+            self.bytes += self._size(result)
+        while self.bytes > self._budget and self._whole:
+            farthest = max(self._whole, key=self._turn.__getitem__)
+            self.bytes -= self._size(self._whole.pop(farthest))
+        while self.bytes > self._budget and len(self._light) > 1:
+            self.bytes -= self._size(self._light.popitem(last=False)[1])
+        if item in self._whole:  # only now: it may be large, and to be stored means to be moved
+            self._whole[item] = self._store(result)
 
 
 def in_chunks(work: Callable[[Sequence[Item]], Result], items: Sequence[Item], most: int) -> tuple[list[Result], int]:

@@ -50,7 +50,8 @@ def identify(
 
 def row_makers(experiment: str) -> list[Path]:
     """Return the files whose code the rows of an experiment depend on."""
-    places = [ROOT / place for place in (*ROW_MAKERS, f"{experiment}/choose.py", f"{experiment}/rows.py")]
+    own = (ROOT / experiment / f"{name}.py" for name in ("choose", "engines", "rows"))
+    places = [*(ROOT / place for place in ROW_MAKERS), *(file for file in own if file.exists())]
     return [file for place in places for file in (sorted(place.rglob("*.py")) if place.is_dir() else [place])]
 
 

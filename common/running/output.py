@@ -14,7 +14,7 @@ from tqdm import tqdm
 from common.errors import InputError
 from common.running import parallel
 from common.running.identity import commit, differences
-from common.running.rows import append_rows, complete, finished_units, own_part, parts_of, read_rows
+from common.running.rows import append_rows, complete, finished_units, own_part, parts_of, read_rows, write_whole
 
 _OFFER = "give another --out, or --overwrite to start anew"
 
@@ -75,8 +75,8 @@ def make_rows(run: Run, work: Work, *, overwrite: bool) -> bool:
     """Make the rows that are not there yet; return True to the process that goes on, when all of them are."""
     begun = _begin(run, work.layers, overwrite=overwrite) if parallel.is_leader() else None
     done = parallel.broadcast(begun)  # the leader's: another would take what this one writes for the remains of a run
-    left = ([item for item in group if work.name(item) not in done] for group in work.groups)
-    groups = parallel.part_of([group for group in left if group])
+    left = [group for group in work.groups if not done.issuperset(map(work.name, group))]  # whole: fewer would round otherwise
+    groups = parallel.part_of(left)
     unit = run.unit.partition("_")[0]
     with tqdm(total=sum(map(len, groups)), desc=run.rows.stem, unit=unit, disable=not parallel.is_leader()) as bar:
         for rows in work.make(groups):
@@ -88,15 +88,12 @@ def make_rows(run: Run, work: Work, *, overwrite: bool) -> bool:
 def _begin(run: Run, layers: int, *, overwrite: bool) -> set[str]:
     """Make the folder ready; return the units that have all their rows. Raises InputError as is_finished does."""
     _look(run, overwrite=overwrite)
-    try:
-        run.out.mkdir(parents=True, exist_ok=True)
-        if overwrite:
-            drawn = (f for kind in ("*.csv", "*.png", "*.svg") for f in run.out.glob(kind))
-            for old in (run.rows, *parts_of(run.rows), *drawn):
-                old.unlink(missing_ok=True)
-        write_record(run.out, {"identity": run.identity, "finished": False})
-    except OSError as error:
-        raise InputError(f"--out {run.out}: cannot be written ({error.strerror})") from None
+    run.out.mkdir(parents=True, exist_ok=True)
+    if overwrite:
+        drawn = (f for kind in ("*.csv", "*.png", "*.svg") for f in run.out.glob(kind))
+        for old in (run.rows, *parts_of(run.rows), *drawn):
+            old.unlink(missing_ok=True)
+    write_record(run.out, {"identity": run.identity, "finished": False})
     return finished_units(run.rows, run.unit, layers)
 
 
@@ -142,11 +139,9 @@ def subtitle(record: dict[str, Any]) -> str:
 def write_tables(out: Path, tables: dict[str, pd.DataFrame]) -> None:
     """Write each table to the CSV of its name."""
     for name, table in tables.items():
-        table.to_csv(out / f"{name}.csv", index=False, float_format="%.6f")
+        write_whole(out / f"{name}.csv", table.to_csv(index=False, float_format="%.6f", lineterminator="\n"))
 
 
 def write_record(out: Path, record: dict[str, Any]) -> None:
-    """Write run.json in one step, so that an interruption leaves the old one or the new one."""
-    partial = out / "run.json.partial"
-    partial.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    partial.replace(out / "run.json")
+    """Write run.json."""
+    write_whole(out / "run.json", json.dumps(record, indent=2, ensure_ascii=False) + "\n")

@@ -1,7 +1,8 @@
 """Share a run out over the processes that `accelerate launch` has started. Alone, a process has all the work."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 from functools import cache
 from typing import Any, TypeVar
@@ -60,7 +61,8 @@ def part_of(items: Sequence[Item]) -> Sequence[Item]:
 def wait() -> None:
     """Wait until every process is here."""
     if processes() > 1:
-        _state().wait_for_everyone()
+        with _all_there():
+            _state().wait_for_everyone()
 
 
 def broadcast(value: Item | None) -> Item:
@@ -69,8 +71,17 @@ def broadcast(value: Item | None) -> Item:
     if processes() > 1:
         import torch
 
-        torch.distributed.broadcast_object_list(values, src=0)
+        with _all_there():
+            torch.distributed.broadcast_object_list(values, src=0)
     return values[0]  # type: ignore[return-value]
+
+
+@contextmanager
+def _all_there() -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError:  # gloo's word for a connection that broke
+        raise InputError("another process of this run has ended; the same command goes on from here") from None
 
 
 def shutdown() -> None:

@@ -2,7 +2,8 @@
 
 import csv
 import io
-from collections import Counter
+import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,9 @@ import pandas as pd
 
 from common.errors import InputError
 from common.running import parallel
+
+Unit = list[list[str]]  # its rows
+Units = dict[str, Unit]
 
 _OF_A_CLIP = ("sample_id", "text_id", "speaker")
 
@@ -23,7 +27,7 @@ TEXT_COLUMNS = (*_OF_A_CLIP, *_OF_A_PAIR)
 def complete(rows: Path, unit: str, size: int, *, order: list[str]) -> bool:
     """Wait for all processes; return True to the one that goes on, with the rows of all in one file, units in `order`.
 
-    Raises InputError where a unit is missing or there twice: no table is made of a part of the rows.
+    Raises InputError where a unit is missing: no table is made of a part of the rows.
     """
     parallel.wait()
     if parallel.is_leader():
@@ -42,80 +46,99 @@ def finished_units(rows: Path, unit: str, size: int) -> set[str]:
 
     What several processes have written is gathered first. Raises InputError, touching nothing, where a file is not one of ours.
     """
-    header, table = _collected(rows, unit, size)
-    return {row[header.index(unit)] for row in table}
-
-
-def _collected(rows: Path, unit: str, size: int) -> tuple[list[str], list[list[str]]]:
-    """Bring the whole units of all parts into `rows`; return its header and table."""
     parts = parts_of(rows)
-    header, table = _whole_units(rows, unit, size)
-    for part in parts:
-        own_header, own_table = _whole_units(part, unit, size)
-        if table and own_table and own_header != header:
-            raise InputError(f"{part}: its columns are not those of {rows.name}; give another --out, or --overwrite")
-        header, table = (own_header, table + own_table) if own_table else (header, table)
-    _write(rows, header, table)
-    for part in parts:
-        part.unlink()
-    return header, table
+    header, units = _collected([rows, *parts], unit, size)
+    _store(rows, header, units.values(), parts)
+    return set(units)
 
 
 def gather_rows(rows: Path, unit: str, size: int, order: list[str]) -> None:
     """Make one file of the rows of all processes, units in `order`: the same file, whoever wrote them and when."""
     expected = [u for u in order for _ in range(size)]
-    alone = rows.exists() and not parts_of(rows)
+    parts = parts_of(rows)
+    alone = rows.exists() and not parts
     if alone and pd.read_csv(rows, usecols=[unit], dtype=str, keep_default_na=False)[unit].tolist() == expected:
         return  # a million rows need not be read for nothing
-    header, table = _collected(rows, unit, size)
-    place, column = {u: i for i, u in enumerate(order)}, header.index(unit)
-    if sorted(row[column] for row in table) != sorted(expected):
-        missing = len(set(order) - {row[column] for row in table})
+    header, units = _collected([rows, *parts], unit, size)
+    if set(units) != set(order):
+        missing = len(set(order) - set(units))
         raise InputError(
-            f"{rows}: {missing} of {len(order)} units are missing (did another process write here, or on a folder of its own?); "
+            f"{rows}: {missing} of {len(order)} units are missing (did a process write on a folder of its own?); "
             "the same command goes on with what is there"
         )
-    _write(rows, header, sorted(table, key=lambda row: place[row[column]]))
+    _store(rows, header, [units[u] for u in order], parts)
+
+
+def _collected(files: list[Path], unit: str, size: int) -> tuple[list[str], Units]:
+    """Return the header of all files and their whole units.
+
+    A unit that is there twice counts once: a process died between gathering and removing, or a group was made again.
+    """
+    header, units = _whole_units(files[0], unit, size)
+    for part in files[1:]:
+        own_header, own_units = _whole_units(part, unit, size)
+        if units and own_units and own_header != header:
+            raise InputError(f"{part}: its columns are not those of {files[0].name}; give another --out, or --overwrite")
+        header, units = (own_header, own_units | units) if own_units else (header, units)
+    return header, units
+
+
+def _store(rows: Path, header: list[str], units: Iterable[Unit], parts: list[Path]) -> None:
+    """Bring `units` into one file, in one step, and then remove the parts that they were in; no file where there are none."""
+    file = io.StringIO(newline="")
+    table = [row for of_unit in units for row in of_unit]
+    csv.writer(file, lineterminator="\n").writerows([header, *table])
+    if not table:
+        rows.unlink(missing_ok=True)
+    elif not rows.exists() or rows.read_bytes() != file.getvalue().encode():
+        write_whole(rows, file.getvalue())
+    for part in parts:
+        part.unlink(missing_ok=True)
 
 
 def own_part(rows: Path) -> Path:
-    """Return the file that this process appends to: `rows` itself where it is the only one."""
-    return rows if parallel.processes() == 1 else rows.with_name(f"{rows.stem}.part{parallel.rank():04d}{rows.suffix}")
+    """Return the file that this process appends to: `rows` itself where it is the only one.
+
+    Its pid is in the name: a process that has outlived the first of an earlier run may still write to its own.
+    """
+    own = f"{rows.stem}.part{parallel.rank():04d}.{os.getpid()}{rows.suffix}"
+    return rows if parallel.processes() == 1 else rows.with_name(own)
 
 
 def parts_of(rows: Path) -> list[Path]:
     return sorted(rows.parent.glob(f"{rows.stem}.part*{rows.suffix}"))
 
 
-def _whole_units(path: Path, unit: str, size: int) -> tuple[list[str], list[list[str]]]:
-    """Return the header of a CSV and the rows of those units that have all their `size` rows."""
+def _whole_units(path: Path, unit: str, size: int) -> tuple[list[str], Units]:
+    """Return the header of a CSV and the units that have all their rows, layers 0 to `size` - 1 one after the other."""
     text = path.read_bytes() if path.exists() else b""
     text = text[: text.rfind(b"\n") + 1]  # the last line may be cut anywhere
-    header, *table = list(csv.reader(io.StringIO(text.decode("utf-8", errors="replace"), newline=""))) or [[unit]]
-    if unit not in header or any(len(row) != len(header) for row in table):
+    header, *table = list(csv.reader(io.StringIO(text.decode("utf-8", errors="replace"), newline=""))) or [[unit, "layer"]]
+    if not {unit, "layer"} <= set(header) or any(len(row) != len(header) for row in table):
         raise InputError(f"{path}: not as this script writes it; give another --out, or --overwrite to start anew")
-    column = header.index(unit)
-    counts = Counter(row[column] for row in table)
-    return header, [row for row in table if counts[row[column]] == size]
+    name, layer = header.index(unit), header.index("layer")
+    starts = [i for i, row in enumerate(table) if row[layer] == "0"]
+    units: Units = {}
+    for start in starts:
+        rows = table[start : start + size]
+        if [(row[name], row[layer]) for row in rows] == [(rows[0][name], str(i)) for i in range(size)]:
+            units.setdefault(rows[0][name], rows)
+    return header, units
 
 
-def _write(path: Path, header: list[str], table: list[list[str]]) -> None:
-    """Write a CSV in one step, if it does not read so already; no file where there are no rows."""
-    file = io.StringIO(newline="")
-    csv.writer(file, lineterminator="\n").writerows([header, *table])
-    text = file.getvalue().encode()
-    if not table:
-        path.unlink(missing_ok=True)
-    elif not path.exists() or path.read_bytes() != text:
-        partial = path.with_suffix(".partial")
-        partial.write_bytes(text)
+def write_whole(path: Path, text: str) -> None:
+    """Write a file in one step, so that an interruption or a full disk leaves the old one or the new one."""
+    partial = path.with_name(f"{path.name}.partial")
+    try:
+        partial.write_text(text, encoding="utf-8", newline="")
         partial.replace(path)
+    except OSError:
+        partial.unlink(missing_ok=True)
+        raise
 
 
 def append_rows(path: Path, rows: list[dict[str, Any]]) -> None:
     """Append rows to a CSV, with a header where it is new; numbers to eight digits, the precision of float32."""
-    frame = pd.DataFrame(rows)
-    try:
-        frame.to_csv(path, mode="a", header=not path.exists(), index=False, float_format="%.8g", lineterminator="\n")
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror}); the same command goes on from here") from None
+    with open(path, "ab") as file:
+        text = pd.DataFrame(rows).to_csv(header=not file.tell(), index=False, float_format="%.8g", lineterminator="\n")
+        file.write(text.encode())

@@ -11,11 +11,11 @@ from common.clips.samples import Sample
 from common.errors import CheckFailed, InputError, UnknownBlock
 from common.model import ModelChoice
 from common.model.encoding import EncodedClip, check_system, check_window, encode_clip, load_clip
+from common.model.head import unsplittable
 from common.model.load import AudioLM, choose_device, choose_dtype, load_model
 from common.model.prompts import Question
 from common.model.readout import Readout, resolve_readout
-from common.patching import ENGINES
-from common.patching.checks import check_finite, self_check
+from common.patching.checks import SelfCheck, self_check
 from common.patching.tracing import own_logits
 from common.running.identity import digest
 from common.running.parallel import is_leader
@@ -27,18 +27,25 @@ _PROBED = 8  # clips on which the label tokens' share of the probability is look
 class Session:
     """A model that has been checked on this run's clips, with the prompt and the readout of the run.
 
-    `engine` is how patches are made (engines.ENGINES). From block `reach` on the blocks have no keys and values of their own:
-    they read an earlier block's, so that nothing put into the audio span there can reach the answer.
+    From block `reach` on the blocks keep nothing of what they read: they see an earlier block's keys, or none, so that nothing
+    put into the audio span there can reach the answer.
     """
 
     lm: AudioLM
     question: Question
     readout: Readout
     first: EncodedClip
-    engine: str
-    reach: int
-    checks: dict[str, Any]
+    check: SelfCheck
     warnings: tuple[str, ...]
+
+    @property
+    def engine(self) -> str | None:
+        """How patches are made (patching.ENGINES); none where nothing is patched."""
+        return self.check.patch.engine if self.check.patch else None
+
+    @property
+    def reach(self) -> int | None:
+        return self.check.patch.reach if self.check.patch else None
 
     def encode(self, sample: Sample, *, silent: bool = False) -> EncodedClip:
         """Encode a clip, or silence of its length; raises CheckFailed where more than the audio differs from the first clip."""
@@ -46,12 +53,6 @@ class Session:
         if clip.prefix_ids != self.first.prefix_ids or clip.tail_ids != self.first.tail_ids:
             raise CheckFailed(f"{sample.sample_id}: the tokens around the audio differ from those of the first clip")
         return clip
-
-    def label_logits(self, logits: torch.Tensor, name: str) -> torch.Tensor:
-        """Return the label columns of `logits` [..., vocab] in main memory; raises CheckFailed, naming `name`, for nan."""
-        label_logits = self.readout.label_logits(logits).cpu()
-        check_finite(label_logits, name)
-        return label_logits
 
     @property
     def layers(self) -> int:
@@ -61,10 +62,13 @@ class Session:
     def describe(self, prompt_name: str) -> str:
         """Say what every unit of the run goes through, and what to beware of."""
         adapters = f", LoRA on: {', '.join(self.lm.adapters)}" if self.lm.adapters else ""
-        line = (
-            f"{self.layers} layers, prompt {prompt_name}, {self.lm.dtype} on {self.lm.device}, patches by {self.engine}{adapters}"
-        )
+        engine = f", patches by {self.engine}" if self.engine else ""
+        line = f"{self.layers} layers, prompt {prompt_name}, {self.lm.dtype} on {self.lm.device}{engine}{adapters}"
         return "\n".join([line, *(f"warning: {w}" for w in self.warnings)])
+
+    def warned(self, *warnings: str) -> "Session":
+        """Return the session with warnings of what its rows turned out to be; empty ones are none."""
+        return replace(self, warnings=(*self.warnings, *(w for w in warnings if w)))
 
     def identity(self) -> dict[str, Any]:
         """Return what only the loaded model can tell of what identifies a run."""
@@ -84,17 +88,17 @@ class Session:
             "model_class": type(self.lm.model).__name__,
             "adapters": self.lm.adapters,
             "blocks": len(self.lm.blocks),
-            "blocks_with_keys_of_their_own": self.reach,
+            "blocks_that_keep_what_they_read": self.reach,
             "engine": self.engine,
-            "self_check": self.checks,
+            "self_check": self.check.figures(),
             "warnings": self.warnings,
         }
 
 
-def open_session(model: ModelChoice, question: Question, samples: list[Sample], *, engines: Sequence[str] = ENGINES) -> Session:
-    """Check every clip, load the model and check it on two of the clips. Raises InputError or CheckFailed; writes nothing.
+def open_session(model: ModelChoice, question: Question, samples: Sequence[Sample], *, engines: Sequence[str]) -> Session:
+    """Check every clip, load the model and check it on some of the clips. Raises InputError or CheckFailed; writes nothing.
 
-    `engines` are the ways of patching that the run may use, the first that holds is taken.
+    `engines` are the ways of patching that the run may use, the first that holds is taken; none for a run that patches nothing.
     """
     device = choose_device(model.device)
     lm = load_model(
@@ -115,19 +119,33 @@ def open_session(model: ModelChoice, question: Question, samples: list[Sample], 
     first = encode_clip(lm, samples[0].audio, prompt, system=system)
     readout = resolve_readout(lm.processor.tokenizer, first.tail_ids, question)
     # A clip as long as the first makes the stricter patch oracle; else the last one serves, or the first itself if alone.
+    # The longest is the one that a window of attention would cut.
     partner = next((s for s, n in zip(samples[1:], lengths[1:]) if n == lengths[0]), samples[-1])
-    other = encode_clip(lm, partner.audio, prompt, system=system)
+    longest = samples[lengths.index(max(lengths))]
+    others = [encode_clip(lm, s.audio, prompt, system=system) for s in dict.fromkeys((partner, longest))]
     try:
-        engine, checks = self_check(lm, first, other, engines)
+        check = self_check(lm, first, others, tokens=readout.ids, engines=engines)
     except UnknownBlock as error:
         raise InputError(f"--model {model.name}: {error}; this kind of decoder is not supported yet") from None
-    reach = int(checks["blocks with keys of their own"])
     some = samples[:: max(1, len(samples) // _PROBED)][:_PROBED]
     probed = [encode_clip(lm, s.audio, prompt, system=system) for s in some]
-    warnings = [_preferred(lm, readout, probed)]
-    if len(samples) > 1 and float(checks["A - B, for comparison"]) <= float(checks["tolerance"]):
-        warnings.append("the self-check's two clips give the same answer to within its tolerance: it could not have failed")
-    return Session(lm, question, readout, first, engine, reach, checks, tuple(w for w in warnings if w))
+    session = Session(lm, question, readout, first, check, ())
+    return session.warned(_preferred(lm, readout, probed), *_cautions(lm, check, alone=len(samples) == 1))
+
+
+def _cautions(lm: AudioLM, check: SelfCheck, *, alone: bool) -> list[str]:
+    """Say what to beware of after a self-check that has been passed."""
+    cautions = []
+    if not alone and check.contrast <= check.tolerance:
+        cautions.append("the self-check's two clips give the same answer to within its tolerance: it could not have failed")
+    if lm.dtype != torch.float32 and (reason := unsplittable(lm)):
+        cautions.append(f"the answer is read in {lm.dtype}, in which close calls tie, not in float32: {reason}")
+    if check.patch and check.patch.row_0 is not None and not check.patch.row_0 <= check.tolerance:
+        cautions.append(
+            f"row 0 is not the donor's answer: they differ by {check.patch.row_0:.2g} where two clips differ by "
+            f"{check.contrast:.2g}; some of the recipient's audio enters the decoder beside h_0"
+        )
+    return cautions
 
 
 def _preferred(lm: AudioLM, readout: Readout, clips: Sequence[EncodedClip]) -> str:

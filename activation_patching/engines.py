@@ -1,0 +1,150 @@
+"""Patch a donor's pairs by the run's engine, hold each against the clips' own runs, and redo by rerun what noise has spoilt."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+import torch
+
+from common.clips.pairs import Pair
+from common.clips.samples import Sample
+from common.errors import CheckFailed, InputError
+from common.model.encoding import EncodedClip
+from common.patching.oracle import rerun
+from common.patching.splice import splice
+from common.patching.staircase import aligned, sweep
+from common.patching.tolerance import check_finite, largest_difference
+from common.patching.tracing import Trace, record, states_at
+from common.running.cache import Kept, in_chunks
+from common.running.session import Session
+
+Clip = tuple[Sample, bool]  # a clip, or True for silence of its length
+
+
+@dataclass(frozen=True)
+class OwnRun:
+    """A clip's own run: its trace and the label logits [label] of its answer."""
+
+    trace: Trace
+    label_logits: torch.Tensor
+
+
+@dataclass(frozen=True)
+class Patched:
+    """A pair's label logits [layer, label], the `engine` that made them, and how far their ends are from the clips' own runs.
+
+    `row_0` and `row_last` are the largest differences of two logits from donor's and recipient's own run; `row_0` is none where
+    the donor's span is not put in whole. `fault` says which of the pair's controls is beyond the tolerance.
+    """
+
+    logits: torch.Tensor
+    engine: str
+    row_0: float | None
+    row_last: float
+    fault: str
+
+
+def own_runs(session: Session, groups: Iterable[list[Pair]], *, budget: int) -> Kept[Clip, OwnRun]:
+    def record_clip(clip: Clip) -> OwnRun:
+        sample, silent = clip
+        trace, label_logits = record(session.lm, session.encode(sample, silent=silent), session.readout.ids)
+        check_finite(label_logits, sample.sample_id)
+        return OwnRun(trace, label_logits[-1].cpu())
+
+    return Kept(
+        record_clip,
+        light=lambda run: replace(run, trace=run.trace.recipient()),
+        store=lambda run: replace(run, trace=run.trace.to("cpu")),
+        size=lambda run: run.trace.nbytes,
+        turns=[_donor(group[0]) for group in groups] if session.engine == "splice" else [],
+        budget=budget,
+    )
+
+
+def _donor(pair: Pair) -> Clip:
+    return pair.donor, pair.silent
+
+
+def run_of_donor(own: Kept[Clip, OwnRun], pair: Pair) -> OwnRun:
+    return own.light(_donor(pair))
+
+
+def by_splice(session: Session, own: Kept[Clip, OwnRun], group: list[Pair], at_once: int) -> tuple[list[Patched], int]:
+    """Return a donor's pairs patched, and how many recipients at a time its passes ended with."""
+    donor = own.whole(_donor(group[0]))
+    trace = donor.trace.to(session.lm.device)
+
+    def work(pairs: Sequence[Pair]) -> list[Patched]:
+        recipients = [own.light((p.recipient, False)) for p in pairs]
+        logits = splice(session.lm, trace, [r.trace for r in recipients], session.readout.ids).cpu()  # [pair, layer, label]
+        return [judge(session, p, rows, "splice", (donor, r)) for p, rows, r in zip(pairs, logits, recipients)]
+
+    chunks, at_once = in_chunks(work, group, at_once)
+    return [patched for chunk in chunks for patched in chunk], at_once
+
+
+def by_sweep(session: Session, own: Kept[Clip, OwnRun], group: list[Pair], align: str, at_once: int) -> tuple[list[Patched], int]:
+    """Return a donor's pairs patched, and how many layers at a time its passes ended with."""
+    states, all_patched = _span_states(session, group[0]), []
+    for pair in group:
+        recipient = session.encode(pair.recipient)
+        donated = _aligned(session, pair, states, recipient, align)
+        sweep_layers = partial(sweep, session.lm, str(session.engine), recipient, donated, tokens=session.readout.ids)
+        layers, at_once = in_chunks(sweep_layers, range(session.layers), at_once)
+        runs = run_of_donor(own, pair), own.light((pair.recipient, False))
+        all_patched.append(judge(session, pair, torch.cat(layers).cpu(), str(session.engine), runs, whole=align == "splice"))
+    return all_patched, at_once
+
+
+def by_rerun(session: Session, own: Kept[Clip, OwnRun], pair: Pair, align: str, reason: str) -> Patched:
+    """Return a pair patched by one full run for each layer; raise CheckFailed where that is not what it must be either.
+
+    What splice gives is the donor's run with the recipient's tail in it, whatever the lengths; the others patch the recipient's.
+    """
+    donor, recipient = run_of_donor(own, pair), own.light((pair.recipient, False))
+    if session.engine == "splice":
+        clip, tail = session.encode(pair.donor, silent=pair.silent), recipient.trace.tail
+        runs = [rerun(session.lm, clip, i, clip.tail, tail[i], session.readout.ids) for i in range(session.layers)]
+        logits = torch.stack(runs)
+    else:
+        clip = session.encode(pair.recipient)
+        donated = _aligned(session, pair, _span_states(session, pair), clip, align)
+        logits = sweep(session.lm, "rerun", clip, donated, range(session.layers), session.readout.ids)
+    check_finite(logits, pair.pair_id)
+    patched = judge(session, pair, logits.cpu(), "rerun", (donor, recipient), whole=align == "splice")
+    if patched.fault:
+        raise CheckFailed(f"{reason}, and a rerun does no better: {patched.fault}")
+    return patched
+
+
+def _span_states(session: Session, pair: Pair) -> torch.Tensor:
+    clip = session.encode(pair.donor, silent=pair.silent)
+    return states_at(session.lm, clip, clip.span)
+
+
+def _aligned(session: Session, pair: Pair, states: torch.Tensor, recipient: EncodedClip, align: str) -> torch.Tensor:
+    if align == "splice" and recipient.span_length != states.shape[-2]:
+        raise InputError(
+            f"{pair.pair_id}: the donor has {states.shape[-2]} audio tokens, the recipient {recipient.span_length}; this model "
+            f"is patched by {session.engine}, which needs equal lengths: --align crop or --align stretch makes them equal"
+        )
+    return aligned(states, recipient.span_length, align)
+
+
+def judge(
+    session: Session, pair: Pair, logits: torch.Tensor, engine: str, runs: tuple[OwnRun, OwnRun], *, whole: bool = True
+) -> Patched:
+    """Hold the ends of a pair's logits [layer, label] against the own `runs` of donor and recipient.
+
+    Row 0 is a control only where the `whole` span is put in, and a fault only of splice: of what else reaches the decoder beside
+    h_0 the session has warned.
+    """
+    row_0, row_last = (largest_difference(logits[i], run.label_logits) for i, run in zip((0, -1), runs))
+    controls = {"row 0 - donor": row_0 if session.engine == "splice" else 0, "row L - recipient": row_last}
+    if pair.control == "itself":
+        controls["any row - recipient"] = largest_difference(logits, logits[-1:])
+    limit = session.check.tolerance
+    faults = [f"{name} is {d:.3g}, above {limit:.3g}" for name, d in controls.items() if not d <= limit]
+    if not logits.isfinite().all():
+        faults.append("not all of its logits are finite numbers")
+    return Patched(logits, engine, row_0 if whole else None, row_last, "; ".join(faults))
