@@ -46,11 +46,15 @@ class Heard:
 
 @dataclass(frozen=True)
 class Manifest:
-    """A manifest read to its end: the good rows with what was heard, the number of rows, and what is wrong with the others."""
+    """A manifest read to its end: the good rows with what was heard, the number of rows, and what is wrong with the others.
+
+    `left_out` counts rows of labels that are not asked for, which are not wrong.
+    """
 
     path: Path
     labels: tuple[str, ...]
     rows: int
+    left_out: Counter[str]
     clips: list[tuple[Sample, Heard]]
     wrong: list[str]
 
@@ -69,15 +73,21 @@ class Section:
     lines: tuple[str, ...] = ()
 
 
-def read_all(path: Path, labels: Sequence[str], *, trim: bool) -> Manifest:
-    """Read every row and open every clip. Raises InputError only for a file that is no manifest at all."""
-    samples, wrong, first_row, rows = [], [], dict[str, int](), 0
+def read_all(path: Path, labels: Sequence[str] | None, *, trim: bool) -> Manifest:
+    """Read every row and open every clip; `labels` as a run takes them. Raises InputError for what is no manifest at all."""
+    samples, wrong, first_row, rows, left_out = [], [], dict[str, int](), 0, Counter[str]()
     for number, row in csv_rows(path, COLUMNS, what="manifest"):
         rows += 1
         try:
-            samples.append((number, read_sample(path, number, row, first_row, labels)))
+            sample = read_sample(path, number, row, first_row, LABELS if labels is None else None)
         except InputError as error:
             wrong.append(str(error))
+            continue
+        strange = [x for x in (sample.semantic_label, sample.prosody_label) if labels is not None and x not in labels]
+        if strange:
+            left_out[strange[0]] += 1
+        else:
+            samples.append((number, sample))
     clips = []
     for number, sample in tqdm(samples, desc="opening the clips", leave=False):
         try:
@@ -87,7 +97,7 @@ def read_all(path: Path, labels: Sequence[str], *, trim: bool) -> Manifest:
             continue
         digest = hashlib.sha256(clip.wave.tobytes()).hexdigest()
         clips.append((sample, Heard(clip.seconds, clip.level, clip.rate, clip.channels, clip.format, digest)))
-    return Manifest(path, tuple(labels), rows, clips, wrong)
+    return Manifest(path, tuple(labels or LABELS), rows, left_out, clips, wrong)
 
 
 def findings(manifest: Manifest, *, permutations: int, seed: int) -> list[Section]:
@@ -104,8 +114,9 @@ def label_table(manifest: Manifest) -> Section:
     counts = Counter((s.semantic_label, s.prosody_label) for s in manifest.samples)
     conflict = sum(s.conflict for s in manifest.samples)
     rows = tuple((words, *(str(counts[words, voice]) for voice in manifest.labels)) for words in manifest.labels)
-    line = f"{conflict} conflict clips, {len(manifest.clips) - conflict} congruent"
-    return Section("Labels", ("words \\ voice", *manifest.labels), rows, (line,))
+    lines = [f"{conflict} conflict clips, {len(manifest.clips) - conflict} congruent"]
+    lines += [f"left out: {n} labelled {label}" for label, n in manifest.left_out.most_common()]
+    return Section("Labels", ("words \\ voice", *manifest.labels), rows, tuple(lines))
 
 
 def overview(manifest: Manifest) -> Section:
@@ -240,7 +251,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("manifest", type=Path, metavar="MANIFEST")
-    add("--labels", nargs="+", default=LABELS, metavar="LABEL", help=f"labels of the run (default: {' '.join(LABELS)})")
+    add("--labels", nargs="+", metavar="LABEL", help=f"labels of the run (default: {' '.join(LABELS)}); others are left out")
     add("--trim", action="store_true", help="look at the clips without the silence at both ends")
     add("--permutations", type=int, default=200, metavar="N", help="of the labels, for the last table (default: 200)")
     add("--seed", type=int, default=0, metavar="N")

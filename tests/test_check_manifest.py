@@ -70,6 +70,12 @@ def test_every_fault_is_listed_with_its_row(tmp_path: Path, capsys: pytest.Captu
     assert "0 of 1 rows can be used" in said(nothing, capsys, code=1)
 
 
+def test_labels_that_are_not_asked_for_are_left_out(manifest: Path, capsys: pytest.CaptureFixture) -> None:
+    text = said(manifest, capsys, "--labels", "neutral", "sad")
+    assert "16 of 100 rows can be used" in text and "8 conflict clips, 8 congruent" in text
+    assert "left out: 28 labelled happy" in text  # 2 texts x 5 prosodies x 2 speakers, and 2 x 2 x 2 of the other two labels
+
+
 def test_contradictions(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     rows = rows_of(save_clips(tmp_path, texts=1, speakers=("a", "")))
     rows[0][2] = "another text"
