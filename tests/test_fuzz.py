@@ -159,9 +159,9 @@ def test_a_million_rows(folder: Path) -> None:
     with open(path, "w", encoding="utf-8") as file:
         file.write(header + "\n")
         file.writelines(f'{i},a.wav,"一, ""{i}""\n",t{i % 1000},happy,sad,s,zh,x\n' for i in range(1_000_000))
-    began = time.monotonic()
+    began = time.process_time()
     samples = read_manifest(path)
-    assert len(samples) == 1_000_000 and samples[-1].text == '一, "999999"' and time.monotonic() - began < 120
+    assert len(samples) == 1_000_000 and samples[-1].text == '一, "999999"' and time.process_time() - began < 60
     with open(path, "a", encoding="utf-8") as file:
         file.write("7,a.wav,x,t,happy,sad,s,zh,x\n")
     with pytest.raises(InputError, match="row 1000002, column sample_id: '7' is already in row 9; ids must differ"):
