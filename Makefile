@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo controls test fuzz torture bench clean
+.PHONY: demo controls test torture fuzz bench clean
 .DELETE_ON_ERROR:
 
 demo: .venv/run  ## both experiments on the demo clips, then the report
@@ -25,11 +25,11 @@ test: .venv/dev  ## lint, types, tests
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q
 
-fuzz: .venv/dev  ## 2,000 manifests and 500 audio files, broken in every way, and a million rows: right rows or a clear error
-	FUZZ=whole $(BIN)/python -m pytest -q tests/test_fuzz.py
-
 torture: .venv/dev  ## starts at the same moment, kills, full disks, a hundred times over: about half an hour
 	TORTURE=100 $(BIN)/python -m pytest -q tests/torture
+
+fuzz: .venv/dev  ## 2,000 manifests and 500 audio files, broken in every way, and a million rows: right rows or a clear error
+	FUZZ=whole $(BIN)/python -m pytest -q tests/test_fuzz.py
 
 bench: .venv-bench/run  ## the patching engine against nnsight, pyvene and a loop of hooks; a table in tests/bench/outputs
 	.venv-bench/bin/python -m tests.bench.bench

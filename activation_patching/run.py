@@ -12,9 +12,9 @@ sys.path.insert(0, str(HERE.parent))
 from activation_patching.choose import choose_pairs, clips_of, engines_for, groups_of
 from activation_patching.plots import plot_patching
 from activation_patching.tables import controls, headline, patch_tables, summary
+from common.clips.samples import read_clips
 from common.patching import ALIGNMENTS
 from common.running import arguments, lock, output, parallel
-from common.running.arguments import fraction, main_of
 from common.running.identity import identify
 from common.running.noise import noise_of
 from common.running.prompts import over_prompts
@@ -25,7 +25,7 @@ def main(argv: list[str] | None = None) -> None:
     arguments.add_pair_rules(parser)
     add = parser.add_argument_group("patching").add_argument
     add("--align", choices=ALIGNMENTS, default="splice", help="for spans of unequal length; splice (default) needs none")
-    add("--controls", type=fraction, default=0.1, metavar="SHARE", help="of the pairs, patched with control donors too (.1)")
+    add("--controls", type=arguments.fraction, default=0.1, metavar="SHARE", help="of the pairs, with control donors too (.1)")
     add("--cache-gb", type=float, metavar="GB", help="main memory for recorded clips (default: a quarter of what is free)")
     args = parser.parse_args(argv)
     one = partial(draw if args.redraw else run, args)
@@ -34,19 +34,20 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def run(args: argparse.Namespace, prompt: str, out: Path) -> None:
-    began = time.time()
-    model, question = arguments.chosen_model(args), arguments.asked_question(args, prompt)
-    clips, strange = arguments.asked_clips(args, model, question)
-    options = {"limit": args.limit, "seed": args.seed, "controls": args.controls, **arguments.pair_options(args)}
-    pairs, counts = choose_pairs(clips, **options)
-    counts["dropped"] |= strange
-    settings = arguments.recorded(options) | {"align": args.align}
-    identity = identify("activation_patching", model=model, question=question, data=args.data, clips=clips, options=settings)
-    this = output.Run(out / "patches.csv", "pair_id", [p.pair_id for p in pairs], identity)
+    began, model, question = time.time(), arguments.chosen_model(args), arguments.asked_question(args, prompt)
+    clips, others = read_clips(args.data, args.labels)
+    choice = {"limit": args.limit, "seed": args.seed, "controls": args.controls, **arguments.pair_options(args)}
+    options = arguments.recorded(choice) | {"align": args.align, "skip_bad": args.skip_bad}
+    identity = identify("activation_patching", model=model, question=question, data=args.data, clips=clips, options=options)
+    this = output.Run(out / "patches.csv", "pair_id", identity)
     if not output.is_finished(this, overwrite=args.overwrite):
         from activation_patching.rows import patch_pairs  # torch, which drawing does without
+        from common.model.usable import usable_clips
         from common.running.session import open_session
 
+        clips, bad = usable_clips(clips, model, question) if args.skip_bad else (clips, {})
+        pairs, counts = choose_pairs(clips, **choice)
+        counts["dropped"] |= {**others, **bad}
         session = open_session(model, question, clips_of(pairs), engines=engines_for(args.align))
         session = session.warned(*counts.pop("warnings"))
         if parallel.is_leader():
@@ -57,8 +58,8 @@ def run(args: argparse.Namespace, prompt: str, out: Path) -> None:
         if output.make_rows(this, work, overwrite=args.overwrite):
             rows = output.read_rows(this.rows)
             noise, warnings = noise_of(rows, engine=session.engine)
-            counts |= controls(rows) | noise
-            output.finish(this, session.warned(*warnings).facts() | {"prompt_name": prompt}, counts, began=began)
+            facts = session.warned(*warnings).facts() | {"prompt_name": prompt}
+            output.finish(this, facts, counts | controls(rows) | noise, began=began)
     if parallel.is_leader():
         draw(args, prompt, out)
 
@@ -72,4 +73,4 @@ def draw(args: argparse.Namespace, prompt: str, out: Path) -> None:
 
 
 if __name__ == "__main__":
-    main_of(main)
+    arguments.main_of(main)

@@ -9,8 +9,8 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
-from common.running import lock, output, parallel
-from common.running.arguments import argument_parser, asked_clips, asked_question, chosen_model, main_of
+from common.clips.samples import read_clips
+from common.running import arguments, lock, output, parallel
 from common.running.identity import identify
 from common.running.noise import noise_of
 from common.running.prompts import over_prompts
@@ -20,24 +20,26 @@ from logit_lens.tables import headline, lens_tables, summary
 
 
 def main(argv: list[str] | None = None) -> None:
-    args = argument_parser(__doc__, out=HERE / "outputs").parse_args(argv)
+    args = arguments.argument_parser(__doc__, out=HERE / "outputs").parse_args(argv)
     one = partial(draw if args.redraw else run, args)
     with lock.held(args.out):
         over_prompts(args.prompt, args.out, one, headline) if args.prompts == "all" else one(args.prompt, args.out)
 
 
 def run(args: argparse.Namespace, prompt: str, out: Path) -> None:
-    began, model, question = time.time(), chosen_model(args), asked_question(args, prompt)
-    clips, strange = asked_clips(args, model, question)
-    samples, counts = choose_clips(clips, limit=args.limit, seed=args.seed)
-    counts["dropped"] |= strange
-    options = {"limit": args.limit, "seed": args.seed}
+    began, model, question = time.time(), arguments.chosen_model(args), arguments.asked_question(args, prompt)
+    clips, others = read_clips(args.data, args.labels)
+    options = {"limit": args.limit, "seed": args.seed, "skip_bad": args.skip_bad}
     identity = identify("logit_lens", model=model, question=question, data=args.data, clips=clips, options=options)
-    this = output.Run(out / "lens.csv", "sample_id", [s.sample_id for s in samples], identity)
+    this = output.Run(out / "lens.csv", "sample_id", identity)
     if not output.is_finished(this, overwrite=args.overwrite):
-        from common.running.session import open_session  # torch, which drawing does without
+        from common.model.usable import usable_clips  # torch, which drawing does without
+        from common.running.session import open_session
         from logit_lens.rows import layers_of
 
+        clips, bad = usable_clips(clips, model, question) if args.skip_bad else (clips, {})
+        samples, counts = choose_clips(clips, limit=args.limit, seed=args.seed)
+        counts["dropped"] |= {**others, **bad}
         session = open_session(model, question, samples, engines=())
         if parallel.is_leader():
             print(f"{counts['clips']} conflict and {counts['congruent clips']} congruent clips x {session.describe(prompt)}")
@@ -59,4 +61,4 @@ def draw(args: argparse.Namespace, prompt: str, out: Path) -> None:
 
 
 if __name__ == "__main__":
-    main_of(main)
+    arguments.main_of(main)

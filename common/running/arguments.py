@@ -2,14 +2,13 @@
 
 import argparse
 import sys
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
 from common.clips.pairs import KINDS, PairRules
-from common.clips.samples import LABELS, Sample, read_clips
+from common.clips.samples import LABELS
 from common.errors import CheckFailed, InputError, first_line
 from common.model import ModelChoice
 from common.model.prompts import MAIN_PROMPTS, Question, ask
@@ -54,17 +53,6 @@ def chosen_model(args: argparse.Namespace) -> ModelChoice:
     return ModelChoice(args.model, args.device, args.dtype, args.attention, args.revision, args.trust_remote_code, args.trim)
 
 
-def asked_clips(args: argparse.Namespace, model: ModelChoice, question: Question) -> tuple[list[Sample], Counter[str]]:
-    """Return the clips of --data and a count of those left out: of other labels and, with --skip-bad, of no use."""
-    clips, left_out = read_clips(args.data, args.labels)
-    if args.skip_bad:
-        from common.model.usable import usable_clips  # torch, which drawing does without
-
-        clips, bad = usable_clips(clips, model, question)
-        left_out += bad
-    return clips, left_out
-
-
 def add_pair_rules(parser: argparse.ArgumentParser) -> None:
     """Add the arguments that say which clips make a pair, and how many pairs are taken."""
     add = parser.add_argument_group("pairs").add_argument
@@ -93,9 +81,12 @@ def pair_options(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def recorded(options: dict[str, Any]) -> dict[str, Any]:
-    """Return the same as run.json keeps it; a list of pairs is known by what it says."""
+    """Return the same as run.json keeps it; a list of pairs is known by what it says. Raises InputError for one that is none."""
     listed = options["pairs_file"]
-    text = listed.read_text(encoding="utf-8-sig") if listed else None
+    try:
+        text = listed.read_text(encoding="utf-8-sig") if listed else None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"--pairs-file {listed}: cannot be read ({first_line(error)})") from None
     return options | {"rules": asdict(options["rules"]), "pairs_file": text and digest(text)}
 
 

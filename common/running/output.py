@@ -21,11 +21,10 @@ _OFFER = "give another --out, or --overwrite to start anew"
 
 @dataclass(frozen=True)
 class Run:
-    """A run's `rows` file, the column that names their `unit`, the `order` of its units, and all that the rows depend on."""
+    """A run's `rows` file, the column that names their `unit`, and all that the rows depend on."""
 
     rows: Path
     unit: str
-    order: list[str]
     identity: dict[str, Any]
 
     @property
@@ -41,7 +40,7 @@ class Run:
 class Work:
     """What makes the rows of a run: `make` takes groups of units and yields the rows of some units at a time, `layers` of each.
 
-    The units of a group are made together, `name` tells how a unit is called in the rows.
+    The units of a group are made together, `name` tells how a unit is called in the rows, which are kept in this order.
     """
 
     make: Callable[[Sequence[list[Any]]], Iterable[list[dict[str, Any]]]]
@@ -82,7 +81,7 @@ def make_rows(run: Run, work: Work, *, overwrite: bool) -> bool:
         for rows in work.make(groups):
             append_rows(own_part(run.rows), rows)
             bar.update(len(rows) // work.layers)
-    return complete(run.rows, run.unit, work.layers, order=run.order)
+    return complete(run.rows, run.unit, work.layers, order=[work.name(item) for group in work.groups for item in group])
 
 
 def _begin(run: Run, layers: int, *, overwrite: bool) -> set[str]:
