@@ -9,8 +9,9 @@ import pytest
 import soundfile
 
 from common.clips.samples import COLUMNS, LABELS
-from data.check_manifest import as_text, findings, main, read_all
+from data.check_manifest import as_text, main, read_all
 from data.confounds import confound
+from data.findings import findings
 from tests.tiny import save_clips, save_manifest
 
 
