@@ -1,7 +1,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
+SEEN := The reference model has heard the sentences of the demo in training, in other renderings and voices: of new sentences these figures say nothing.
 
-.PHONY: demo controls test torture fuzz bench clean
+.PHONY: demo controls test calibrate torture fuzz bench clean
 .DELETE_ON_ERROR:
 
 demo: .venv/run  ## both experiments on the demo clips, then the report
@@ -11,7 +12,7 @@ demo: .venv/run  ## both experiments on the demo clips, then the report
 	  $(BIN)/python activation_patching/run.py --align $$align --prompt words --kinds semantic --max-pairs 200 --controls 0 \
 	    --out activation_patching/outputs/align/$$align || exit; \
 	done
-	$(BIN)/python report/build.py
+	$(BIN)/python report/build.py --note "$(SEEN)"
 
 controls: .venv/run  ## the positive controls: the shipped model asked for one cue at a time
 	for prompt in words voice; do \
@@ -24,6 +25,9 @@ test: .venv/dev  ## lint, types, tests
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q
+
+calibrate: .venv/run  ## do intervals, bands and tests keep their promise? the table in common/stats/README.md
+	$(BIN)/python -m tests.calibration --rows logit_lens/outputs/lens.csv
 
 torture: .venv/dev  ## starts at the same moment, kills, full disks, a hundred times over: about half an hour
 	TORTURE=100 $(BIN)/python -m pytest -q tests/torture

@@ -15,10 +15,14 @@ def figure_names(kind: str) -> tuple[str, str, str]:
     return f"flip_rate_curve_{kind}.png", f"delta_logit_curve_{kind}.png", f"span_and_tail_curve_{kind}.png"
 
 
+def paired_name(kind: str) -> str:
+    return f"paired_curve_{kind}.png"
+
+
 def plot_patching(out: Path, *, subtitle: str) -> list[str]:
     """Write the figures into `out` from its tables; return their names. `subtitle` names model and prompt."""
-    tables = {name: pd.read_csv(out / f"{name}.csv") for name in ("layers", "contrast", "release_layer")}
-    layers, contrast, until = tables.values()
+    tables = {name: pd.read_csv(out / f"{name}.csv") for name in ("layers", "contrast", "release_layer", "paired")}
+    layers, contrast, until, paired = tables.values()
     written: list[str] = []
     for kind, of_kind in layers.groupby("kind", sort=False):
         real, of_controls = of_kind[of_kind.control == "none"], of_kind[of_kind.control != "none"]
@@ -27,6 +31,10 @@ def plot_patching(out: Path, *, subtitle: str) -> list[str]:
         names = figure_names(kind)
         _plot_kind(kind, real, others, stop, [out / n for n in names], _caption(f"{kind} pairs", real, others, subtitle))
         written += names
+        differences = paired[(paired.kind == kind) & (paired.outcome == "flips")]
+        if len(differences):
+            _plot_paired(kind, differences, out / paired_name(kind), subtitle)
+            written.append(paired_name(kind))
     both = contrast[contrast.control == "none"]
     if len(both):
         with figure(
@@ -63,7 +71,7 @@ def _plot_kind(
         curve(axes, real, "delta_logit", color=color, label=f"logit of donor's {NAMES[kind]}")
         _controls(axes, others, "delta_logit")
         level(axes, 0, "no effect")
-        landmark(axes, stop, "release_layer", "release layer: under half")
+        landmark(axes, stop, "crossing", "under half from here, with interval")
         _unreachable(axes, real)
     with figure(
         paths[2], xlabel="layer l (span from the donor, tail from the recipient)", ylabel="share of pairs", caption=caption
@@ -74,10 +82,23 @@ def _plot_kind(
         _unreachable(axes, real)
 
 
-def _controls(axes: Axes, others: dict[str, pd.DataFrame], column: str) -> None:
+def _plot_paired(kind: str, differences: pd.DataFrame, path: Path, subtitle: str) -> None:
+    """Draw flips to the target minus those of each control donor on the same pairs; the first control with interval and band."""
+    first = differences.iloc[0]
+    sizes = sorted({int(n) for n in differences.n})
+    caption = f"n = {' to '.join(map(str, sizes[:1] + sizes[1:][-1:]))} {kind} pairs\n{resampled(first.clusters)}\n{subtitle}"
+    with figure(path, xlabel=XLABEL, ylabel="flips to target, donor − control (share)", caption=caption) as axes:
+        others = dict(list(differences.groupby("control_donor", sort=False)))
+        name = next(iter(others))
+        curve(axes, others.pop(name), "difference", color=COLORS[kind], label=f"minus {CONTROL_NAMES[name]}")
+        _controls(axes, others, "difference", "minus")
+        level(axes, 0, "no more than the control")
+
+
+def _controls(axes: Axes, others: dict[str, pd.DataFrame], column: str, what: str = "control:") -> None:
     for style, (name, color) in zip(("-", "--", "-.", ":"), CONTROL_COLORS.items()):
         if name in others:
-            faint(axes, others[name], column, color=color, label=f"control: {CONTROL_NAMES[name]}", style=style)
+            faint(axes, others[name], column, color=color, label=f"{what} {CONTROL_NAMES[name]}", style=style)
 
 
 def _unreachable(axes: Axes, layers: pd.DataFrame) -> None:

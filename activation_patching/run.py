@@ -25,7 +25,7 @@ def main(argv: list[str] | None = None) -> None:
     arguments.add_pair_rules(parser)
     add = parser.add_argument_group("patching").add_argument
     add("--align", choices=ALIGNMENTS, default="splice", help="for spans of unequal length; splice (default) needs none")
-    add("--controls", type=arguments.fraction, default=0.1, metavar="SHARE", help="of the pairs, with control donors too (.1)")
+    add("--controls", type=arguments.fraction, default=1.0, metavar="SHARE", help="of the pairs, with control donors too (1)")
     add("--cache-gb", type=float, metavar="GB", help="main memory for recorded clips (default: a quarter of what is free)")
     args = parser.parse_args(argv)
     one = partial(draw if args.redraw else run, args)
@@ -69,7 +69,7 @@ def draw(args: argparse.Namespace, prompt: str, out: Path) -> None:
     tables = patch_tables(rows, seed=record["identity"]["seed"])
     output.write_tables(out, tables)
     plot_patching(out, subtitle=output.subtitle(record))
-    print(summary(tables["layers"], tables["release_layer"]), f"written to {out}", sep="\n")
+    print(summary(tables), f"written to {out}", sep="\n")
 
 
 if __name__ == "__main__":

@@ -1,25 +1,40 @@
 """Read the answer that every layer would give."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 from typing import Any
 
 import torch
 
 from common.clips.samples import Sample
+from common.model.generating import generated, said
 from common.model.readout import Readout, divergence, tied
 from common.patching.tolerance import check_finite
 from common.patching.tracing import lens
 from common.running.session import Session
 
+Maps = Callable[[Sample], Sequence[Callable[[torch.Tensor], torch.Tensor]]]
 
-def layers_of(session: Session, groups: Iterable[list[Sample]]) -> Iterator[list[dict[str, Any]]]:
-    """Yield the rows of one clip at a time. Raises CheckFailed where the model gives no numbers."""
+
+def layers_of(
+    session: Session, groups: Iterable[list[Sample]], *, maps: Maps | None = None, speaking: frozenset[str] = frozenset()
+) -> Iterator[list[dict[str, Any]]]:
+    """Yield the rows of one clip at a time; `maps` are those of the tuned lens.
+
+    The clips `speaking` answer in free text besides: their rows have it as `generated`, and the label in it as `said`. Raises
+    CheckFailed where the model gives no numbers.
+    """
     for sample in chain.from_iterable(groups):
-        logits, label_logits = lens(session.lm, session.encode(sample), session.readout.ids)
+        clip = session.encode(sample)
+        logits, label_logits = lens(session.lm, clip, session.readout.ids, maps(sample) if maps else ())
         whole = logits.float().logsumexp(dim=-1, keepdim=True)  # a number unless one of the vocabulary is none
         check_finite(torch.cat([label_logits, whole.to(label_logits)], dim=-1), sample.sample_id)
-        yield lens_rows(session.readout, sample, logits, label_logits.cpu())
+        rows = lens_rows(session.readout, sample, logits, label_logits.cpu())
+        if speaking:
+            text = generated(session.lm, clip) if sample.sample_id in speaking else None
+            label = None if text is None else said(text, session.readout.labels, session.readout.words)
+            rows = [row | {"generated": text, "said": label} for row in rows]
+        yield rows
 
 
 def lens_rows(readout: Readout, sample: Sample, logits: torch.Tensor, label_logits: torch.Tensor) -> list[dict[str, Any]]:

@@ -14,13 +14,17 @@ from common.running import arguments, lock, output, parallel
 from common.running.identity import identify
 from common.running.noise import noise_of
 from common.running.prompts import over_prompts
-from logit_lens.choose import choose_clips
+from logit_lens.choose import choose_clips, choose_speaking
 from logit_lens.plots import plot_lens
-from logit_lens.tables import headline, lens_tables, summary
+from logit_lens.tables import agreement, headline, lens_tables, summary
 
 
 def main(argv: list[str] | None = None) -> None:
-    args = arguments.argument_parser(__doc__, out=HERE / "outputs").parse_args(argv)
+    parser = arguments.argument_parser(__doc__, out=HERE / "outputs")
+    add = parser.add_argument_group("lens").add_argument
+    add("--lens", choices=("logit", "tuned"), default="logit", help="tuned: states pass a map fitted on other texts first")
+    add("--generate", type=arguments.whole_number(0), default=0, metavar="N", help="N clips answer in free text too (default: 0)")
+    args = parser.parse_args(argv)
     one = partial(draw if args.redraw else run, args)
     with lock.held(args.out):
         over_prompts(args.prompt, args.out, one, headline) if args.prompts == "all" else one(args.prompt, args.out)
@@ -29,13 +33,14 @@ def main(argv: list[str] | None = None) -> None:
 def run(args: argparse.Namespace, prompt: str, out: Path) -> None:
     began, model, question = time.time(), arguments.chosen_model(args), arguments.asked_question(args, prompt)
     clips, others = read_clips(args.data, args.labels)
-    options = {"limit": args.limit, "seed": args.seed, "skip_bad": args.skip_bad}
+    options = {"limit": args.limit, "seed": args.seed, "skip_bad": args.skip_bad, "lens": args.lens, "generate": args.generate}
     identity = identify("logit_lens", model=model, question=question, data=args.data, clips=clips, options=options)
     this = output.Run(out / "lens.csv", "sample_id", identity)
     if not output.is_finished(this, overwrite=args.overwrite):
         from common.model.usable import usable_clips  # torch, which drawing does without
         from common.running.session import open_session
         from logit_lens.rows import layers_of
+        from logit_lens.tuned import tuned_lens
 
         clips, bad = usable_clips(clips, model, question) if args.skip_bad else (clips, {})
         samples, counts = choose_clips(clips, limit=args.limit, seed=args.seed)
@@ -44,10 +49,19 @@ def run(args: argparse.Namespace, prompt: str, out: Path) -> None:
         if parallel.is_leader():
             print(f"{counts['clips']} conflict and {counts['congruent clips']} congruent clips x {session.describe(prompt)}")
         this = this.known(session.identity())
-        work = output.Work(partial(layers_of, session), [[s] for s in samples], lambda s: s.sample_id, session.layers)
+        maps = tuned_lens(session, samples) if args.lens == "tuned" else None
+        speaking = choose_speaking(samples, args.generate, seed=args.seed)
+        work = output.Work(
+            partial(layers_of, session, maps=maps, speaking=speaking),
+            [[s] for s in samples],
+            lambda s: s.sample_id,
+            session.layers,
+        )
         if output.make_rows(this, work, overwrite=args.overwrite):
-            noise, warnings = noise_of(output.read_rows(this.rows))
-            output.finish(this, session.warned(*warnings).facts() | {"prompt_name": prompt}, counts | noise, began=began)
+            rows = output.read_rows(this.rows)
+            noise, warnings = noise_of(rows)
+            facts = session.warned(*warnings).facts() | {"prompt_name": prompt}
+            output.finish(this, facts, counts | noise | agreement(rows, seed=args.seed), began=began)
     if parallel.is_leader():
         draw(args, prompt, out)
 
@@ -57,7 +71,7 @@ def draw(args: argparse.Namespace, prompt: str, out: Path) -> None:
     tables = lens_tables(rows, seed=record["identity"]["seed"])
     output.write_tables(out, tables)
     plot_lens(out, subtitle=output.subtitle(record))
-    print(summary(tables["layers"], tables["decision_layer"]), f"written to {out}", sep="\n")
+    print(summary(tables), f"written to {out}", sep="\n")
 
 
 if __name__ == "__main__":

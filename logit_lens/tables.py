@@ -1,4 +1,4 @@
-"""Rows of lens.csv to the tables of a run, and what they say in words."""
+"""Rows of lens.csv to the tables of a run."""
 
 from pathlib import Path
 
@@ -6,11 +6,12 @@ import numpy as np
 import pandas as pd
 
 from common.clips.pairs import KINDS
-from common.clips.samples import LABELS
-from common.stats.landmarks import crossing, landmark_table, stated, where
-from common.stats.units import Metric, Units, by_group, clip_units, label_codes, layer_table
-
-OUTCOMES = (*KINDS, "other")
+from common.stats.metrics import Metric, gain, layer_table
+from common.stats.nulls import shuffled_hits
+from common.stats.units import by_group, clip_units, label_codes, labels_of
+from logit_lens.decision import OUTCOMES, conflict_rows, decision_layer, prior_values
+from logit_lens.facts import lens_facts
+from logit_lens.words import lens_statements
 
 
 def lens_tables(rows: pd.DataFrame, *, seed: int) -> dict[str, pd.DataFrame]:
@@ -18,31 +19,46 @@ def lens_tables(rows: pd.DataFrame, *, seed: int) -> dict[str, pd.DataFrame]:
     return {
         "layers": lens_layers(rows, seed=seed),
         "congruent": congruent_layers(rows, seed=seed),
-        "labels": label_table(rows, layer=rows.layer.max()),
+        "labels": label_table(rows, layer=rows.layer.max(), seed=seed),
         "decision_layer": decision_layer(rows, seed=seed),
-    }
+        "leave_out": leave_out(rows, seed=seed),
+    } | ({"generated": generated_answers(rows, seed=seed)} if "said" in rows else {})
 
 
 def lens_layers(rows: pd.DataFrame, *, seed: int) -> pd.DataFrame:
     """Return one row per layer over the conflict clips: mean `margin` (logits) and win rates `win_*` (shares of clips).
 
-    `win_prosody_null` is what the voice would win if the answer did not depend on it: predictions permuted within semantic
-    label, in expectation over all permutations. `win_prosody_excess` is how much more it wins. If the rows have them: means of
-    `mass`, `kl` (nats) and `margin_spread`, median of `best_rank`.
+    - `voice_lead`: win_prosody - win_semantic, paired; at l = L it is the primary outcome of the experiment.
+    - `margin_prior`: the margin with the logits shuffled over all conflict clips, what label habits and the composition of the
+      clips make of it; `margin_excess` is the margin beyond that.
+    - `win_prosody_null`: what the voice would win with the answers shuffled among clips with the same words' label,
+      `win_prosody_excess` how much more it wins: 0 where nothing but the words and label habits is at work. `win_semantic_null`
+      and `_excess` the same for the words, shuffled among clips with the same voice's label.
+    - If the rows have them: means of `mass`, `kl` (nats) and `margin_spread`, median of `best_rank`.
     """
 
     def table(rows: pd.DataFrame) -> pd.DataFrame:
-        units = clip_units(rows[rows.semantic_label != rows.prosody_label])
+        units = clip_units(conflict_rows(rows))
+        wins = {o: (units.grid("outcome") == o).astype(float) for o in OUTCOMES}
         metrics = {"margin": Metric(units.grid("margin"))}
-        metrics |= {f"win_{o}": Metric((units.grid("outcome") == o).astype(float), share=True) for o in OUTCOMES}
-        null = _permuted_wins(units)
-        metrics |= {
-            "win_prosody_null": Metric(null, share=True),
-            "win_prosody_excess": Metric(metrics["win_prosody"].values - null),
-        }
+        metrics |= {f"win_{o}": Metric(won, share=True) for o, won in wins.items()}
+        metrics |= {"voice_lead": gain(wins["prosody"] - wins["semantic"])}
+        plain = {}
+        if labels := labels_of(rows):
+            answers = label_codes(units.rows.winner, labels).reshape(len(units.firsts), len(units.layers))
+            codes = {kind: label_codes(units.firsts[f"{kind}_label"], labels) for kind in KINDS}
+            everywhere = np.ones(answers.shape, dtype=bool)
+            for kind, other in (KINDS, KINDS[::-1]):
+                null = shuffled_hits(codes[other], answers, codes[kind], everywhere)
+                metrics[f"win_{kind}_excess"] = gain(wins[kind] - null)
+                plain[f"win_{kind}_null"] = null.mean(axis=0) if len(null) else []
+        if (prior := prior_values(units)) is not None:
+            metrics["margin_excess"] = Metric(units.grid("margin") - prior)
+            plain["margin_prior"] = prior.mean(axis=0) if len(prior) else []
         metrics |= {c: Metric(units.grid(c), share=c == "mass") for c in ("mass", "kl", "margin_spread") if c in rows}
-        medians = {c: np.median(units.grid(c), axis=0) for c in ("best_rank",) if c in rows and len(units.firsts)}
-        return layer_table(units, metrics, seed=seed).assign(**medians)
+        if "best_rank" in rows:
+            plain["best_rank"] = np.median(units.grid("best_rank"), axis=0) if len(units.firsts) else []
+        return layer_table(units, metrics, seed=seed).assign(**plain)
 
     return by_group(rows, ["control"], table)
 
@@ -58,76 +74,93 @@ def congruent_layers(rows: pd.DataFrame, *, seed: int) -> pd.DataFrame:
     return by_group(rows, ["control"], table)
 
 
-def label_table(rows: pd.DataFrame, *, layer: int) -> pd.DataFrame:
-    """Return one row per semantic x prosody label at a layer: `n` clips, win rates, and how often each label is answered.
+def label_table(rows: pd.DataFrame, *, layer: int, seed: int) -> pd.DataFrame:
+    """Return one row per semantic x prosody label at a layer: `n` clips, win rates with intervals, how often each label is said.
 
     Congruent clips stand on the diagonal; there a clip answered with its label counts as a win of both.
     """
 
-    def table(rows: pd.DataFrame) -> pd.DataFrame:
-        at = rows[rows.layer == layer]
-        right = {f"win_{kind}": at.winner == at[f"{kind}_label"] for kind in KINDS}
-        right["win_other"] = ~(right["win_semantic"] | right["win_prosody"])
-        answers = {f"answers_{label}": at.winner == label for label in LABELS}
-        cells = at.assign(n=1, **right, **answers).groupby(["semantic_label", "prosody_label"])
-        means, sums = cells[list(right)].mean(), cells[["n", *answers]].sum()
-        return sums[["n"]].join(means).join(sums[list(answers)]).reset_index()
+    def cell(rows: pd.DataFrame) -> pd.DataFrame:
+        units = clip_units(rows)
+        won = {kind: (units.grid("winner") == units.grid(f"{kind}_label")).astype(float) for kind in KINDS}
+        metrics = {f"win_{kind}": Metric(values, share=True) for kind, values in won.items()}
+        metrics["win_other"] = Metric(1 - np.maximum(*won.values()), share=True)
+        table = layer_table(units, metrics, seed=seed)
+        return table[["n", "n_texts", "clusters", *(c for c in table if c.startswith("win_") and "_band" not in c)]]
 
-    return by_group(rows, ["control"], table)
-
-
-def decision_layer(rows: pd.DataFrame, *, seed: int) -> pd.DataFrame:
-    """Return the first layer from which the band of the margin stays on one side of 0 up to L, and which `side` that is."""
-
-    def table(rows: pd.DataFrame) -> pd.DataFrame:
-        conflict = clip_units(rows[rows.semantic_label != rows.prosody_label])
-        return landmark_table(conflict, "margin", "decision_layer", lambda of: crossing(of, seed=seed))
-
-    found = by_group(rows, ["control"], table)
-    return found.assign(side=found.side.map({1: "prosody", -1: "semantic", 0: "none"}))
+    labels, at = labels_of(rows), rows[rows.layer == layer]
+    answers = at.groupby(["semantic_label", "prosody_label", "winner"]).size().unstack(fill_value=0)
+    answers = answers.reindex(columns=labels, fill_value=0).add_prefix("answers_").reset_index()
+    order = {label: i for i, label in enumerate(labels)}
+    cells = by_group(at.sort_values(["semantic_label", "prosody_label"], key=lambda c: c.map(order)), list(answers)[:2], cell)
+    return cells.merge(answers, on=["semantic_label", "prosody_label"], how="left")
 
 
-def _permuted_wins(units: Units) -> np.ndarray:
-    """Return values [unit, layer] whose mean is the voice's win rate with predictions permuted within semantic label, linearised.
+def generated_answers(rows: pd.DataFrame, *, seed: int) -> pd.DataFrame:
+    """Return one row over the clips that answered in free text besides.
 
-    With a clips of a semantic label's n answered k and b of voice k, permuting leaves the sum over k of a b / n wins.
+    `agreement`: share whose first label word is the label that the first token is read as; `no_label`: share that names none.
     """
-    answers = label_codes(units.rows.winner).reshape(len(units.firsts), len(units.layers))
-    semantic, voice = (label_codes(units.firsts[f"{kind}_label"]) for kind in KINDS)
-    k = len(LABELS)
-    voices = np.bincount(semantic * k + voice, minlength=k * k).reshape(k, k).astype(float)  # [semantic, voice]
-    n = np.maximum(voices.sum(axis=1), 1)
-    values = np.empty(answers.shape)
-    for layer, answer in enumerate(answers.T):
-        said = np.bincount(semantic * k + answer, minlength=k * k).reshape(k, k)  # [semantic, answer]
-        both = (said * voices).sum(axis=1) / n**2
-        values[:, layer] = voices[semantic, answer] / n[semantic] + said[semantic, voice] / n[semantic] - both[semantic]
-    return values
+    units = clip_units(rows[(rows.layer == rows.layer.max()) & rows.said.notna()])
+    said = units.grid("said")
+    agreement = (said == units.grid("winner")).astype(float)
+    metrics = {"agreement": Metric(agreement, share=True), "no_label": Metric((said == "none").astype(float), share=True)}
+    return layer_table(units, metrics, seed=seed)
 
 
-def summary(layers: pd.DataFrame, decision: pd.DataFrame) -> str:
-    """Say in a few lines what came out, from the per-layer table and that of the decision layer."""
-    last, best, decided = layers.iloc[-1], layers.loc[layers.win_prosody.idxmax()], decision.iloc[0]
-    side = {"prosody": "voice", "semantic": "words"}.get(decided.side, "")
-    return (
-        f"answer (l = {last.layer:.0f}, n = {last.n:.0f}): words {last.win_semantic:.3f}, voice {last.win_prosody:.3f} "
-        f"({last.win_prosody_null:.3f} if it ignored the voice), neither {last.win_other:.3f}; "
-        f"margin {stated(last, 'margin', '+.2f')}\n"
-        f"voice wins most at l = {best.layer:.0f}: {stated(best, 'win_prosody', '.3f')}\n"
-        f"{where(decided, 'decision_layer', f'decided for the {side}' if side else 'decided')}"
-    )
+def agreement(rows: pd.DataFrame, *, seed: int) -> dict[str, dict[str, float]]:
+    """Return, for run.json, how the answers in free text agree with the first tokens; nothing where none was asked for."""
+    if "said" not in rows:
+        return {}
+    found = generated_answers(rows, seed=seed).iloc[0]
+    return {
+        "generated answers": {name: float(found[name]) for name in ("n", "agreement", "agreement_lo", "agreement_hi", "no_label")}
+    }
+
+
+def leave_out(rows: pd.DataFrame, *, seed: int) -> pd.DataFrame:
+    """Return the main results without each label (in words or voice): one row per `label` left out, "none" first.
+
+    A result that one label makes moves to the other side of 0 without it.
+    """
+    ends = rows[rows.layer == rows.layer.max()]
+
+    def without(label: str) -> pd.DataFrame:
+        kept, last = (r[(r.semantic_label != label) & (r.prosody_label != label)] for r in (rows, ends))
+        table, decided = lens_layers(last, seed=seed), decision_layer(kept, seed=seed)
+        columns = [c for c in table if c.startswith(("n", "win_", "voice_lead", "margin")) and "_band" not in c]
+        if len(decided):
+            table = table.assign(
+                **{c: decided[c].iloc[0] for c in ("decision_layer", "crossing", "crossing_lo", "crossing_hi", "side")}
+            )
+            columns += ["decision_layer", "crossing", "crossing_lo", "crossing_hi", "side"]
+        return table[columns].assign(label=label)
+
+    labels = labels_of(rows)
+    tables = [without(label) for label in ("none", *(labels if len(labels) > 2 else ()))]
+    table = pd.concat([t for t in tables if len(t)] or tables[:1], ignore_index=True)
+    return table[["label", *(c for c in table if c != "label")]]
 
 
 def headline(out: Path) -> pd.DataFrame:
-    """Return the main results of a finished run: `what`, its `unit`, `value`, `lo`, `hi`, and the `kind` it is about, `n`."""
-    layers, decision = pd.read_csv(out / "layers.csv"), pd.read_csv(out / "decision_layer.csv")
+    """Return the main results of a finished run: `what`, its `unit`, `value`, `lo`, `hi`, the `kind` it is about, `n` and `p`."""
+    layers, decision = (
+        pd.read_csv(out / f"{name}.csv", keep_default_na=False, na_values=[""]) for name in ("layers", "decision_layer")
+    )
     last, found = layers.iloc[-1], decision.iloc[0]
-    rows = []
-    for column, unit, kind in (
-        ("win_semantic", "share of clips", "semantic"),
-        ("win_prosody", "share of clips", "prosody"),
-        ("margin", "logits", "other"),
-    ):
-        rows.append((f"{column} at l = L", unit, last[column], last[f"{column}_lo"], last[f"{column}_hi"], kind))
-    rows.append(("decision layer", "layer l", found.decision_layer, found.decision_layer_lo, found.decision_layer_hi, "other"))
+    rows = [
+        (f"{column} at l = L", unit, last[column], last[f"{column}_lo"], last[f"{column}_hi"], kind)
+        for column, unit, kind in (
+            ("win_semantic", "share of clips", "semantic"),
+            ("win_prosody", "share of clips", "prosody"),
+            ("voice_lead", "voice - words (share)", "other"),
+            ("margin", "logits", "other"),
+        )
+    ]
+    rows.append(("crossing", "layer l", found.crossing, found.crossing_lo, found.crossing_hi, "other"))
     return pd.DataFrame(rows, columns=["what", "unit", "value", "lo", "hi", "kind"]).assign(n=last.n)
+
+
+def summary(tables: dict[str, pd.DataFrame]) -> str:
+    """Say in a few lines what came out."""
+    return "\n".join(s.replace("**", "") for s in lens_statements(lens_facts(tables)))

@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from common.stats.landmarks import stated
+from common.stats.facts import stated
 from report.tables import table
 
 PUBLISHED = Path(__file__).resolve().parents[1] / "data" / "published.csv"

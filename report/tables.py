@@ -5,9 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from common.clips.pairs import CONTROLS
-from common.clips.samples import LABELS
-from common.stats.landmarks import stated
+from common.stats.facts import p_value, stated
 
 
 def table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
@@ -17,65 +15,68 @@ def table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
 
 
 def lens_table(layers: pd.DataFrame) -> str:
-    columns = {"margin": "+.2f", "win_semantic": ".2f", "win_prosody": ".2f", "win_other": ".2f"}
+    columns = {"margin": "+.2f", "win_semantic": ".2f", "win_prosody": ".2f", "win_other": ".2f", "voice_lead": "+.2f"}
     rows = [[str(int(r.layer)), *(stated(r, c, f) for c, f in columns.items())] for _, r in layers.iterrows()]
-    return table(("l", "margin (logits)", "words win", "voice wins", "neither"), rows)
+    return table(("l", "margin (logits)", "words win", "voice wins", "neither", "voice − words"), rows)
 
 
 def patching_table(layers: pd.DataFrame) -> str:
-    columns = {"flip_to_target": ".2f", "flip_from_base": ".2f", "delta_logit": "+.2f"}
-    rows = [[str(int(r.layer)), *(stated(r, c, f) for c, f in columns.items())] for _, r in layers.iterrows()]
-    return table(("l", "flip to target", "flip from base", "Δ target logit"), rows)
+    columns = {"flip_to_target": ".2f", "flip_from_base": ".2f", "delta_logit": "+.2f", "recovery": ".2f"}
+    columns["flip_to_target_eligible"] = ".2f"
+    rows = []
+    for _, r in layers.iterrows():
+        null = "" if pd.isna(r.directedness_null) else f" ({r.directedness_null:.2f} shuffled)"
+        rows.append([str(int(r.layer)), *(stated(r, c, f) for c, f in columns.items()), stated(r, "directedness") + null])
+    eligible = f"flip to target among {layers.n_eligible.iloc[0]:.0f} eligible"
+    return table(("l", "flip to target", "flip from base", "Δ target logit", "recovery", eligible, "directedness"), rows)
+
+
+def paired_table(paired: pd.DataFrame) -> str:
+    """Return, per layer, flips minus those by each control donor, with the p of the first, and the same for the logit."""
+    controls = list(paired.control_donor.unique())
+    by = paired.set_index(["outcome", "control_donor", "layer"])
+    rows = []
+    for layer in sorted(paired.layer.unique()):
+        first = by.loc["flips", controls[0], layer]
+        p = "-" if pd.isna(first.p_holm) else p_value(first.p_holm).removeprefix("p ").removeprefix("= ")
+        flips = [stated(by.loc["flips", c, layer], "difference", "+.2f") for c in controls]
+        rows.append([str(int(layer)), flips[0], p, *flips[1:], stated(by.loc["delta", controls[0], layer], "difference", "+.2f")])
+    sizes = paired.groupby("control_donor").n.first()
+    names = [f"{c.replace('_', ' ')} (n = {sizes[c]:.0f})" for c in controls]
+    return table(("l", f"flips − {names[0]}", "p (Holm)", *(f"flips − {n}" for n in names[1:]), f"Δ − {names[0]}"), rows)
+
+
+def leave_out_table(without: pd.DataFrame, columns: dict[str, str]) -> str:
+    """Return the main results without each label, beside those of all."""
+    names = {"voice_lead": "voice − words", "win_prosody": "voice wins", "win_semantic": "words win"}
+    names |= {"difference": "flips − control", "crossing": "crossing, l"}
+    there = {c: form for c, form in columns.items() if c in without}
+    rows = [[str(r.label), f"{r.n:.0f}", *(stated(r, c, f) for c, f in there.items())] for _, r in without.iterrows()]
+    return table(("without", "n", *(names[c] for c in there)), rows)
 
 
 def label_table(labels: pd.DataFrame) -> str:
-    """Return the semantic x prosody table: whose label the answer is, in each cell."""
+    """Return the semantic x prosody table: whose label the answer is, in each cell, with intervals."""
+    names = [c.removeprefix("answers_") for c in labels if c.startswith("answers_")]
 
     def cell(semantic: str, prosody: str) -> str:
         found = labels[(labels.semantic_label == semantic) & (labels.prosody_label == prosody)]
         if not len(found):
             return "-"
         r = found.iloc[0]
-        return f"right {r.win_prosody:.2f}" if semantic == prosody else f"w {r.win_semantic:.2f}, v {r.win_prosody:.2f}"
+        if semantic == prosody:
+            return f"right {stated(r, 'win_prosody')}"
+        return f"w {stated(r, 'win_semantic')}, v {stated(r, 'win_prosody')}"
 
-    rows = [[f"**{semantic}**", *(cell(semantic, prosody) for prosody in LABELS)] for semantic in LABELS]
-    return table(("words \\ voice", *LABELS), rows)
+    rows = [[f"**{semantic}**", *(cell(semantic, prosody) for prosody in names)] for semantic in names]
+    return table(("words \\ voice", *names), rows)
 
 
 def answer_counts(labels: pd.DataFrame) -> str:
     """Return how often each label is the answer, over all clips."""
-    counts = {label: int(labels[f"answers_{label}"].sum()) for label in LABELS}
+    counts = {c.removeprefix("answers_"): int(labels[c].sum()) for c in labels if c.startswith("answers_")}
     total = max(1, sum(counts.values()))
     return ", ".join(f"{label} {n / total:.2f}" for label, n in counts.items())
-
-
-def tests_table(layers: pd.DataFrame) -> str:
-    """Return, per layer, what the patch gains over the floor, whether it is more than chance, and how directed it is."""
-    rows = [
-        [
-            str(int(r.layer)),
-            stated(r, "flip_gain", "+.2f"),
-            "-" if pd.isna(r.p_holm) else "< .001" if r.p_holm < 0.001 else f"{r.p_holm:.3f}",
-            stated(r, "directedness"),
-            stated(r, "recovery"),
-            stated(r, "flip_to_target_eligible"),
-        ]
-        for _, r in layers.iterrows()
-    ]
-    eligible = f"flip to target among {layers.n_eligible.iloc[0]:.0f} eligible"
-    return table(("l", "flips gained over floor", "p (Holm)", "directedness", "recovery", eligible), rows)
-
-
-def controls_table(layers: pd.DataFrame) -> str:
-    """Return what the same patch does with a control donor, at l = 0 and at the middle layer."""
-    rows = []
-    by_control = dict(list(layers.groupby("control", sort=False)))
-    for control, of_control in ((c, by_control[c]) for c in ("none", *CONTROLS) if c in by_control):
-        first, middle = of_control.iloc[0], of_control.iloc[len(of_control) // 2]
-        figures = [stated(r, c, f) for r in (first, middle) for c, f in (("flip_to_target", ".2f"), ("delta_logit", "+.2f"))]
-        rows.append(["the donor" if control == "none" else str(control).replace("_", " "), f"{first.n:.0f}", *figures])
-    at = f"l = {layers.layer.max() // 2 + layers.layer.max() % 2:.0f}"
-    return table(("donor", "n", "flip to target, l = 0", "Δ, l = 0", f"flip to target, {at}", f"Δ, {at}"), rows)
 
 
 def setting(name: str, record: dict[str, Any]) -> list[str]:

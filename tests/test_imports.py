@@ -23,17 +23,15 @@ ALLOWED = {
     "common.running": ("common.clips", "common.errors", "common.model", "common.patching", "common.plotting"),
     "logit_lens": ("common",),
     "activation_patching": ("common",),
-    "report": ("activation_patching.tables", "common.clips", "common.errors", "common.plotting", "common.stats"),
+    "report": ("activation_patching", "common.errors", "common.plotting", "common.stats", "logit_lens"),  # torch-free parts
 }
 WITHOUT_TORCH = (
     "common.errors",
     "common.plotting",
     "common.clips",
     "common.stats",
-    "logit_lens.plots",
-    "logit_lens.tables",
-    "activation_patching.plots",
-    "activation_patching.tables",
+    *(f"{script}.{part}" for script in ("logit_lens", "activation_patching") for part in ("facts", "plots", "tables", "words")),
+    *("activation_patching.paired", "activation_patching.release", "logit_lens.decision"),
     "report",
 )
 

@@ -59,5 +59,5 @@ def test_congruent_clips_come_beside_at_most_as_many_as_conflict_clips() -> None
     chosen, counts = choose_clips(clips, limit=3, seed=0)
     assert [s.conflict for s in chosen] == [True] * 3 + [False] * 3
     assert counts == {
-        "clips": 3, "congruent clips": 3, "dropped": {"over --limit": 1, "congruent over the number kept": 5},
+        "clips": 3, "congruent clips": 3, "dropped": {"over --limit": 1, "congruent over the number kept": 5}, "sources": [""],
     }  # fmt: skip

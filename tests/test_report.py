@@ -20,20 +20,37 @@ def outputs(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path, manifes
 
 
 def build(outputs: Path, out: Path) -> str:
-    report.build.main(["--lens", str(outputs / "lens"), "--patching", str(outputs / "patching"), "--out", str(out)])
+    report.build.main(
+        [
+            "--lens",
+            str(outputs / "lens"),
+            "--patching",
+            str(outputs / "patching"),
+            "--out",
+            str(out),
+            "--note",
+            "Whatever it was trained on.",
+        ]
+    )
     return (out / "report.md").read_text(encoding="utf-8")
 
 
 def test_the_report_shows_all_figures_and_the_tables_numbers(outputs: Path, tmp_path: Path) -> None:
     text = build(outputs, tmp_path)
     shown = re.findall(r"\]\((figures/[^)]+)\)", text)
-    assert len(shown) == 11 and all((tmp_path / name).stat().st_size > 10_000 for name in shown)
+    assert len(shown) == 13 and all((tmp_path / name).stat().st_size > 10_000 for name in shown)
     last = pd.read_csv(outputs / "lens" / "layers.csv").iloc[-1]
     assert f"| {last.layer:.0f} | {last.margin:+.2f} [{last.margin_lo:+.2f}, {last.margin_hi:+.2f}] |" in text
+    lead = f"{last.voice_lead:+.2f} [{last.voice_lead_lo:+.2f}, {last.voice_lead_hi:+.2f}]"
+    assert f"at l = {last.layer:.0f}): {lead} of 12 conflict clips" in text
+    carried = pd.read_csv(outputs / "patching" / "transfer.csv")
+    for _, row in carried[carried.primary].iterrows():
+        assert f"difference {row.difference:+.2f} [{row.difference_lo:+.2f}, {row.difference_hi:+.2f}], p " in text
     kinds = pd.read_csv(outputs / "patching" / "layers.csv")
     for _, row in kinds[(kinds.layer == 2) & (kinds.control == "none")].iterrows():
         assert f"{row.delta_logit:+.2f} [{row.delta_logit_lo:+.2f}, {row.delta_logit_hi:+.2f}] |" in text
-    assert "**Decision layer**" in text and text.count("the effect of the span is below half") == 2 and "**Warning**" in text
+    assert text.count("primary outcome") >= 3 and "**Warning**" in text and "by construction" in text
+    assert "Whatever it was trained on." in text and text.count("The main results without") == 3
     assert "same labels donor" in text and "| **sad** |" in text and "Does the alignment" not in text
     assert "How does the speaker feel?" in text and "12 conflict clips" in text and "20 semantic pairs" in text
     assert "| logit lens | lens row L - model |" in text and "68 over --limit, 8 congruent over the number kept" in text

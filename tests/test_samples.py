@@ -1,3 +1,4 @@
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -102,7 +103,9 @@ def test_control_pairs_stand_in_for_the_donor_and_keep_the_target(manifest: Path
     clips, _ = conflict_clips(read_manifest(manifest))
     pairs, _, _ = build_pairs(clips, "semantic", PairRules(max_pairs=40), seed=0)
     controls = control_pairs(pairs, clips, share=0.25, seed=0)
-    assert len(controls) == 40 and len({c.pair_id for c in [*pairs, *controls]}) == 80
+    kinds = Counter(c.control for c in controls)
+    assert kinds == {"same_labels_donor": 10, "random_donor": 10, "silence": 10, "itself": 1}  # the same ten pairs
+    assert len({c.pair_id.split("|")[0] for c in controls}) == 10 and len({c.pair_id for c in [*pairs, *controls]}) == 71
     by_real = {p.pair_id: p for p in pairs}
     for c in controls:
         real = by_real[c.pair_id.split("|")[0]]

@@ -31,12 +31,12 @@ SCRIPTS = {"logit_lens": logit_lens.run.main, "activation_patching": activation_
 ROWS = {"logit_lens": "lens.csv", "activation_patching": "patches.csv"}
 FILES = {
     "logit_lens": {
-        *("layers.csv", "congruent.csv", "labels.csv", "decision_layer.csv"),
+        *("layers.csv", "congruent.csv", "labels.csv", "decision_layer.csv", "leave_out.csv"),
         *("margin_curve_conflict.png", "winrate_curve_conflict.png", "congruent_curve.png", "lens_health.png"),
     },
     "activation_patching": {
-        *("layers.csv", "contrast.csv", "release_layer.csv", "contrast_curve.png"),
-        *(f"{f}_curve_{k}.png" for k in ("semantic", "prosody") for f in ("flip_rate", "delta_logit", "span_and_tail")),
+        *("layers.csv", "paired.csv", "transfer.csv", "contrast.csv", "release_layer.csv", "leave_out.csv", "contrast_curve.png"),
+        *(f"{f}_curve_{k}.png" for k in ("semantic", "prosody") for f in ("flip_rate", "delta_logit", "paired", "span_and_tail")),
     },
 }
 
@@ -53,7 +53,7 @@ def test_a_run_writes_its_files(
     start(name, tiny_folder, manifest, tmp_path)
     assert {f.name for f in tmp_path.iterdir()} == {ROWS[name], "run.json", *FILES[name]}
     rows, layers = pd.read_csv(tmp_path / ROWS[name]), pd.read_csv(tmp_path / "layers.csv")
-    units = 24 if name == "logit_lens" else 40 + 2 * 2 * 4  # of the pairs of each kind, .1 with four controls
+    units = 24 if name == "logit_lens" else 40 + 2 * (20 * 3 + 2)  # each pair with three controls, one in ten with itself too
     assert len(rows) == units * (LAYERS + 1) and set(rows.layer) == set(range(LAYERS + 1))
     if name == "logit_lens":
         np.testing.assert_allclose(layers[["win_semantic", "win_prosody", "win_other"]].sum(axis=1), 1, atol=2e-6)
@@ -62,7 +62,8 @@ def test_a_run_writes_its_files(
         ends = rows[rows.layer.isin((0, LAYERS))]
         assert ends.own_run_difference.max() < 1e-4 and ends.own_run_difference.notna().all()
         assert rows[rows.layer == 0].delta_logit.abs().max() > 0.1
-        assert rows[rows.control != "none"].control.value_counts().to_dict() == dict.fromkeys(CONTROLS, 4 * (LAYERS + 1))
+        number = {control: 40 if control != "itself" else 4 for control in CONTROLS}
+        assert rows[rows.layer == 0].control.value_counts().to_dict() == number | {"none": 40}
         assert rows[rows.control == "itself"].delta_logit.abs().max() < 1e-4
     record = json.loads((tmp_path / "run.json").read_text())
     assert record["finished"] and record["label_tokens"]["sad"] == "sad" and record["identity"]["dtype"] == "float32"

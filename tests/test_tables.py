@@ -3,9 +3,12 @@ import itertools
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
-from activation_patching.tables import contrast_layers, patch_layers, release_layer
-from logit_lens.tables import congruent_layers, decision_layer, label_table, lens_layers
+from activation_patching.release import release_layer
+from activation_patching.tables import contrast_layers, patch_layers
+from logit_lens.decision import decision_layer
+from logit_lens.tables import congruent_layers, label_table, lens_layers
 
 LABELS = ("neutral", "happy", "sad", "angry", "surprised")
 
@@ -13,7 +16,7 @@ LABELS = ("neutral", "happy", "sad", "angry", "surprised")
 def lens_table(
     winners: list[list[str]], margins: list[list[float]], texts: str, *, semantic: str = "", prosody: str = "", speakers: str = ""
 ) -> pd.DataFrame:
-    """Return rows of clips x layers; labels by their first letter (s is sad), words sad and voice happy unless told."""
+    """Return rows of clips x layers; labels by their first letter (s: sad), words sad and voice happy unless told."""
     names = {label[0]: label for label in LABELS if label != "surprised"}
     rows = [
         {
@@ -22,9 +25,9 @@ def lens_table(
             "winner": names[w],
             "margin": m,
             "text_id": text,
-            "semantic_label": names[(semantic or "s" * 99)[i]],
-            "prosody_label": names[(prosody or "h" * 99)[i]],
-            "speaker": (speakers or "x" * 99)[i],
+            "semantic_label": names[(semantic or "s" * 999)[i]],
+            "prosody_label": names[(prosody or "h" * 999)[i]],
+            "speaker": (speakers or "x" * 999)[i],
         }
         for i, text in enumerate(texts)
         for layer, (w, m) in enumerate(zip(winners[i], margins[i]))
@@ -40,14 +43,34 @@ def test_lens_layers_by_hand() -> None:
     assert table.n.tolist() == [3, 3] and table.n_texts.tolist() == [2, 2] and table.n_speakers.tolist() == [1, 1]
     np.testing.assert_allclose(table.margin, [1, -1])
     np.testing.assert_allclose(table[["win_semantic", "win_prosody", "win_other"]], [[0, 1 / 3, 2 / 3], [2 / 3, 1 / 3, 0]])
-    # l = 1: without text a the mean is 1, without b -2: 2 and -1 from -1, so variance 1/2 (4 + 1); t of one degree of freedom
-    half = 12.7062 * np.sqrt(2.5)
+    # l = 1: without text a the mean is 1, without b -2: 2 and -1 from -1, so variance 1/2 (4 + 1); clips of 2 and 1 are 1.8 texts
+    half = stats.t.isf(0.025, 0.8) * np.sqrt(2.5)
     np.testing.assert_allclose(table[["margin_lo", "margin_hi"]].iloc[1], [-1 - half, -1 + half], rtol=1e-5)
     assert table.margin_lo[0] == table.margin_hi[0] == 1  # both texts agree
-    assert table.clusters.tolist() == ["texts"] * 2
-    assert (table.margin_band_lo[1], table.margin_band_hi[1]) == pytest.approx(
-        (-1 - half, -1 + half), rel=0.1
-    )  # one layer varies
+    assert table.clusters.tolist() == ["texts"] * 2 and table.held_fixed.tolist() == ["1 speaker"] * 2
+    assert table.voice_lead.tolist() == [1 / 3, -1 / 3] and (table.voice_lead_lo < table.voice_lead).all()
+    assert table.margin_band_lo[1] == pytest.approx(-1 - half, rel=0.1)  # one layer varies
+
+
+def test_margin_prior_is_the_mean_over_all_shuffles_of_the_logits() -> None:
+    rng = np.random.default_rng(1)
+    rows = lens_table([["n"]] * 5, [[0]] * 5, "abcde", semantic="sshhn", prosody="hnana")
+    logits = rng.normal(size=(5, 5))
+    rows[[f"logit_{label}" for label in LABELS]] = logits
+    place = {label: i for i, label in enumerate(LABELS)}
+    words, voice = (rows[c].map(place).to_numpy() for c in ("semantic_label", "prosody_label"))
+    rows["margin"] = logits[np.arange(5), voice] - logits[np.arange(5), words]
+    shuffled = [
+        np.mean([logits[j, voice[i]] - logits[j, words[i]] for i, j in enumerate(order)])
+        for order in itertools.permutations(range(5))
+    ]
+    table = lens_layers(rows, seed=0)
+    assert table.margin_prior[0] == pytest.approx(np.mean(shuffled))
+    assert table.margin_excess[0] == pytest.approx(rows.margin.mean() - np.mean(shuffled))
+    rows[[f"logit_{label}" for label in LABELS]] = np.tile(logits[:1], (5, 1))  # as at l = 0: the same for every clip
+    rows["margin"] = logits[0, voice] - logits[0, words]
+    table = lens_layers(rows, seed=0)
+    assert abs(table.margin[0]) > 0.1 and abs(table.margin_excess[0]) < 1e-12 and abs(table.margin_excess_hi[0]) < 1e-9
 
 
 def test_null_is_the_mean_over_all_permutations_within_semantic_label() -> None:
@@ -70,7 +93,8 @@ def test_always_the_same_label_is_not_the_voice() -> None:
     rows = lens_table([["a"]] * 12, [[0]] * 12, texts, semantic="s" * 12, prosody="aaahhnnhnhnh")
     table = lens_layers(rows, seed=0)
     assert table.win_prosody[0] == table.win_prosody_null[0] == 0.25
-    assert table.win_prosody_excess[0] == table.win_prosody_excess_lo[0] == table.win_prosody_excess_hi[0] == 0
+    assert table.win_prosody_excess[0] == 0 and -0.5 < table.win_prosody_excess_lo[0] < 0 < table.win_prosody_excess_hi[0] < 0.5
+    assert table.win_semantic[0] == table.win_semantic_null[0] == 0
 
 
 def test_further_lens_columns() -> None:
@@ -90,7 +114,7 @@ def test_congruent_clips_have_a_table_of_their_own() -> None:
 
 def test_label_table_by_hand() -> None:
     rows = lens_table([["n", "s"], ["n", "h"], ["n", "n"], ["n", "s"]], [[0, 0]] * 4, "abcd", semantic="ssss", prosody="hhhs")
-    table = label_table(rows, layer=1).set_index(["semantic_label", "prosody_label"])
+    table = label_table(rows, layer=1, seed=0).set_index(["semantic_label", "prosody_label"])
     np.testing.assert_allclose(
         table.loc[("sad", "happy"), ["win_semantic", "win_prosody", "win_other"]].astype(float), [1 / 3] * 3
     )
@@ -111,19 +135,39 @@ def test_a_missing_row_is_an_error_not_another_mean() -> None:
             lens_layers(broken, seed=0)
 
 
+def decided(wins: list[float], clips: int = 80, seed: int = 0) -> pd.DataFrame:
+    """Return rows in which the voice wins with a chance per layer, else neither; the margin goes with it."""
+    rng = np.random.default_rng(seed)
+    won = rng.random((clips, len(wins))) < wins
+    winners = [["h" if w else "n" for w in clip] for clip in won]
+    return lens_table(winners, (4.0 * won - 2).tolist(), "abcdefghijklmnopqrst" * (clips // 20))
+
+
 def test_decision_layer() -> None:
-    rng = np.random.default_rng(0)
-    mean = np.array([-1, -1, 0, 0.9, 1, 1])
-    rows = lens_table([["n"] * 6] * 40, (mean + 0.4 * rng.normal(size=(40, 6))).tolist(), "abcdefghijklmnopqrst" * 2)
-    (found,) = decision_layer(rows, seed=0).itertuples()
-    assert (found.decision_layer, found.side, found.reason) == (3, "prosody", "")
-    assert found.decision_layer_lo in (2, 3) and found.decision_layer_hi == 3 and found.n == 40
-    rows.margin *= -1
-    assert decision_layer(rows, seed=0).side.tolist() == ["semantic"]
-    rows.loc[rows.layer == 5, "margin"] = rng.normal(size=40)
-    (found,) = decision_layer(rows, seed=0).itertuples()
-    assert np.isnan(found.decision_layer) and np.isnan(found.decision_layer_hi)
-    assert (found.side, found.reason) == ("none", "the band at the last layer holds 0")
+    chances = [0.9, 0.1, 0.3, 0.7, 0.9, 0.95]
+    rows = decided(chances)
+    (few,), (many,) = (decision_layer(r, seed=0).itertuples() for r in (rows, decided(chances, clips=400)))
+    for found in (few, many):
+        assert (found.side, found.reason) == ("prosody", "") and found.crossing_lo < found.crossing < found.crossing_hi
+        assert abs(found.crossing - 2.5) < 0.4
+    assert many.crossing_hi - many.crossing_lo < few.crossing_hi - few.crossing_lo
+    assert (few.decision_layer, many.decision_layer) == (4, 3)  # more clips show it earlier: detection is no estimate
+    swapped = rows.assign(semantic_label="happy", prosody_label="sad", margin=-rows.margin)
+    swapped["outcome"] = swapped.outcome.replace("prosody", "semantic")
+    assert decision_layer(swapped, seed=0).side.tolist() == ["semantic"]
+
+
+def test_no_decision_without_an_effect() -> None:
+    """Where the voice wins .37 and neither .47 nothing is decided, however sure the margin is; nor at l = 0, nor by a habit."""
+    (found,) = decision_layer(decided([0.9, 0.37, 0.37, 0.4]), seed=0).itertuples()
+    assert np.isnan(found.decision_layer) and np.isnan(found.crossing) and found.side == "none" and "neither" in found.reason
+    (found,) = decision_layer(decided([0.9, 0.9, 0.5, 0.52]), seed=0).itertuples()
+    assert np.isnan(found.crossing) and found.side == "none"
+    habit = decided([0.9, 0.9, 0.9, 0.9])
+    for label in LABELS:
+        habit[f"logit_{label}"] = 5.0 * (label == "happy")  # whatever it hears
+    (found,) = decision_layer(habit.assign(margin=5.0), seed=0).itertuples()
+    assert found.side == "none" and found.reason == "the margin is not beyond the label prior at the last layer"
 
 
 # pair: target, texts, then the five logits at l = 0 (the donor's own), 1, 2 (the recipient's own)
@@ -171,7 +215,8 @@ def test_patch_layers_by_hand() -> None:
         "answer_recipient_eligible": [0, 0, 1],
         "floor": [1 / 3] * 3,
         "ceiling": [2 / 3] * 3,
-        "p_mcnemar": [1, 1, 1],  # one pair came to the target, none left it
+        "directedness_null": [0.5, 0.5, np.nan],  # both are to come to sad, and one of two answers is that
+        "directedness_excess": [0, 0, np.nan],
     }
     for column, values in expected.items():
         np.testing.assert_allclose(table[column], values, atol=1e-12, err_msg=column)
@@ -182,7 +227,7 @@ def test_nothing_to_resample_gives_no_interval_and_says_why() -> None:
     """One text, or two that every pair is of: leaving one out leaves nothing."""
     table = patch_layers(patch_table(), seed=0)
     ends = [c for c in table if c.endswith(("_lo", "_hi"))]
-    assert table[ends].isna().all(axis=None) and table.p_holm.isna().all() and len(ends) == 4 * 15
+    assert table[ends].isna().all(axis=None) and len(ends) == 4 * 16
     assert table.clusters.tolist() == ["none: no two texts to tell apart"] * 3
     (control,) = release_layer(patch_table(), seed=0).itertuples()
     assert np.isnan(control.release_layer) and control.reason == "none: no two texts to tell apart"
@@ -229,8 +274,9 @@ def test_release_layer() -> None:
     rows = pd.concat([many_pairs(2, "semantic"), many_pairs(0, "prosody").assign(delta_logit=0.0)])
     found = release_layer(rows, seed=0).set_index("kind")
     assert found.loc["semantic", ["release_layer", "release_layer_lo", "release_layer_hi"]].tolist() == [2, 2, 2]
+    assert 1 < found.crossing["semantic"] < 2
     assert np.isnan(found.release_layer["prosody"])
-    assert found.reason["prosody"] == "the interval at the first layer holds 0"
+    assert found.reason["prosody"] == "the interval at l = 0 holds 0"
 
 
 def test_recovery_needs_donors_that_differ_from_recipients() -> None:

@@ -49,13 +49,15 @@ class Clip:
         return float(10 * np.log10(np.mean(self.wave.astype(np.float64) ** 2) + 1e-20))
 
 
-def load_audio(path: Path, rate: int, *, trim: bool = False) -> np.ndarray:
+def load_audio(path: Path, rate: int, *, trim: bool = False, level: float | None = None) -> np.ndarray:
     """Return the samples of `path` [sample] in float32 at `rate` Hz, channels averaged, resampled once (soxr, high quality).
 
-    `trim` takes away silence at both ends. Raises BadClip, an InputError, as `read_clip` does.
+    `trim` takes away silence at both ends, `level` brings the clip to so many dB of full scale. Raises BadClip, an InputError,
+    as `read_clip` does.
     """
     clip = read_clip(path, trim=trim)
-    return clip.wave if clip.rate == rate else soxr.resample(clip.wave, clip.rate, rate, quality="HQ")
+    wave = clip.wave if clip.rate == rate else soxr.resample(clip.wave, clip.rate, rate, quality="HQ")
+    return wave if level is None else at_level(wave, level)
 
 
 def read_clip(path: Path, *, trim: bool = False) -> Clip:
@@ -98,6 +100,12 @@ def read_clip(path: Path, *, trim: bool = False) -> Clip:
     if (seconds := len(wave) / rate) < MIN_SECONDS:
         raise BadClip(path, "too short", f", {seconds:.3f} s; at least {MIN_SECONDS} s are needed")
     return Clip(wave, rate, channels, kind)
+
+
+def at_level(wave: np.ndarray, level: float) -> np.ndarray:
+    """Return `wave` [sample] at a root mean square of `level` dB of full scale, by gain alone; its peaks may pass full scale."""
+    own = np.sqrt(np.mean(wave.astype(np.float64) ** 2))
+    return (wave * (10 ** (level / 20) / own)).astype(np.float32)
 
 
 def trimmed(wave: np.ndarray, rate: int) -> np.ndarray:

@@ -143,8 +143,9 @@ def control_pairs(pairs: list[Pair], pool: list[Sample], *, share: float, seed: 
     """Return for a `share` of the pairs of each kind, drawn with the seed, what the same patch does with another donor.
 
     same_labels_donor: another clip with both labels of the recipient, of its speaker where there is one. random_donor: any other
-    clip. silence: silence of the donor's length. itself: the recipient, which must change nothing. The target stays the true
-    donor's label; a donor of the same labels that the pool does not have is left out.
+    clip. silence: silence of the donor's length. The target stays the true donor's label, and each stands beside its pair: tests
+    compare the two. A donor of the same labels that the pool does not have is left out. itself: the recipient, which must change
+    nothing; that needs no comparison, so one in ten of the pairs, and at least one, has it.
     """
     rng = np.random.default_rng(seed)
     by_labels: dict[tuple[str, str], list[Sample]] = {}
@@ -153,12 +154,21 @@ def control_pairs(pairs: list[Pair], pool: list[Sample], *, share: float, seed: 
     controls = []
     for kind in dict.fromkeys(p.kind for p in pairs):
         of_kind = [p for p in pairs if p.kind == kind]
-        for pair in draw(of_kind, round(share * len(of_kind)), seed=seed):
+        for i, pair in enumerate(draw(of_kind, round(share * len(of_kind)), seed=seed)):
             recipient = pair.recipient
             alike = [s for s in by_labels[recipient.semantic_label, recipient.prosody_label] if s is not recipient]
             same_labels = [s for s in alike if s.speaker == recipient.speaker] or alike
-            others = {"random_donor": [s for s in pool if s is not recipient], "same_labels_donor": same_labels}
-            donors = {name: some[rng.integers(len(some))] for name, some in others.items() if some}
-            donors |= {"silence": pair.donor, "itself": recipient}
+            donors = {"random_donor": _other(pool, recipient, rng), "silence": pair.donor}
+            if same_labels:
+                donors["same_labels_donor"] = same_labels[rng.integers(len(same_labels))]
+            if i % 10 == 0:
+                donors["itself"] = recipient
             controls += [Pair(kind, recipient, donors[c], c, pair.donor) for c in CONTROLS if c in donors]
     return controls
+
+
+def _other(pool: list[Sample], sample: Sample, rng: np.random.Generator) -> Sample:
+    """Return any clip of the pool but this one; a large pool has too many to list for every pair."""
+    while (other := pool[rng.integers(len(pool))]) is sample:
+        pass
+    return other

@@ -14,3 +14,4 @@ class ModelChoice:
     revision: str | None = None
     trust_remote_code: bool = False
     trim: bool = False  # clips are heard without the silence at their ends
+    level: float | None = None  # and all at this one, in dB of full scale

@@ -50,7 +50,7 @@ class EncodedClip:
 
 def load_clip(lm: AudioLM, path: Path) -> np.ndarray:
     """Return the samples of a clip at the rate of the model's extractor. Raises InputError as load_audio does."""
-    return load_audio(path, lm.rate, trim=lm.trim)
+    return load_audio(path, lm.rate, trim=lm.trim, level=lm.level)
 
 
 def encode_clip(lm: AudioLM, path: Path, prompt: str, *, silent: bool = False, system: str | None = None) -> EncodedClip:

@@ -32,7 +32,8 @@ class AudioLM:
     """A model that answers questions about a clip.
 
     `blocks` are the decoder's, h_l is what enters block l. `device` is where inputs go, `adapters` the LoRA that is on,
-    `commit` the state of a hub id. `trim`: clips are heard without the silence at their ends.
+    `commit` the state of a hub id. `trim`: clips are heard without the silence at their ends,
+    `level`: all at this one, in dB of full scale.
     """
 
     model: Any
@@ -43,6 +44,7 @@ class AudioLM:
     adapters: tuple[str, ...] = ()
     commit: str | None = None
     trim: bool = False
+    level: float | None = None
 
     @property
     def dtype(self) -> torch.dtype:

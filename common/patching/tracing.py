@@ -4,7 +4,7 @@ h_l is the residual stream entering block l, h_L what leaves the last block befo
 transformers, but for its last entry, which transformers has normed already). Everything here works by hooks on the blocks.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -73,23 +73,33 @@ def record(lm: AudioLM, clip: EncodedClip, tokens: Sequence[int] | None = None) 
 
 
 @torch.inference_mode()
-def lens(lm: AudioLM, clip: EncodedClip, tokens: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
+def lens(
+    lm: AudioLM, clip: EncodedClip, tokens: Sequence[int], maps: Sequence[Callable[[torch.Tensor], torch.Tensor]] = ()
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the lens logits of a clip: [layer, vocab], and in float32 those of `tokens` [layer, token].
 
     The lens (nostalgebraist 2020, "interpreting GPT: the logit lens") uses the model's own way out: what leaves the last block
     is replaced by the last position of every h_l, stacked on the sequence axis, and norm, head, scaling, soft cap and merge
-    of streams do the rest. Row L is the model's own answer.
+    of streams do the rest. Row L is the model's own answer. `maps`, one for each layer but the last, change the states before.
     """
-    return _run(lm, clip, tokens, whole=True, use_cache=False)[1]
+    return _run(lm, clip, tokens, whole=True, maps=maps, use_cache=False)[1]
 
 
 def _run(
-    lm: AudioLM, clip: EncodedClip, tokens: Sequence[int] | None, *, whole: bool = False, **options: Any
+    lm: AudioLM,
+    clip: EncodedClip,
+    tokens: Sequence[int] | None,
+    *,
+    whole: bool = False,
+    maps: Sequence[Callable[[torch.Tensor], torch.Tensor]] = (),
+    **options: Any,
 ) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor]]:
     """Run a clip; return the tail's states [layer, (stream,) 1, tail, d_model] and the two parts of its lens logits."""
 
     def last_positions(h: torch.Tensor) -> torch.Tensor:
-        return torch.stack([state[..., -1, :] for state in states], dim=-2).to(h.device)
+        last = [state[..., -1, :] for state in states]
+        last[: len(maps)] = [translate(state) for translate, state in zip(maps, last)]
+        return torch.stack(last, dim=-2).to(h.device)
 
     with (
         _collect(lm, clip.tail) as states,

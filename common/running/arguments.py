@@ -34,6 +34,8 @@ def argument_parser(description: str, out: Path) -> argparse.ArgumentParser:
     add("--limit", type=whole_number(1), metavar="N", help="use N clips, drawn with --seed (default: all)")
     add("--skip-bad", action="store_true", help="leave out, and count, clips that cannot be read or heard whole (default: stop)")
     add("--trim", action="store_true", help="take away the silence at both ends of every clip")
+    level = "bring every clip to one level by gain alone, in dB of full scale (alone: -26), so that loudness is no cue"
+    add("--match-level", nargs="?", type=float, const=-26.0, metavar="DB", help=level)
     add = parser.add_argument_group("question").add_argument
     prompts = ", ".join(p for p in MAIN_PROMPTS if not p.endswith("-zh"))
     add("--prompt", default="speaker", help=f"{prompts}, with -zh in Chinese, or a text file with {{audio}} and {{labels}}")
@@ -50,7 +52,8 @@ def argument_parser(description: str, out: Path) -> argparse.ArgumentParser:
 
 
 def chosen_model(args: argparse.Namespace) -> ModelChoice:
-    return ModelChoice(args.model, args.device, args.dtype, args.attention, args.revision, args.trust_remote_code, args.trim)
+    named = {name: getattr(args, name) for name in ("device", "dtype", "attention", "revision", "trust_remote_code", "trim")}
+    return ModelChoice(args.model, **named, level=args.match_level)
 
 
 def add_pair_rules(parser: argparse.ArgumentParser) -> None:

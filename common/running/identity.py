@@ -38,6 +38,7 @@ def identify(
         "trust_remote_code": model.trust_remote_code,
         "attention": model.attention,
         "trim": model.trim,
+        "level": model.level,
         **{name: value for name, value in chosen.items() if value != "auto"},
         "data": shown(data),
         "data_files": digest(data.read_text(encoding="utf-8-sig") + audio),
@@ -50,7 +51,7 @@ def identify(
 
 def row_makers(experiment: str) -> list[Path]:
     """Return the files whose code the rows of an experiment depend on."""
-    own = (ROOT / experiment / f"{name}.py" for name in ("choose", "engines", "rows"))
+    own = (ROOT / experiment / f"{name}.py" for name in ("choose", "engines", "rows", "tuned"))
     places = [*(ROOT / place for place in ROW_MAKERS), *(file for file in own if file.exists())]
     return [file for place in places for file in (sorted(place.rglob("*.py")) if place.is_dir() else [place])]
 

@@ -109,7 +109,7 @@ def open_session(model: ModelChoice, question: Question, samples: Sequence[Sampl
         trust_remote_code=model.trust_remote_code,
         attention=model.attention,
     )
-    lm = replace(lm, trim=model.trim)
+    lm = replace(lm, trim=model.trim, level=model.level)
     prompt, system = question.prompt, question.system
     seen = tqdm(samples, desc="checking the audio", leave=False, disable=not is_leader())
     lengths = [len(load_clip(lm, s.audio)) for s in seen]

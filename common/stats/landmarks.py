@@ -1,105 +1,71 @@
-"""The layer at which something happens, with an interval: where the answer is decided, where the audio span loses control."""
+"""The layer at which something happens, with an interval: where a cue comes to lead, where a patch has lost half of its effect.
 
-from collections.abc import Callable
+A crossing is between layers, on the straight lines between the means. Its interval is that of Fieller (1954, J. R. Stat. Soc. B
+16): the places at which 0 cannot be excluded. From which layer the data *show* that a curve is past 0 is another question: that
+layer moves with the number of clips, is a place of detection and no estimate, and stands apart.
+"""
+
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
-from scipy import stats
 
-from common.stats.resampling import DRAWS, LEVEL, Estimate, Floats, critical, draws, estimate, first_from
-from common.stats.units import Units
+from common.stats.covariance import Estimate, Floats
+from common.stats.intervals import DRAWS, critical, first_from
 
-TAIL = (1 - LEVEL) / 2
+STEPS = 20  # places looked at between two layers
 
 
 @dataclass(frozen=True)
-class Landmark:
-    """A layer's index with its interval; len(layers) stands for none. `side` is the sign; `reason` says why there is none."""
+class Crossing:
+    """Where curves are above 0 for good: `place` (between layers) with its interval, and from which layer the band `shown`s it.
 
-    layer: int
-    low: int
-    high: int
-    side: int = 0
+    Layers are indices into those of the estimate. nan stands for none, for `shown` their number; `reason` says why.
+    """
+
+    place: float
+    low: float
+    high: float
+    shown: int
     reason: str = ""
 
 
-def crossing(of: Estimate, *, seed: int, count: int = DRAWS) -> Landmark:
-    """Return from where the band of a curve (the only column of `of`) stays on one side of 0.
+def crossing(of: Estimate, *, seed: int, count: int = DRAWS) -> Crossing:
+    """Return from where on all curves (the results of `of`) are above 0 up to the last layer.
 
-    The low end is where draws of the curve cross 0, the high end where the bands of draws do: between them are both the layer at
-    which the true curve crosses and the one at which data of this size show it. None where the band at the last layer holds 0:
-    then the high end is none too, and the low one the earliest layer that a draw of either sign would give.
+    High end: the place from which each curve's interval is above 0; so it is too early in 2.5 % at most. Low end: after the last
+    place at which a curve's band is below 0. None where not all curves' bands are above 0 at the last layer.
     """
-    none = of.mean.shape[1]
+    layers = of.mean.shape[1]
+    nan = float("nan")
     if np.isnan(of.se).any():
-        return Landmark(none, none, none, reason=of.clusters)
-    (reach,), (band,) = critical(of, seed=seed, count=count)
-    mean, half = of.mean[0], band * of.se[0]
-    shaken = _curves(of, reach, seed=seed, count=count)
-    shaken *= np.sign(shaken[:, -1:])
-    if abs(mean[-1]) <= half[-1]:
-        low, _ = _ends(first_from(shaken > 0), np.array([none]))
-        return Landmark(none, low, none, reason="the band at the last layer holds 0")
-    side = int(np.sign(mean[-1]))
-    found = int(first_from(side * mean > half))
-    low, high = _ends(first_from(shaken > 0), first_from(shaken > half))
-    return Landmark(found, min(low, found), max(high, found), side)
+        return Crossing(nan, nan, nan, layers, of.clusters)
+    usual, bands = critical(of, seed=seed, count=count)
+    if not (of.mean - bands[:, None] * of.se > 0)[:, -1].all():
+        return Crossing(nan, nan, nan, layers, "its band at the last layer holds 0")
+    places, weights = _between(layers)
+    mean, se = of.mean @ weights.T, np.stack([_spread(c, s, weights) for c, s in zip(of.correlation, of.se)])
+    lowest, last = mean.min(axis=0), len(places) - 1
+    surely = np.asarray((mean - usual[:, None] * se).min(axis=0) > 0)
+    below = np.asarray((mean + bands[:, None] * se).min(axis=0) < 0)
+    low, high = (places[min(int(first_from(holds)), last)] for holds in (~below, surely))
+    at = int(first_from(np.asarray(lowest > 0)))
+    place = places[at] if at == 0 else places[at] - lowest[at] / (lowest[at] - lowest[at - 1]) / STEPS
+    shown = int(first_from(np.asarray((of.mean - bands[:, None] * of.se).min(axis=0) > 0)))
+    return Crossing(float(place), float(min(low, place)), float(max(high, place)), shown)
 
 
-def halving(of: Estimate, *, seed: int, count: int = DRAWS) -> Landmark:
-    """Return from where a curve (the only column of `of`) stays under half of its first value; the ends are those of draws.
-
-    None where the interval of the first value holds 0: there is nothing to halve.
-    """
-    none = of.mean.shape[1]
-    if np.isnan(of.se).any():
-        return Landmark(none, none, none, reason=of.clusters)
-    (reach,), _ = critical(of, seed=seed, count=count)
-    mean = of.mean[0]
-    if abs(mean[0]) <= reach * of.se[0, 0]:
-        return Landmark(none, none, none, reason="the interval at the first layer holds 0")
-    side = int(np.sign(mean[0]))
-    at = first_from(side * (mean[0] / 2 - mean) > 0)
-    shaken = _curves(of, reach, seed=seed, count=count)
-    found = first_from(side * (shaken[:, :1] / 2 - shaken) > 0)
-    low, high = _ends(found, found)
-    return Landmark(int(at), low, high, side)
+def _between(layers: int) -> tuple[Floats, Floats]:
+    """Return places between layers, and the weights [place, layer] that interpolate there."""
+    places = np.linspace(0, layers - 1, (layers - 1) * STEPS + 1)
+    left = np.minimum(places.astype(int), max(0, layers - 2))
+    weights = np.zeros((len(places), layers))
+    at = np.arange(len(places))
+    weights[at, left] = 1 - (places - left)
+    weights[at, np.minimum(left + 1, layers - 1)] += places - left
+    return places, weights
 
 
-def _curves(of: Estimate, reach: float, *, seed: int, count: int) -> Floats:
-    """Return draws of the curve [draw, layer], spread as far as its interval reaches."""
-    return of.mean[0] + reach / stats.norm.isf(TAIL) * of.se[0] * draws(of, 0, seed=seed, count=count)
-
-
-def _ends(lows: np.ndarray, highs: np.ndarray) -> tuple[int, int]:
-    low, high = np.quantile(lows, TAIL, method="lower"), np.quantile(highs, 1 - TAIL, method="higher")
-    return int(low), int(high)
-
-
-def landmark_table(units: Units, column: str, name: str, find: Callable[[Estimate], Landmark]) -> pd.DataFrame:
-    """Return one row: the layer in which `find` sees the landmark, its ends, and why it is nan. No units, no row."""
-    columns = [name, f"{name}_lo", f"{name}_hi", "side", "reason", "n", "clusters"]
-    if not len(units.firsts):
-        return pd.DataFrame(columns=columns)
-    of = estimate(units.grid(column).astype(float)[:, None], units.factors)
-    found = find(of)
-    layers = [*units.layers, np.nan]
-    at = [layers[i] for i in (found.layer, found.low, found.high)]
-    return pd.DataFrame([[*at, found.side, found.reason, len(units.firsts), of.clusters]], columns=columns)
-
-
-def where(found: pd.Series, name: str, what: str) -> str:
-    """Say in words at which layer a row of decision_layer or release_layer puts `what`, or why at none."""
-    ends = " to ".join("none" if pd.isna(found[f"{name}_{end}"]) else f"{found[f'{name}_{end}']:.0f}" for end in ("lo", "hi"))
-    if pd.isna(found[name]):
-        return f"{what}: at no layer ({found.reason})"
-    return f"{what} from l = {found[name]:.0f} on (95 % interval {ends})"
-
-
-def stated(row: pd.Series, column: str, form: str = ".2f") -> str:
-    """Return "mean [low, high]", the mean alone where there is no interval, "-" where there is no mean."""
-    if pd.isna(row[column]):
-        return "-"
-    low, high = row[f"{column}_lo"], row[f"{column}_hi"]
-    return f"{row[column]:{form}}" + ("" if pd.isna(low) else f" [{low:{form}}, {high:{form}}]")
+def _spread(correlation: Floats, se: Floats, weights: Floats) -> Floats:
+    """Return the standard errors [place] of interpolated means."""
+    scaled = weights * se
+    return np.sqrt(np.maximum(((scaled @ correlation) * scaled).sum(axis=1), 0))

@@ -1,23 +1,25 @@
-"""Rows as clips or pairs x layers, and the table per layer that every metric ends in."""
+"""Rows as clips or pairs x layers, and what these share."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from common.clips.samples import LABELS
-from common.stats.resampling import MIN_LEVELS, Codes, Floats, critical, estimate, interval, memberships
+from common.stats.design import Design, memberships, resampled_factors
+
+FIELDS = {"texts": "text_id", "speakers": "speaker", "sources": "source"}
 
 
 @dataclass(frozen=True)
 class Units:
-    """Rows as units (clips or pairs) x layers: `rows` sorted, `firsts` one row of each unit, `factors` what units share."""
+    """Rows as units (clips or pairs) x layers: `rows` sorted, `firsts` one row of each unit, `design` what units share."""
 
     rows: pd.DataFrame
     firsts: pd.DataFrame
     layers: np.ndarray
-    factors: dict[str, Codes]
+    design: Design
 
     def grid(self, column: str | pd.Series) -> np.ndarray:
         """Return a column of the rows as [unit, layer]."""
@@ -25,33 +27,53 @@ class Units:
         return values.to_numpy().reshape(len(self.firsts), len(self.layers))
 
 
-@dataclass(frozen=True)
-class Metric:
-    """`values` [unit, layer] whose mean it is; `share`: it lies within 0 and 1; `counted` [unit, layer]: units that it is of."""
-
-    values: Floats
-    share: bool = False
-    counted: np.ndarray | None = None
-
-
 def clip_units(rows: pd.DataFrame) -> Units:
-    return _units(rows, "sample_id", texts=["text_id"], speakers=["speaker"])
+    return table_units(rows, "sample_id", roles=("",))
 
 
-def pair_units(rows: pd.DataFrame) -> Units:
-    return _units(rows, "pair_id", texts=["recipient_text_id", "donor_text_id"], speakers=["recipient_speaker", "donor_speaker"])
+def pair_units(rows: pd.DataFrame, roles: Sequence[str] = ("recipient_", "donor_")) -> Units:
+    return table_units(rows, "pair_id", roles=roles)
 
 
-def _units(rows: pd.DataFrame, unit: str, *, texts: list[str], speakers: list[str]) -> Units:
+def table_units(rows: pd.DataFrame, unit: str, *, roles: Sequence[str]) -> Units:
+    """Return rows as units x layers; a unit depends on the text, speaker and source of its clip in each of `roles`.
+
+    Raises ValueError where a unit lacks a layer.
+    """
     order = np.lexsort((rows.layer, pd.factorize(rows[unit], sort=True)[0]))
     rows, layers = rows.iloc[order], np.sort(rows.layer.unique())
     n = max(1, len(layers))
     if len(rows) % n or not (rows.layer.to_numpy().reshape(-1, n) == layers).all() or rows[unit].iloc[::n].duplicated().any():
         raise ValueError(f"not every {unit} has each of the {n} layers once")
     firsts = rows.iloc[::n]
-    names = {"texts": texts, "speakers": speakers}
-    factors = {f: memberships(*(firsts[c].fillna("") for c in cs)) for f, cs in names.items() if set(cs) <= set(rows)}
-    return Units(rows, firsts, layers, factors)
+    return Units(rows, firsts, layers, design_of(firsts, roles, known=labels_of(rows)))
+
+
+def design_of(firsts: pd.DataFrame, roles: Sequence[str], *, known: Sequence[str]) -> Design:
+    """Return what units share: text, speaker and source of their clips in each of `roles`, as far as there are such columns."""
+    names = {factor: [f"{role}{field}" for role in roles] for factor, field in FIELDS.items()}
+    clusters = {
+        f: memberships(*(firsts[c].fillna("") for c in columns)) for f, columns in names.items() if {*columns} <= {*firsts}
+    }
+    of_words = [f"{role}semantic_label" for role in roles]
+    told = {*of_words} <= {*firsts} and len(firsts) > 0
+    return Design(clusters, np.stack([label_codes(firsts[c], known) for c in of_words], axis=1) if told else None)
+
+
+def labels_of(rows: pd.DataFrame) -> list[str]:
+    """Return the labels of a run in their order: those of its columns logit_*; without such columns, those that its rows name."""
+    if labels := [c.removeprefix("logit_") for c in rows if c.startswith("logit_")]:
+        return labels
+    named = [c for c in rows if c.endswith("_label") or c in ("winner", "target", "pred_base", "pred_patch", "pred_donor")]
+    return sorted({str(label) for column in named for label in rows[column].unique()})
+
+
+def label_codes(labels: pd.Series, known: Sequence[str]) -> np.ndarray:
+    """Return each label's place among the `known` ones."""
+    codes = pd.Index(known).get_indexer(labels)
+    if (codes < 0).any():
+        raise ValueError(f"column {labels.name}: unknown label {labels[codes < 0].iloc[0]!r}; allowed: {', '.join(known)}")
+    return codes
 
 
 def by_group(rows: pd.DataFrame, keys: list[str], table: Callable[[pd.DataFrame], pd.DataFrame]) -> pd.DataFrame:
@@ -65,57 +87,20 @@ def by_group(rows: pd.DataFrame, keys: list[str], table: Callable[[pd.DataFrame]
         tables.append(table(group))
         for place, (key, name) in enumerate(zip(keys, names)):
             tables[-1].insert(place, key, name)
-    return pd.concat(tables, ignore_index=True)
+    filled = [t for t in tables if len(t)] or tables[:1]
+    return pd.concat(filled, ignore_index=True)
 
 
-def layer_table(units: Units, metrics: dict[str, Metric], *, seed: int) -> pd.DataFrame:
-    """Return one row per layer: counts, what was resampled, and each metric's mean with interval and band."""
-    levels = {name: len(np.unique(codes[codes >= 0])) for name, codes in units.factors.items()}
-    table = {"layer": units.layers, "n": len(units.firsts), "n_texts": levels["texts"], "n_speakers": levels.get("speakers", 0)}
-    columns = [f"{name}{end}" for name in metrics for end in ("", "_lo", "_hi", "_band_lo", "_band_hi")]
-    if not len(units.firsts):
-        return pd.DataFrame(columns=[*table, "clusters", *columns], dtype=float)
-    of = estimate(np.stack([m.values for m in metrics.values()], axis=1), units.factors)
-    share = np.array([m.share for m in metrics.values()])
-    counted = np.stack([_counted(m, units) for m in metrics.values()])
-    ends = [e for reach in critical(of, seed=seed) for e in interval(of, reach, share=share, counted=counted)]
-    few = np.stack([_few_texts(m, units) for m in metrics.values()])
-    figures = np.stack([of.mean, *(np.where(few, np.nan, e) for e in ends)], axis=1)  # [column, mean and ends, layer]
-    return pd.DataFrame(table | {"clusters": of.clusters} | dict(zip(columns, figures.reshape(-1, len(units.layers)))))
-
-
-def _counted(metric: Metric, units: Units) -> np.ndarray:
-    return np.full(len(units.layers), len(units.firsts)) if metric.counted is None else metric.counted.sum(axis=0)
-
-
-def _few_texts(metric: Metric, units: Units) -> np.ndarray:
-    """Return at which layers a ratio is of so few texts that nothing is known about others."""
-    if metric.counted is None:
-        return np.zeros(len(units.layers), dtype=bool)
-    texts = units.factors["texts"][:, 0]
-    return np.array([len(np.unique(texts[counts])) < MIN_LEVELS for counts in metric.counted.T])
-
-
-def ratio(numerator: np.ndarray, denominator: np.ndarray, *, share: bool = False) -> Metric:
-    """Return the ratio of two means [unit, layer], linearised; nan where the denominator is 0."""
-    size = denominator.mean(axis=0) if len(denominator) else np.empty(0)
-    size = np.where(size == 0, np.nan, size)
-    of_means = numerator.mean(axis=0) / size if len(denominator) else size
-    return Metric(of_means + (numerator - of_means * denominator) / size, share, denominator != 0)
-
-
-def mean_difference(values: np.ndarray, first: np.ndarray) -> np.ndarray:
-    """Return values [unit, layer] whose mean is that of the `first` units minus that of the others, linearised."""
-    if not len(values):
-        return values
-    a, b = values[first].mean(axis=0), values[~first].mean(axis=0)
-    weight = np.where(first, 1 / first.mean(), -1 / (~first).mean())[:, None]
-    return a - b + weight * (values - np.where(first[:, None], a, b))
-
-
-def label_codes(labels: pd.Series) -> np.ndarray:
-    """Return each label's place in LABELS."""
-    codes = pd.Index(LABELS).get_indexer(labels)
-    if (codes < 0).any():
-        raise ValueError(f"column {labels.name}: unknown label {labels[codes < 0].iloc[0]!r}; allowed: {', '.join(LABELS)}")
-    return codes
+def counts(units: Units) -> dict[str, Any]:
+    """Return how many units, texts, speakers (and sources) there are, and which of them are too few and held fixed."""
+    levels = {name: len(np.unique(codes[codes >= 0])) for name, codes in units.design.clusters.items()}
+    used = resampled_factors(units.design, len(units.firsts)) if len(units.firsts) else {}
+    within = "sources" in used  # what lies within sources that are resampled is resampled with them
+    held = [f"{n} {name if n > 1 else name[:-1]}" for name, n in levels.items() if name not in used and not within]
+    return {
+        "n": len(units.firsts),
+        "n_texts": levels.get("texts", 0),
+        "n_speakers": levels.get("speakers", 0),
+        **({"n_sources": levels["sources"]} if "sources" in levels else {}),
+        "held_fixed": ", ".join(held),
+    }

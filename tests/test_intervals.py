@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from common.stats.resampling import critical, draws, estimate, first_from, holm, interval, memberships, p_clustered, p_mcnemar
+from common.stats.covariance import Estimate
+from common.stats.covariance import estimate as estimate_of
+from common.stats.design import Design, memberships
+from common.stats.intervals import critical, draws, first_from, gain_interval, holm, interval, p_clustered, p_mcnemar
+
+
+def estimate(values: np.ndarray, clusters: dict) -> Estimate:
+    return estimate_of(values, Design(clusters))
 
 
 def left_out(values: np.ndarray, key: Callable[[int], set]) -> float:
@@ -23,7 +30,9 @@ def test_pairs_count_once_whether_they_share_one_text_or_both() -> None:
     texts = left_out(values, lambda i: {a[i], b[i]})
     dyads = left_out(values, lambda i: {(min(a[i], b[i]), max(a[i], b[i]))} if a[i] != b[i] else set())
     assert of.se[0, 0] ** 2 == pytest.approx(texts - dyads) and texts - dyads > dyads
-    assert of.df[0] == pytest.approx(6 * ((texts - dyads) / texts) ** 2)
+    sizes = [sum(t in pair for pair in zip(a, b)) for t in range(7)]
+    effective = sum(sizes) ** 2 / sum(n * n for n in sizes)
+    assert of.df[0] == pytest.approx((effective - 1) * ((texts - dyads) / texts) ** 2) and 6 < effective < 7
 
 
 def test_texts_crossed_with_speakers() -> None:
@@ -34,7 +43,7 @@ def test_texts_crossed_with_speakers() -> None:
     texts, speakers, cells = (left_out(values, key) for key in (lambda i: {t[i]}, lambda i: {s[i]}, lambda i: {(t[i], s[i])}))
     c = 1 / (1 - 1 / 9 - 1 / 6)
     assert of.se[0, 0] ** 2 == pytest.approx((1 + c / 6) * texts + (1 + c / 9) * speakers - c * cells)
-    assert (of.clusters, of.levels) == ("texts and speakers", 6)
+    assert of.clusters == "texts and speakers" and of.levels == pytest.approx(6)
 
 
 def test_the_variance_of_a_crossed_mean_is_unbiased() -> None:
@@ -134,3 +143,69 @@ def test_tests_by_hand() -> None:
 def test_where_every_pair_flips_the_clusters_signs_are_tested() -> None:
     of = estimate(np.ones((60, 1, 1)), {"texts": memberships(np.repeat(np.arange(6), 10))})
     assert p_clustered(of)[0, 0] == 2 / 2**6
+
+
+def three_roles(values: np.ndarray, roles: np.ndarray) -> float:
+    """Return the variance of a mean of units that depend on three texts each: sum over pairs of units that share any."""
+    e = (values - values.mean()) / len(values)
+    shares = np.array([[bool(set(a) & set(b)) for b in roles] for a in roles])
+    return float(e @ shares @ e)
+
+
+def test_units_of_three_texts_count_once_however_many_they_share() -> None:
+    rng = np.random.default_rng(5)
+    roles = np.argsort(rng.random((400, 150)), axis=1)[:, :3]
+    values = rng.normal(size=150)[roles].sum(axis=1) + rng.normal(size=400)
+    of = estimate(values[:, None, None], {"texts": memberships(*roles.T)})
+    assert of.se[0, 0] ** 2 == pytest.approx(three_roles(values, roles), rel=0.2)  # the jackknife deletes, that sum weighs
+
+
+def test_a_few_large_clusters_count_as_few() -> None:
+    sizes = [200] * 4 + [2] * 100
+    clusters = np.repeat(np.arange(len(sizes)), sizes)
+    values = np.random.default_rng(6).normal(size=(len(clusters), 1, 1))
+    of = estimate(values, {"texts": memberships(clusters)})
+    kish = sum(sizes) ** 2 / sum(n * n for n in sizes)
+    assert of.df[0] == pytest.approx(kish - 1) and 6 < kish < 7
+    balanced = estimate(values[:800], {"texts": memberships(np.repeat(np.arange(40), 20))})
+    assert balanced.df[0] == pytest.approx(39)
+
+
+def test_differences_between_labels_are_no_chance() -> None:
+    """Ten texts of each of five labels, whose means are far apart: the labels are the design's, not drawn."""
+    rng = np.random.default_rng(7)
+    texts = np.repeat(np.arange(50), 4)
+    label = texts % 5
+    values = (10.0 * label + rng.normal(size=50)[texts])[:, None, None]
+    plain = estimate(values, {"texts": memberships(texts)})
+    known = estimate_of(values, Design({"texts": memberships(texts)}, label[:, None]))
+    within = np.mean([values[label == k].reshape(10, 4).mean(axis=1).var(ddof=1) for k in range(5)]) / 50
+    assert known.se[0, 0] ** 2 == pytest.approx(within) and plain.se[0, 0] > 5 * known.se[0, 0]
+    assert known.df[0] == pytest.approx(45) and known.mean == plain.mean
+
+
+@pytest.mark.parametrize("texts", (5, 6, 8))
+def test_labels_with_a_single_text_share_a_stratum(texts: int) -> None:
+    of_unit = np.repeat(np.arange(texts), 6)
+    values = np.random.default_rng(8).normal(size=(len(of_unit), 1, 1))
+    of = estimate_of(values, Design({"texts": memberships(of_unit)}, (of_unit % 5)[:, None]))
+    assert of.se[0, 0] > 0 and of.df[0] >= 1
+
+
+def test_sources_that_hold_their_speakers_take_their_place() -> None:
+    units = np.arange(240)
+    clusters = {"texts": memberships(units % 20), "speakers": memberships(units % 24), "sources": memberships(units % 24 % 8)}
+    values = np.random.default_rng(9).normal(size=(240, 1, 1))
+    assert estimate(values, clusters).clusters == "texts and sources"
+    crossed = clusters | {"sources": memberships(units // 40)}
+    of = estimate(values, crossed)
+    assert of.clusters == "texts and speakers and sources" and of.se > estimate(values, clusters).se * 0.5
+    three = clusters | {"sources": memberships(units % 3)}
+    assert estimate(values, three).clusters == "texts and speakers"  # three sources are held fixed
+
+
+def test_difference_of_shares_by_hand() -> None:
+    """Newcombe's square-and-add from Wilson limits: 12 of 100 came, 5 went, independent errors."""
+    up, down = (0.12, 0.0700, 0.1981), (0.05, 0.0215, 0.1118)
+    low, high = gain_interval(*(tuple(np.array([x]) for x in side) for side in (up, down)), np.array([0.0]))
+    assert low[0] == pytest.approx(0.07 - np.hypot(0.05, 0.0618)) and high[0] == pytest.approx(0.07 + np.hypot(0.0781, 0.0285))

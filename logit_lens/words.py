@@ -1,0 +1,79 @@
+"""What a lens run found, in words; each statement is made here once, for the terminal and for the report."""
+
+import pandas as pd
+
+from common.stats.facts import Fact, moved, one_label, say, scope
+
+CUES = {"prosody": "voice", "semantic": "words"}
+
+
+def lens_statements(facts: dict[str, Fact], prompts: pd.DataFrame | None = None) -> list[str]:
+    """Return the statements, the primary outcome first; with `prompts` (prompts.csv) how far a number moves stands beside it."""
+    statements = [_answer(facts, prompts)]
+    statements += [_habit(facts)] if "win_prosody_excess" in facts else []
+    statements += [_where(facts, prompts)] if "crossing" in facts else []
+    statements += (
+        [one_label(facts["voice_lead without a label"], facts["voice_lead"])] if "voice_lead without a label" in facts else []
+    )
+    statements += [_spoken(facts)] if "agreement" in facts else []
+    return statements
+
+
+def _spoken(facts: dict[str, Fact]) -> str:
+    agreement = facts["agreement"]
+    return (
+        f"**In its own words** {agreement.n} clips were answered too: the label named first is the one read from the first token "
+        f"in {say(agreement)}, none is named in {say(facts['no_label'])}. {_capital(scope(agreement))}."
+    )
+
+
+def _answer(facts: dict[str, Fact], prompts: pd.DataFrame | None) -> str:
+    lead = facts["voice_lead"]
+    layer = lead.row.partition("l = ")[2]
+    goes = f"it goes with the {CUES[lead.verdict]}" if lead.verdict in CUES else "neither cue is shown to be ahead of the other"
+    right = f" On {facts['accuracy'].n} congruent clips it is right in {say(facts['accuracy'])}." if "accuracy" in facts else ""
+    return (
+        f"**Its answer** (primary outcome: the voice's label minus the words', at l = {layer}): {say(lead, '+.2f')} of {lead.n} "
+        f"conflict clips, so {goes}. The voice's label {say(facts['win_prosody'])}, the words' {say(facts['win_semantic'])}, "
+        f"neither {say(facts['win_other'])}; margin {say(facts['margin'], '+.2f')} logits. Test: {lead.test}; {scope(lead)}."
+        f"{moved(prompts, 'voice_lead at l = L')}{right}"
+    )
+
+
+def _habit(facts: dict[str, Fact]) -> str:
+    parts = []
+    for kind in CUES:
+        excess, null = facts[f"win_{kind}_excess"], facts[f"win_{kind}_null"]
+        shows = {
+            "more": f"the answer goes with the {CUES[kind]}, beyond habits",
+            "less": f"the answer avoids the label of the {CUES[kind]}",
+            "none": f"no influence of the {CUES[kind]} is shown",
+        }[excess.verdict]
+        whose = "the voice's" if kind == "prosody" else "the words'"
+        parts.append(
+            f"with the {excess.control} {whose} label would come out in {null.value:.2f}; the difference to that is "
+            f"{say(excess, '+.2f')}: {shows}"
+        )
+    return f"**Or a habit?** {_capital('; '.join(parts))}. Test: {facts['win_prosody_excess'].test}."
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def _where(facts: dict[str, Fact], prompts: pd.DataFrame | None) -> str:
+    place, detected = facts["crossing"], facts["decision_layer"]
+    if pd.isna(place.value):
+        why = place.verdict.removeprefix("none: ")
+        return f"**Where**: at no layer is one cue decided for ({why}).{moved(prompts, 'crossing', '.1f')}"
+    cue = CUES[place.verdict]
+    begins = "already from l = 1, the first that is looked at," if place.hi <= 1 else f"from l = {say(place, '.1f')}"
+    seen = (
+        f"these data show it from l = {detected.value:.0f} on"
+        if not pd.isna(detected.value)
+        else "at no layer do these data show it"
+    )
+    return (
+        f"**Where**: {begins} on the label of the {cue} is the most frequent outcome ({place.test}); {seen} "
+        f"({detected.test}). l = 0, the same state for every clip, is left out.{moved(prompts, 'crossing', '.1f')}"
+    )
