@@ -45,6 +45,9 @@ def lens_facts(tables: dict[str, pd.DataFrame]) -> dict[str, Fact]:
                 row="decision_layer.csv",
             )
         )
+    if len(tables.get("generated", ())):
+        told = {"unit": "share of clips", "row": "generated.csv", "test": "95 % interval of a share"}
+        facts += [fact(tables["generated"].iloc[0], column, **told) for column in ("agreement", "no_label")]
     if len(without := tables["leave_out"].query("label != 'none'")) > 1:
         leads = [sided(r, "voice_lead") for _, r in without.iterrows()]
         same = set(leads) == {sided(last, "voice_lead")}

@@ -16,7 +16,7 @@ from common.running.noise import noise_of
 from common.running.prompts import over_prompts
 from logit_lens.choose import choose_clips, choose_speaking
 from logit_lens.plots import plot_lens
-from logit_lens.tables import headline, lens_tables, summary
+from logit_lens.tables import agreement, headline, lens_tables, summary
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -58,8 +58,10 @@ def run(args: argparse.Namespace, prompt: str, out: Path) -> None:
             session.layers,
         )
         if output.make_rows(this, work, overwrite=args.overwrite):
-            noise, warnings = noise_of(output.read_rows(this.rows))
-            output.finish(this, session.warned(*warnings).facts() | {"prompt_name": prompt}, counts | noise, began=began)
+            rows = output.read_rows(this.rows)
+            noise, warnings = noise_of(rows)
+            facts = session.warned(*warnings).facts() | {"prompt_name": prompt}
+            output.finish(this, facts, counts | noise | agreement(rows, seed=args.seed), began=began)
     if parallel.is_leader():
         draw(args, prompt, out)
 

@@ -22,7 +22,7 @@ def lens_tables(rows: pd.DataFrame, *, seed: int) -> dict[str, pd.DataFrame]:
         "labels": label_table(rows, layer=rows.layer.max(), seed=seed),
         "decision_layer": decision_layer(rows, seed=seed),
         "leave_out": leave_out(rows, seed=seed),
-    }
+    } | ({"generated": generated_answers(rows, seed=seed)} if "said" in rows else {})
 
 
 def lens_layers(rows: pd.DataFrame, *, seed: int) -> pd.DataFrame:
@@ -94,6 +94,28 @@ def label_table(rows: pd.DataFrame, *, layer: int, seed: int) -> pd.DataFrame:
     order = {label: i for i, label in enumerate(labels)}
     cells = by_group(at.sort_values(["semantic_label", "prosody_label"], key=lambda c: c.map(order)), list(answers)[:2], cell)
     return cells.merge(answers, on=["semantic_label", "prosody_label"], how="left")
+
+
+def generated_answers(rows: pd.DataFrame, *, seed: int) -> pd.DataFrame:
+    """Return one row over the clips that answered in free text besides.
+
+    `agreement`: share whose first label word is the label that the first token is read as; `no_label`: share that names none.
+    """
+    units = clip_units(rows[(rows.layer == rows.layer.max()) & rows.said.notna()])
+    said = units.grid("said")
+    agreement = (said == units.grid("winner")).astype(float)
+    metrics = {"agreement": Metric(agreement, share=True), "no_label": Metric((said == "none").astype(float), share=True)}
+    return layer_table(units, metrics, seed=seed)
+
+
+def agreement(rows: pd.DataFrame, *, seed: int) -> dict[str, dict[str, float]]:
+    """Return, for run.json, how the answers in free text agree with the first tokens; nothing where none was asked for."""
+    if "said" not in rows:
+        return {}
+    found = generated_answers(rows, seed=seed).iloc[0]
+    return {
+        "generated answers": {name: float(found[name]) for name in ("n", "agreement", "agreement_lo", "agreement_hi", "no_label")}
+    }
 
 
 def leave_out(rows: pd.DataFrame, *, seed: int) -> pd.DataFrame:

@@ -15,7 +15,16 @@ def lens_statements(facts: dict[str, Fact], prompts: pd.DataFrame | None = None)
     statements += (
         [one_label(facts["voice_lead without a label"], facts["voice_lead"])] if "voice_lead without a label" in facts else []
     )
+    statements += [_spoken(facts)] if "agreement" in facts else []
     return statements
+
+
+def _spoken(facts: dict[str, Fact]) -> str:
+    agreement = facts["agreement"]
+    return (
+        f"**In its own words** {agreement.n} clips were answered too: the label named first is the one read from the first token "
+        f"in {say(agreement)}, none is named in {say(facts['no_label'])}. {_capital(scope(agreement))}."
+    )
 
 
 def _answer(facts: dict[str, Fact], prompts: pd.DataFrame | None) -> str:
