@@ -13,6 +13,8 @@ from common.running.session import Session
 
 _MAX_ROWS = 256  # rows of tail tokens in one pass: enough to fill the matrix products, little memory
 
+SHARED = ("text_id", "speaker", "source", "semantic_label", "prosody_label")  # of both clips of a pair, for its statistics
+
 
 def patch_pairs(
     session: Session, groups: Sequence[list[Pair]], *, of: int, earlier: Path, align: str, cache_gb: float | None
@@ -57,7 +59,7 @@ def pair_rows(pair: Pair, patched: Patched, *, pred_donor: str, readout: Readout
     """
     target, last = readout.labels.index(pair.target), len(patched.logits) - 1
     pred_base = readout.answer(patched.logits[last])
-    rows = []
+    clips, rows = (("recipient", pair.recipient), ("donor", pair.donor)), []
     for layer, logits in enumerate(patched.logits):
         pred_patch = readout.answer(logits)
         rows.append(
@@ -76,10 +78,7 @@ def pair_rows(pair: Pair, patched: Patched, *, pred_donor: str, readout: Readout
                 "flip_to_target": int(pred_patch == pair.target),
                 "flip_from_base": int(pred_patch != pred_base),
                 "delta_logit": float(logits[target] - patched.logits[last, target]),
-                "recipient_text_id": pair.recipient.text_id,
-                "donor_text_id": pair.donor.text_id,
-                "recipient_speaker": pair.recipient.speaker,
-                "donor_speaker": pair.donor.speaker,
+                **{f"{role}_{name}": getattr(clip, name) for name in SHARED for role, clip in clips},
                 "kv_shared": int(reach <= layer < last),
                 "own_run_difference": {0: patched.row_0, last: patched.row_last}.get(layer),
                 "tied": int(tied(logits)),

@@ -67,6 +67,7 @@ def lens_rows(readout: Readout, sample: Sample, logits: torch.Tensor, label_logi
                 **{name: of_layers[layer] for name, of_layers in values.items()},
                 "text_id": sample.text_id,
                 "speaker": sample.speaker,
+                "source": sample.source,
                 "tied": int(tied(of_labels)),
             }
         )

@@ -241,14 +241,11 @@ def resampled(rows: pd.DataFrame, draws: int) -> list[Line]:
     return [*lines, Line("a run's texts drawn again", "crossing", float(np.mean(crossed)))]
 
 
-def claims(draws: int) -> list[Line]:
+def claims(draws: int) -> Iterator[Line]:
     """False claims of planted models (see tests/planted.py), each in a share of the draws."""
-    rules = {"ignores the audio": (0, 0), "ignores the voice": (4, 0), "ignores the words": (0, 4), "mixes both": (3, 2)}
-    lines = []
-    for name, (words, voice) in rules.items():
-        made = planted.false_claims(planted.Rule(words=words, voice=voice), draws=draws)
-        lines += [Line(name, claim, float("nan"), false=n / draws, note=f"{draws} draws") for claim, n in made.items()]
-    return lines
+    for name, rule in planted.RULES.items():
+        made = planted.false_claims(rule, draws=draws)
+        yield from (Line(name, claim, float("nan"), false=n / draws, note=f"{draws} draws") for claim, n in made.items())
 
 
 def everything(draws: int) -> Sequence[Callable[[], Line]]:

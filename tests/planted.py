@@ -27,11 +27,20 @@ class Rule:
     chance: float = 0.7
 
 
+RULES = {
+    "ignores the audio": Rule(words=0, voice=0, chance=0),
+    "hears neither cue": Rule(words=0, voice=0, chance=2),  # answers by the text and the clip, but by neither label
+    "ignores the voice": Rule(words=4, voice=0),
+    "ignores the words": Rule(words=0, voice=4),
+    "mixes both": Rule(words=3, voice=2),
+}
+
+
 def clips(rng: np.random.Generator, rule: Rule, *, texts: int = 30, speakers: int = 2) -> pd.DataFrame:
     """Return one row per clip: texts x speakers x voices, with its evidence for each label in `evidence`."""
     t, s, v = np.indices((texts, speakers, len(LABELS))).reshape(3, -1)
     evidence = rule.words * np.eye(5)[t % 5] + rule.voice * np.eye(5)[v]
-    evidence += rule.chance * (rng.normal(size=(texts, 5))[t] + rng.normal(size=(len(t), 5))) * bool(rule.words or rule.voice)
+    evidence += rule.chance * (rng.normal(size=(texts, 5))[t] + rng.normal(size=(len(t), 5)))
     table = pd.DataFrame({"sample_id": [f"c{i}" for i in range(len(t))], "text_id": t.astype(str), "speaker": s.astype(str)})
     table["semantic_label"], table["prosody_label"] = np.take(LABELS, t % 5), np.take(LABELS, v)
     return table.assign(evidence=list(evidence))

@@ -14,14 +14,7 @@ from logit_lens.facts import lens_facts
 from logit_lens.tables import lens_tables
 from logit_lens.words import lens_statements
 from tests import planted
-from tests.planted import Rule
-
-RULES = {
-    "ignores the audio": Rule(words=0, voice=0),
-    "ignores the voice": Rule(words=4, voice=0),
-    "ignores the words": Rule(words=0, voice=4),
-    "mixes both": Rule(words=3, voice=2),
-}
+from tests.planted import RULES, Rule
 
 
 @cache
@@ -80,7 +73,7 @@ def test_false_claims_are_rare(name: str) -> None:
     """`python -m tests.calibration` counts them over hundreds of draws; here are a few."""
     claims = planted.false_claims(RULES[name], draws=4)
     print(name, claims)
-    assert all(n <= 1 for n in claims.values())
+    assert all(n <= 2 for n in claims.values())  # a claim at its test's .05 is made three times of four in one of 2,000 runs
 
 
 def test_every_statement_names_interval_scope_and_test() -> None:

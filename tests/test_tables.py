@@ -322,3 +322,10 @@ def test_a_ratio_over_a_few_texts_has_no_interval() -> None:
     assert table.n_eligible[0] == 4 and table.flip_to_target_eligible.tolist() == [1, 1, 0]
     assert table[["flip_to_target_eligible_lo", "directedness_hi"]].isna().all(axis=None)
     assert table.flip_to_target_lo.notna().all()
+
+
+def test_speakers_and_sources_that_a_manifest_leaves_empty_are_not_said_to_be_one() -> None:
+    rows = lens_table([["n", "s"]] * 6, [[0, 1]] * 6, "abcdef")
+    empty = rows.assign(speaker="", source=np.nan)
+    assert lens_layers(rows, seed=0).held_fixed[0] == "1 speaker" and lens_layers(empty, seed=0).held_fixed[0] == ""
+    assert lens_layers(empty, seed=0).clusters[0] == "texts"

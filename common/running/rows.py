@@ -15,10 +15,13 @@ from common.running import parallel
 Unit = list[list[str]]  # its rows
 Units = dict[str, Unit]
 
-_OF_A_CLIP = ("sample_id", "text_id", "speaker")
+_OF_A_CLIP = ("sample_id", "text_id", "speaker", "source")
 
 
-_OF_A_PAIR = ("pair_id", *(f"{role}_{name}" for role in ("recipient", "donor") for name in ("id", "text_id", "speaker")))
+_OF_A_PAIR = (
+    "pair_id",
+    *(f"{role}_{name}" for role in ("recipient", "donor") for name in ("id", "text_id", "speaker", "source")),
+)
 
 
 TEXT_COLUMNS = (*_OF_A_CLIP, *_OF_A_PAIR)

@@ -52,12 +52,16 @@ def table_units(rows: pd.DataFrame, unit: str, *, roles: Sequence[str]) -> Units
 def design_of(firsts: pd.DataFrame, roles: Sequence[str], *, known: Sequence[str]) -> Design:
     """Return what units share: text, speaker and source of their clips in each of `roles`, as far as there are such columns."""
     names = {factor: [f"{role}{field}" for role in roles] for factor, field in FIELDS.items()}
-    clusters = {
-        f: memberships(*(firsts[c].fillna("") for c in columns)) for f, columns in names.items() if {*columns} <= {*firsts}
-    }
+    told = {f: columns for f, columns in names.items() if {*columns} <= {*firsts} and _told(firsts[columns])}
+    clusters = {f: memberships(*(firsts[c].fillna("") for c in columns)) for f, columns in told.items()}
     of_words = [f"{role}semantic_label" for role in roles]
-    told = {*of_words} <= {*firsts} and len(firsts) > 0
-    return Design(clusters, np.stack([label_codes(firsts[c], known) for c in of_words], axis=1) if told else None)
+    labelled = {*of_words} <= {*firsts} and len(firsts) > 0
+    return Design(clusters, np.stack([label_codes(firsts[c], known) for c in of_words], axis=1) if labelled else None)
+
+
+def _told(columns: pd.DataFrame) -> bool:
+    """Tell whether a manifest gave them: of speakers that it leaves empty nothing is known, not that they are one."""
+    return columns.empty or bool((columns.notna() & (columns != "")).any(axis=None))
 
 
 def labels_of(rows: pd.DataFrame) -> list[str]:
