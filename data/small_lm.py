@@ -129,7 +129,7 @@ def imagined(texts: list[str], aligner: Aligner, table: torch.Tensor, rng: np.ra
         rows.append(torch.stack(row))
     lengths = [len(r) for r in rows]
     spans = torch.stack([torch.cat([r, blank.expand(max(lengths) - len(r), -1)]) for r in rows])
-    return (spans + 0.3 * aligner.size / spans.shape[-1] ** 0.5 * torch.randn(spans.shape)).detach(), lengths
+    return (spans + 0.7 * aligner.size / spans.shape[-1] ** 0.5 * torch.randn(spans.shape)).detach(), lengths
 
 
 @torch.no_grad()
@@ -194,7 +194,7 @@ def read(
     for p in parameters:
         p.requires_grad_(True)
     aligner.requires_grad_(False)
-    groups = [{"params": lora, "top": 1e-3}, {"params": projector, "top": 5e-4}, {"params": upper, "top": 1e-4}]
+    groups = [{"params": lora, "top": 6e-4}, {"params": projector, "top": 5e-4}, {"params": upper, "top": 1e-4}]
     optimizer = torch.optim.AdamW(groups, weight_decay=0.01, betas=(0.9, 0.98))
     start = 0
     if checkpoint.exists():

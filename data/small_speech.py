@@ -40,7 +40,9 @@ class _Wave(ctypes.Structure):
 
 def flite(voice: str) -> Callable[[str, str | None], Utterance]:
     """Return a function that says a text in one of FLITE_VOICES. Raises OSError where flite is not installed."""
-    library = [ctypes.CDLL(f"lib{name}.so.1", mode=ctypes.RTLD_GLOBAL) for name in ("flite", "flite_usenglish", "flite_cmulex")][0]
+    library = [ctypes.CDLL(f"lib{name}.so.1", mode=ctypes.RTLD_GLOBAL) for name in ("flite", "flite_usenglish", "flite_cmulex")][
+        0
+    ]
     register = getattr(ctypes.CDLL(f"libflite_cmu_us_{voice}.so.1", mode=ctypes.RTLD_GLOBAL), f"register_cmu_us_{voice}")
     register.restype, register.argtypes = ctypes.c_void_p, [ctypes.c_char_p]
     library.flite_text_to_wave.restype = ctypes.POINTER(_Wave)

@@ -108,17 +108,16 @@ def export(model: Any, out: Path, record: dict[str, Any]) -> None:
     """Write what was trained, in float16, and the record with its checksum."""
     kept = {}
     for name, p in model.named_parameters():
-        layer = int(name.split("layers.")[1].split(".")[0]) if "audio_tower.layers" in name else None
-        if name.endswith((".a", ".b")) or "projector" in name or "audio_tower.layer_norm" in name or (layer or 0) >= LOWER_ALIGN:
+        layer = int(name.split("layers.")[1].split(".")[0]) if "audio_tower.layers" in name else -1
+        if name.endswith((".a", ".b")) or "projector" in name or "audio_tower.layer_norm" in name or layer >= LOWER_ALIGN:
             kept[name.replace(".base.", ".")] = p.detach().half().contiguous()
-    out.mkdir(parents=True, exist_ok=True)
     save_file(kept, out / "trained.safetensors")
     record |= {"lora_scale": ALPHA / RANK, "trained_parameters": sum(p.numel() for p in kept.values())}
     record |= {"sha256": hashlib.sha256((out / "trained.safetensors").read_bytes()).hexdigest()}
     (out / "training.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, default=ROOT / "data" / "outputs" / "small", help="renderings, base, checkpoints")
     parser.add_argument("--out", type=Path, default=ROOT / "data" / "small_model")
@@ -128,7 +127,7 @@ def main() -> None:
     parser.add_argument("--text-steps", type=int, default=100, help="of the reading, on texts alone at first")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--limit", type=int, help="two steps of each stage on so many renderings of each kind, to try it out")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     if args.limit and args.out == parser.get_default("out"):
         parser.error("--limit makes a model that knows nothing; give --out, so that it does not replace the shipped one")
     torch.manual_seed(args.seed)
@@ -159,7 +158,9 @@ def main() -> None:
     model.model.language_model.to(torch.bfloat16)
     read(model, processor.feature_extractor, aligner, pool, frame_of(processor), steps=args.read_steps,
          text_steps=args.text_steps, lower=LOWER_READ, batch_size=8, checkpoint=args.work / "read.pt", **common)  # fmt: skip
+    args.out.mkdir(parents=True, exist_ok=True)
     record = {"seed": args.seed, "rendered": counts, "seconds": round(time.time() - began), "events": events}
+    torch.save(aligner.state_dict(), args.out / "reader.pt")  # measure_small.py reads the states with it
     export(model, args.out, record | {"align_steps": args.align_steps, "read_steps": args.read_steps})
 
 
