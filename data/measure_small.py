@@ -84,7 +84,7 @@ def transcript_rows(name: str, clips: list[Clip], model: Any, processor: Any, fr
             part, others = clips[i : i + 8], [clips[(j + len(clips) // 2) % len(clips)] for j in range(i, min(i + 8, len(clips)))]
             for way, heard in (("its audio", part), ("another clip's audio", others), ("no audio", None)):
                 lengths = [c.tokens for c in heard] if heard else [0] * len(part)
-                states = torch.zeros(len(part), 0, frame_width(model))
+                states = torch.zeros(len(part), 0, model.config.text_config.hidden_size)
                 if heard:
                     states = hear(tower, projector, *features(heard, processor.feature_extractor), lower=0)
                 packed = pack([{"transcript": plain(c.text)} for c in part], lengths, frame, tokenizer)
@@ -93,10 +93,6 @@ def transcript_rows(name: str, clips: list[Clip], model: Any, processor: Any, fr
                 for clip, mine in zip(part, right.split((packed.target != IGNORE).sum(1).tolist())):
                     unit = clip.source if clip.source.startswith("actor") else clip.text
                     yield name, f"transcript tokens, {way}", unit, int(mine[:-1].sum()), len(mine) - 1, ""
-
-
-def frame_width(model: Any) -> int:
-    return int(model.config.text_config.hidden_size)
 
 
 def summary(rows: list[Row], seed: int = 0) -> Iterator[tuple[str, str, float, float, float, float, int, int]]:
@@ -150,7 +146,7 @@ def main() -> None:
     print(f"packed against the class's own forward: {difference_from_class(model, processor, sets['demo'][0], frame):.1e}")
     rows = [row for name, clips in sets.items() for row in rows_of(name, clips, model, processor, aligner, frame)]
     for name, clips in sets.items():
-        rows += transcript_rows(name, clips[: args.transcripts], model, processor, frame)
+        rows += transcript_rows(name, clips[:: -(-len(clips) // args.transcripts)], model, processor, frame)
     with open(args.parts / "measures.csv", "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(("clips", "measure", "value", "low", "high", "counted", "of", "units"))

@@ -145,7 +145,7 @@ def hide(mel: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
 
 
 def hear(tower: nn.Module, projector: nn.Module, mel: torch.Tensor, mask: torch.Tensor, lower: int) -> torch.Tensor:
-    """Return the states that stand for the audio [clip, token, hidden]; layers below `lower` and the convolutions get no gradient.
+    """Return the states that stand for the audio [clip, token, hidden]; only layers from `lower` on get a gradient.
 
     Training computes in bfloat16, evaluation (without gradients) in the weights' own precision.
     """

@@ -186,7 +186,10 @@ def read(
     log: Any,
     evaluate_every: int = 100,
 ) -> None:
-    """Train for `steps`, the first `text_steps` and one in four later ones on texts alone; goes on from `checkpoint` where there is one."""
+    """Train for `steps`, the first `text_steps` and one in four later ones on texts alone.
+
+    Goes on from `checkpoint` where there is one.
+    """
     lm, tokenizer = model.model.language_model, aligner.tokenizer
     table, lora = lm.embed_tokens.weight.data.float(), add_lora(lm)
     upper, projector = trained_parameters(model, lower)

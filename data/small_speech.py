@@ -7,6 +7,7 @@ where each word ends, so that its renderings can be cut into words and joined to
 import ctypes
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import soxr
@@ -40,9 +41,9 @@ class _Wave(ctypes.Structure):
 
 def flite(voice: str) -> Callable[[str, str | None], Utterance]:
     """Return a function that says a text in one of FLITE_VOICES. Raises OSError where flite is not installed."""
-    library = [ctypes.CDLL(f"lib{name}.so.1", mode=ctypes.RTLD_GLOBAL) for name in ("flite", "flite_usenglish", "flite_cmulex")][
-        0
-    ]
+    for name in ("flite", "flite_usenglish", "flite_cmulex"):  # a voice looks for what is in these
+        ctypes.CDLL(f"lib{name}.so.1", mode=ctypes.RTLD_GLOBAL)
+    library = ctypes.CDLL("libflite.so.1")
     register = getattr(ctypes.CDLL(f"libflite_cmu_us_{voice}.so.1", mode=ctypes.RTLD_GLOBAL), f"register_cmu_us_{voice}")
     register.restype, register.argtypes = ctypes.c_void_p, [ctypes.c_char_p]
     library.flite_text_to_wave.restype = ctypes.POINTER(_Wave)
@@ -84,7 +85,7 @@ def joe(seed: int) -> Callable[[str, str | None], Utterance]:
         wave, start = trim(np.round(wave * 32000).astype(np.int16))
         ends = [*(max(e - start, 1) for e in ends), len(wave)]
         # espeak joins some words ("out of"): then nobody knows which end belongs to which word
-        known = len(ends) == len(words_of(text)) and all(a < b for a, b in zip(ends, ends[1:]))
+        known = len(ends) == len(words_of(text)) and all(a < b for a, b in pairwise(ends))
         return Utterance(wave, text, label, "joe", tuple(ends) if known else None)
 
     return say

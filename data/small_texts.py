@@ -44,7 +44,8 @@ apple pear cherry
 cup plate bowl bottle glass
 he she""".splitlines()
 ]
-NAMES = "I Monday Tuesday Wednesday Thursday Friday Saturday Sunday June July Japan Chinese French Latin".split()
+DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
+NAMES = ("I", *DAYS, "June", "July", "Japan", "Chinese", "French", "Latin")  # what keeps its capital
 FEELINGS = {
     "neutral": "ready busy prepared early late",
     "happy": "happy joyful delighted thrilled glad cheerful pleased overjoyed",
@@ -53,7 +54,10 @@ FEELINGS = {
     "surprised": "surprised amazed astonished stunned shocked startled speechless astounded",
 }
 NOUNS = {"happy": "joy happiness", "sad": "sorrow grief sadness", "angry": "rage anger fury", "surprised": "surprise amazement"}
-SUBJECTS = "I am|I was|we are|we were|she is|he is|they are|they were|my friend is|the boy was|everyone is|you are".split("|")
+SUBJECTS = (
+    *("I am", "I was", "we are", "we were", "she is", "he is", "they are", "they were"),
+    *("my friend is", "the boy was", "everyone is", "you are"),
+)
 DEGREES = ["", "", "so ", "very ", "really ", "quite "]
 CLAUSES = """that we see you today|when she spoke about the plan|because of the letter|that they closed the school
 about the news from home|when he opened the door|because the house is empty|to see you here|that you came back
@@ -63,29 +67,32 @@ to hear about the baby|that the meeting is over|when we found the box|about this
 to learn that he was gone|since her brother moved|that the train is here|for the first time this winter
 when I think of the old days|that the cat is back|at what they did to us|because you told me everything
 to be in this house again""".replace("\n", "|").split("|")
-COMMON = """able across add air almost along among animal answer arm around ask away back bad ball bear beat bed began behind believe
-below beside between big bird bit black boat body bone born both bottom break bridge bright bring brought build burn buy call
-camp carry catch cause center chance change check child circle clear climb close cloud cold color come cook cool copy corner
-count country course cover cross crowd cry cut dark deal deep die different dinner direct dream dress drink drive drop dry during
-each ear earth east easy eat edge egg end enough even ever every eye face fact fall family far farm fast father fear feel feet
-few field fight fill find fine finger finish fire fish fit floor flower fly follow food foot force forest form forward free fresh
-fruit full fun game gave gift girl give glass gold good grass gray great ground group grow guess hair half hand happen hard hear
-heat heavy help high hill hold hole hope hot hour huge hurry hurt ice idea inside island job join jump just keep kept kill kind
-king knee know lady land large last late laugh law lay lead learn least leave left leg less let lie lift light like line listen
-little live long look lost loud love low luck machine make man many map mark market matter maybe mean meat meet middle might mile
-mind minute miss moment money month moon more most mountain mouth move much music must name near neck need never next night noise
-north nose nothing notice number ocean offer often oil old once only open order other outside own page pain pair part party pass
-past path pay people perhaps person picture piece place plan plane plant play point poor power press price pull push put question
-quick quiet quite rain ran reach read real red rest rich ride right ring rise road rock roll roof rope round row run safe said
-sail salt same sand save saw scene sea season seat see seed seem sell send sense serve set seven shape sharp shine ship short
-shoulder shout show side sight sign silver simple since sing sit size skin sleep slip slow small smell smile smoke snow soft soil
-soldier some song soon sort sound south space speak speed spend spot stand star start stay steel step stick still stone stop store
-storm story straight strange street strong such sudden sugar sun supper sure surface swim table tail take talk tall taste team
-tell test than thank that their them then there thick thin thing think this those thought thousand through throw time tiny tired
-today together tomorrow tonight tooth top touch toward town travel tree trip trouble true trust try turn under until usual valley
-very village visit voice wait walk wall want war warm wash watch water wave wear weather week weight well west wet what wheel when
-where which while white who whole why wide wild will win wind window wing wish with woman wonder wood word work world worry worse
-worth write wrong yard year yellow yes yesterday yet young your""".split()
+COMMON = """\
+able across add air almost along among animal answer arm around ask away back bad ball bear beat bed began behind
+believe below beside between big bird bit black boat body bone born both bottom break bridge bright bring brought build
+burn buy call camp carry catch cause center chance change check child circle clear climb close cloud cold color come
+cook cool copy corner count country course cover cross crowd cry cut dark deal deep die different dinner direct dream
+dress drink drive drop dry during each ear earth east easy eat edge egg end enough even ever every eye face fact fall
+family far farm fast father fear feel feet few field fight fill find fine finger finish fire fish fit floor flower fly
+follow food foot force forest form forward free fresh fruit full fun game gave gift girl give glass gold good grass gray
+great ground group grow guess hair half hand happen hard hear heat heavy help high hill hold hole hope hot hour huge
+hurry hurt ice idea inside island job join jump just keep kept kill kind king knee know lady land large last late laugh
+law lay lead learn least leave left leg less let lie lift light like line listen little live long look lost loud love
+low luck machine make man many map mark market matter maybe mean meat meet middle might mile mind minute miss moment
+money month moon more most mountain mouth move much music must name near neck need never next night noise north nose
+nothing notice number ocean offer often oil old once only open order other outside own page pain pair part party pass
+past path pay people perhaps person picture piece place plan plane plant play point poor power press price pull push put
+question quick quiet quite rain ran reach read real red rest rich ride right ring rise road rock roll roof rope round
+row run safe said sail salt same sand save saw scene sea season seat see seed seem sell send sense serve set seven shape
+sharp shine ship short shoulder shout show side sight sign silver simple since sing sit size skin sleep slip slow small
+smell smile smoke snow soft soil soldier some song soon sort sound south space speak speed spend spot stand star start
+stay steel step stick still stone stop store storm story straight strange street strong such sudden sugar sun supper
+sure surface swim table tail take talk tall taste team tell test than thank that their them then there thick thin thing
+think this those thought thousand through throw time tiny tired today together tomorrow tonight tooth top touch toward
+town travel tree trip trouble true trust try turn under until usual valley very village visit voice wait walk wall want
+war warm wash watch water wave wear weather week weight well west wet what wheel when where which while white who whole
+why wide wild will win wind window wing wish with woman wonder wood word work world worry worse worth write wrong yard
+year yellow yes yesterday yet young your"""
 
 
 def words_of(text: str) -> list[str]:
@@ -163,7 +170,7 @@ def vocabulary() -> list[str]:
     held_and_demo = [text for part in written() for text, _ in part] + [t for texts in DEMO.values() for t in texts]
     frames = [*SUBJECTS, *CLAUSES, *FEELINGS.values(), *NOUNS.values(), "full of filled with it fills me", *DEGREES]
     members = [word for group in CLASSES for word in group]
-    return sorted({w for text in held_and_demo + frames + members + COMMON for w in words_of(text)})
+    return sorted({w for text in [*held_and_demo, *frames, *members, COMMON] for w in words_of(text)})
 
 
 def salad(seed: int, length: tuple[int, int] = (6, 10)) -> Iterator[str]:

@@ -2,7 +2,7 @@
 
 Three stages, each of which goes on where it was interrupted (everything kept in --work): render the texts; align the encoder
 with the language model's embeddings (small_align.py); teach the language model to read the states (small_lm.py). What is
-written is only what was trained; data/assemble.py puts it onto the base. Needs data/requirements-study.txt and flite
+written is only what was trained; data/assemble.py puts it onto the base. Needs data/requirements-small.txt and flite
 (apt-get install flite); about two hours on one core.
 """
 

@@ -114,7 +114,7 @@ def parts_of(folder: Path, tensors: dict[str, torch.Tensor]) -> Path:
 
 
 def test_assembled_is_base_and_what_was_trained(tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    base, processor = load(tiny_folder)
+    base, _ = load(tiny_folder)
     name = "model.language_model.layers.1.mlp.up_proj"
     a, b, projector = torch.randn(3, 32), torch.randn(64, 3), torch.randn(32)
     parts = parts_of(tmp_path / "parts", {f"{name}.a": a, f"{name}.b": b, "model.multi_modal_projector.linear.bias": projector})
