@@ -186,7 +186,7 @@ def read(
     log: Any,
     evaluate_every: int = 100,
 ) -> None:
-    """Train for `steps`, the first `text_steps` and one in four later ones on texts alone.
+    """Train for `steps`, the first `text_steps` and one in two later ones on texts alone.
 
     Goes on from `checkpoint` where there is one.
     """
@@ -205,13 +205,13 @@ def read(
         model.load_state_dict(saved["model"], strict=False)
         optimizer.load_state_dict(saved["optimizer"])
         start = saved["step"]
-    rng, texts = np.random.default_rng([seed, 1, start]), labelled(4000, seed + 77)
+    rng, texts = np.random.default_rng([seed, 1, start]), labelled(6000, seed + 77, more=True)
     began, smooth = time.time(), dict[str, float]()
     for step in range(start + 1, steps + 1):
         for group in optimizer.param_groups:
             group["lr"] = group["top"] * min(1, step / 20) * min(1, (1 - step / steps) * 2 + 0.02)
         losses: dict[str, torch.Tensor] = {}
-        if step <= text_steps or step % 4 == 0:
+        if step <= text_steps or step % 2 == 0:
             part = [texts[i] for i in rng.integers(len(texts), size=batch_size)]
             states, lengths = imagined([t for t, _ in part], aligner, table, rng)
             asked = [{"words": label} for _, label in part]

@@ -120,10 +120,14 @@ def _demo_runs(run: int) -> set[tuple[str, ...]]:
 
 def written() -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
     """Return (trained, held out) lists of (text, label): the labelled sentences of small_sentences.csv."""
-    with open(Path(__file__).with_name("small_sentences.csv"), newline="", encoding="utf-8") as file:
-        rows = [(row["text"], row["label"]) for row in csv.DictReader(file)]
+    rows = _read("small_sentences.csv")
     held = [i % HELD_OUT_ONE_IN == 2 for i in range(len(rows))]
     return [r for r, h in zip(rows, held) if not h], [r for r, h in zip(rows, held) if h]
+
+
+def _read(name: str) -> list[tuple[str, str]]:
+    with open(Path(__file__).with_name(name), newline="", encoding="utf-8") as file:
+        return [(row["text"], row["label"]) for row in csv.DictReader(file)]
 
 
 def vary(text: str, rng: random.Random) -> str:
@@ -153,9 +157,12 @@ def felt(rng: random.Random, *, held_out: bool) -> tuple[str, str]:
             return text[0].upper() + text[1:] + ".", label
 
 
-def labelled(count: int, seed: int, *, held_out: bool = False) -> list[tuple[str, str]]:
-    """Return `count` different (text, label): two variants of written sentences for every one that names a feeling."""
-    rng, base = random.Random(seed), written()[held_out]
+def labelled(count: int, seed: int, *, held_out: bool = False, more: bool = False) -> list[tuple[str, str]]:
+    """Return `count` different (text, label): two variants of written sentences for every one that names a feeling.
+
+    `more` adds small_sentences_more.csv, whose words go beyond the vocabulary: to be read, not all of them to be heard.
+    """
+    rng, base = random.Random(seed), written()[held_out] + (_read("small_sentences_more.csv") if more else [])
     found: dict[str, str] = {}
     while len(found) < count:
         text, label = felt(rng, held_out=held_out) if rng.random() < 1 / 3 else rng.choice(base)

