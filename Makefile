@@ -23,7 +23,7 @@ SMALL := data/small_model/assembled
 
 study: .venv/run $(SMALL)/model.safetensors  ## both experiments on the demo clips with the small model, then its report
 	$(BIN)/python logit_lens/run.py --model $(SMALL) --out logit_lens/outputs/small
-	$(BIN)/python activation_patching/run.py --model $(SMALL) --max-pairs 300 --controls 1 --out activation_patching/outputs/small
+	$(BIN)/python activation_patching/run.py --model $(SMALL) --max-pairs 120 --controls 1 --out activation_patching/outputs/small
 	$(BIN)/python report/build.py --lens logit_lens/outputs/small --patching activation_patching/outputs/small --out report/small
 
 $(SMALL)/model.safetensors: .venv/run data/small_model/trained.safetensors data/requirements-study.txt
