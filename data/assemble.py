@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from common.samples import InputError  # noqa: E402
+from common.errors import InputError  # noqa: E402
 from data.small_base import build  # noqa: E402
 
 PARTS = ROOT / "data" / "small_model"

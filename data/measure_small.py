@@ -23,7 +23,7 @@ from transformers import Qwen2AudioForConditionalGeneration, Qwen2AudioProcessor
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from common.samples import LABELS  # noqa: E402
+from common.clips.samples import LABELS  # noqa: E402
 from data.small_align import Aligner, word_errors  # noqa: E402
 from data.small_audio import Clip, features, hear  # noqa: E402
 from data.small_lm import IGNORE, answer_logits, ask, pack  # noqa: E402

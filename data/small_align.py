@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy, ctc_loss, normalize
 
-from common.samples import LABELS
+from common.clips.samples import LABELS
 from data.small_audio import Clip, Pool, features, hear, hide
 from data.small_texts import plain, vocabulary, words_of
 

@@ -18,7 +18,7 @@ import transformers
 from transformers import Qwen2AudioConfig, Qwen2AudioForConditionalGeneration, Qwen2AudioProcessor, WhisperFeatureExtractor
 from transformers.initialization import no_init_weights
 
-from common.samples import InputError
+from common.errors import InputError
 
 WINDOW_S = 6  # seconds of audio that the model takes
 ENCODER = "openai/whisper-tiny.en"  # on the hub

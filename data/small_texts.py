@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
-from common.samples import LABELS
+from common.clips.samples import LABELS
 from data.sentences import DEMO
 
 HELD_OUT_ONE_IN = 5

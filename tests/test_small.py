@@ -14,7 +14,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import Qwen2AudioForConditionalGeneration, Qwen2AudioProcessor
 
-from common.samples import LABELS, InputError
+from common.clips.samples import LABELS
+from common.errors import InputError
 from data import assemble, small_base, train_small
 from data.sentences import DEMO
 from data.small_align import Aligner, word_errors
