@@ -1,6 +1,5 @@
 PYTHON ?= python3
 BIN := .venv/bin
-SEEN := The reference model has heard the sentences of the demo in training, in other renderings and voices: of new sentences these figures say nothing.
 
 .PHONY: demo study controls test calibrate torture fuzz bench clean
 .DELETE_ON_ERROR:
@@ -12,7 +11,7 @@ demo: .venv/run  ## both experiments on the demo clips, then the report
 	  $(BIN)/python activation_patching/run.py --align $$align --prompt words --kinds semantic --max-pairs 200 --controls 0 \
 	    --out activation_patching/outputs/align/$$align || exit; \
 	done
-	$(BIN)/python report/build.py --note "$(SEEN)"
+	$(BIN)/python report/build.py
 
 controls: .venv/run  ## the positive controls: the shipped model asked for one cue at a time
 	for prompt in words voice; do \

@@ -5,9 +5,10 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.axes import Axes
 
-from common.plotting import COLORS, CONTROL_COLORS, NAMES, curve, faint, figure, landmark, level, resampled, shade
+from common.plotting import COLORS, INK, Look, controls, curve, figure, landmark, level, resampled, shade
+from common.running.output import read_table
 
-CONTROL_NAMES = {"same_labels_donor": "same labels", "random_donor": "random donor", "silence": "silence", "itself": "itself"}
+NAMES = {"semantic": "words", "prosody": "voice"}
 XLABEL = "layer l (audio span of h_l is the donor's)"
 
 
@@ -19,90 +20,85 @@ def paired_name(kind: str) -> str:
     return f"paired_curve_{kind}.png"
 
 
-def plot_patching(out: Path, *, subtitle: str) -> list[str]:
-    """Write the figures into `out` from its tables; return their names. `subtitle` names model and prompt."""
-    tables = {name: pd.read_csv(out / f"{name}.csv") for name in ("layers", "contrast", "release_layer", "paired")}
-    layers, contrast, until, paired = tables.values()
+def plot_patching(run: Path, out: Path, look: Look) -> list[str]:
+    """Write the figures into `out` from the tables of a `run`; return their names."""
+    layers, contrast, release, paired = (read_table(run, name) for name in ("layers", "contrast", "release_layer", "paired"))
     written: list[str] = []
     for kind, of_kind in layers.groupby("kind", sort=False):
-        real, of_controls = of_kind[of_kind.control == "none"], of_kind[of_kind.control != "none"]
-        others = dict(list(of_controls.groupby("control", sort=False)))
-        stop = until[(until.kind == kind) & (until.control == "none")].iloc[0]
-        names = figure_names(kind)
-        _plot_kind(kind, real, others, stop, [out / n for n in names], _caption(f"{kind} pairs", real, others, subtitle))
+        others = {str(name): t for name, t in of_kind[of_kind.control != "none"].groupby("control", sort=False)}
+        real, names = of_kind[of_kind.control == "none"], figure_names(str(kind))
+        stop = release[(release.kind == kind) & (release.control == "none")].iloc[0]
+        _plot_kind(str(kind), real, others, stop, [out / n for n in names], look)
         written += names
         differences = paired[(paired.kind == kind) & (paired.outcome == "flips")]
         if len(differences):
-            _plot_paired(kind, differences, out / paired_name(kind), subtitle)
-            written.append(paired_name(kind))
+            _plot_paired(str(kind), differences, out / paired_name(str(kind)), look)
+            written.append(paired_name(str(kind)))
     both = contrast[contrast.control == "none"]
     if len(both):
-        with figure(
-            out / "contrast_curve.png",
-            xlabel=XLABEL,
-            ylabel="semantic − prosody pairs (share)",
-            caption=_caption("pairs of both kinds", both, {}, subtitle),
-        ) as axes:
-            curve(axes, both, "flip_to_target", color="#000000", label="flip to target, semantic − prosody pairs")
-            level(axes, 0, "both cues carried alike")
+        caption = _caption("n = {n} pairs of both kinds", both, {}, look)
+        ylabel = look.say("semantic − prosody (share)")
+        with figure(out / "contrast_curve.png", look, xlabel=look.say(XLABEL), ylabel=ylabel, caption=caption) as axes:
+            curve(axes, both, "flip_to_target", color=INK, name=look.say("flips to\ntarget"))
+            level(axes, 0, look.say("alike"))
         written.append("contrast_curve.png")
     return written
 
 
-def _caption(what: str, real: pd.DataFrame, others: dict[str, pd.DataFrame], subtitle: str) -> str:
+def _caption(what: str, real: pd.DataFrame, others: dict[str, pd.DataFrame], look: Look) -> str:
     first = real.iloc[0]
     sizes = sorted({int(table.n.iloc[0]) for table in others.values()})  # a donor of the same labels may be missing
-    beside = f", {' to '.join(map(str, sizes[:1] + sizes[1:][-1:]))} of each control" if others else ""
-    return f"n = {first.n} {what}{beside}, {first.n_texts} texts\n{resampled(first.clusters)}\n{subtitle}"
+    beside = look.say(", {n} of each control", n="–".join(map(str, sizes[:1] + sizes[1:][-1:]))) if others else ""
+    return look.say(what, n=int(first.n)) + beside + "; " + resampled(first, look)
 
 
 def _plot_kind(
-    kind: str, real: pd.DataFrame, others: dict[str, pd.DataFrame], stop: pd.Series, paths: list[Path], caption: str
+    kind: str, real: pd.DataFrame, others: dict[str, pd.DataFrame], stop: pd.Series, paths: list[Path], look: Look
 ) -> None:
-    color, first = COLORS[kind], real.iloc[0]
-    with figure(paths[0], xlabel=XLABEL, ylabel="flip rate (share of pairs)", caption=caption, legend_columns=2) as axes:
-        curve(axes, real, "flip_to_target", color=color, label=f"to target (donor's {NAMES[kind]})")
-        curve(axes, real, "flip_from_base", color=COLORS["other"], label="from recipient's answer", style="--")
-        _controls(axes, others, "flip_to_target")
-        level(axes, first.floor, "floor: recipient unpatched")
+    say, color, first = look.say, COLORS[kind], real.iloc[0]
+    caption = _caption(f"n = {{n}} {kind} pairs", real, others, look)
+    with figure(paths[0], look, xlabel=say(XLABEL), ylabel=say("flip rate (share of pairs)"), caption=caption) as axes:
+        curve(axes, real, "flip_to_target", color=color, name=say("to target"))
+        curve(axes, real, "flip_from_base", color=COLORS["other"], name=say("from base"), style="--")
+        controls(axes, others, "flip_to_target", look)
+        level(axes, first.floor, say("unpatched"))
         axes.set_ylim(-0.03, 1.03)
-        _unreachable(axes, real)
-    with figure(paths[1], xlabel=XLABEL, ylabel="Δ target logit (patched − base)", caption=caption, legend_columns=2) as axes:
-        curve(axes, real, "delta_logit", color=color, label=f"logit of donor's {NAMES[kind]}")
-        _controls(axes, others, "delta_logit")
-        level(axes, 0, "no effect")
-        landmark(axes, stop, "crossing", "under half from here, with interval")
-        _unreachable(axes, real)
-    with figure(
-        paths[2], xlabel="layer l (span from the donor, tail from the recipient)", ylabel="share of pairs", caption=caption
-    ) as axes:
-        curve(axes, real, "answer_donor", color=color, label="donor's answer: the span decides")
-        curve(axes, real, "answer_recipient", color="#000000", label="recipient's answer: the tail decides", style="--")
+        _unreachable(axes, real, look)
+    with figure(paths[1], look, xlabel=say(XLABEL), ylabel=say("Δ target logit (patched − base)"), caption=caption) as axes:
+        curve(axes, real, "delta_logit", color=color, name=say(f"donor's\n{NAMES[kind]}"))
+        controls(axes, others, "delta_logit", look)
+        level(axes, 0, say("no effect"))
+        ends = "" if pd.isna(stop.crossing) else f"{stop.crossing:.1f} [{stop.crossing_lo:.1f}, {stop.crossing_hi:.1f}]"
+        landmark(axes, stop.crossing, stop.crossing_lo, stop.crossing_hi, say("below half from l = {ends}", ends=ends))
+        _unreachable(axes, real, look)
+    xlabel = say("layer l (span from the donor, tail from the recipient)")
+    with figure(paths[2], look, xlabel=xlabel, ylabel=say("share of pairs"), caption=caption) as axes:
+        curve(axes, real, "answer_donor", color=color, name=say("donor's\nanswer"))
+        curve(axes, real, "answer_recipient", color=INK, name=say("recipient's\nanswer"), style="--")
         axes.set_ylim(-0.03, 1.03)
-        _unreachable(axes, real)
+        _unreachable(axes, real, look)
 
 
-def _plot_paired(kind: str, differences: pd.DataFrame, path: Path, subtitle: str) -> None:
+def _plot_paired(kind: str, differences: pd.DataFrame, path: Path, look: Look) -> None:
     """Draw flips to the target minus those of each control donor on the same pairs; the first control with interval and band."""
-    first = differences.iloc[0]
-    sizes = sorted({int(n) for n in differences.n})
-    caption = f"n = {' to '.join(map(str, sizes[:1] + sizes[1:][-1:]))} {kind} pairs\n{resampled(first.clusters)}\n{subtitle}"
-    with figure(path, xlabel=XLABEL, ylabel="flips to target, donor − control (share)", caption=caption) as axes:
-        others = dict(list(differences.groupby("control_donor", sort=False)))
-        name = next(iter(others))
-        curve(axes, others.pop(name), "difference", color=COLORS[kind], label=f"minus {CONTROL_NAMES[name]}")
-        _controls(axes, others, "difference", "minus")
-        level(axes, 0, "no more than the control")
+    others = {str(name): t for name, t in differences.groupby("control_donor", sort=False)}
+    name = next(iter(others))
+    caption = _caption(f"n = {{n}} {kind} pairs", others[name], {}, look)
+    ylabel = look.say("flips, donor − control (share)")
+    with figure(path, look, xlabel=look.say(XLABEL), ylabel=ylabel, caption=caption) as axes:
+        curve(
+            axes,
+            others.pop(name),
+            "difference",
+            color=COLORS[kind],
+            name=look.say(f"minus\n{name.replace('_', ' ').removesuffix(' donor')}"),
+        )
+        controls(axes, others, "difference", look)
+        level(axes, 0, look.say("no more"))
 
 
-def _controls(axes: Axes, others: dict[str, pd.DataFrame], column: str, what: str = "control:") -> None:
-    for style, (name, color) in zip(("-", "--", "-.", ":"), CONTROL_COLORS.items()):
-        if name in others:
-            faint(axes, others[name], column, color=color, label=f"{what} {CONTROL_NAMES[name]}", style=style)
-
-
-def _unreachable(axes: Axes, layers: pd.DataFrame) -> None:
+def _unreachable(axes: Axes, layers: pd.DataFrame, look: Look) -> None:
     """Shade the layers at which a patch cannot reach the answer, so that nobody reads a finding there."""
     shared = layers.layer[layers.kv_shared == 1]
     if len(shared):
-        shade(axes, shared.min(), shared.max(), "reads earlier keys: no effect possible")
+        shade(axes, shared.min(), shared.max(), look.say("reads earlier keys: no effect possible"))

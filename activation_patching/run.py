@@ -14,6 +14,7 @@ from activation_patching.plots import plot_patching
 from activation_patching.tables import controls, headline, patch_tables, summary
 from common.clips.samples import read_clips
 from common.patching import ALIGNMENTS
+from common.plotting import Look
 from common.running import arguments, lock, output, parallel
 from common.running.identity import identify
 from common.running.noise import noise_of
@@ -68,7 +69,7 @@ def draw(args: argparse.Namespace, prompt: str, out: Path) -> None:
     record, rows = output.finished_run(out, "patches.csv")
     tables = patch_tables(rows, seed=record["identity"]["seed"])
     output.write_tables(out, tables)
-    plot_patching(out, subtitle=output.subtitle(record))
+    plot_patching(out, out, Look(output.subtitle(record), svg=args.svg))
     print(summary(tables), f"written to {out}", sep="\n")
 
 

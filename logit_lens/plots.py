@@ -2,48 +2,62 @@
 
 from pathlib import Path
 
-import pandas as pd
-
-from common.plotting import COLORS, NAMES, curve, faint, figure, landmark, level, panels, resampled
+from common.plotting import COLORS, INK, Look, curve, faint, figure, landmark, level, panels, resampled
+from common.running.output import read_table
 
 FIGURES = ("margin_curve_conflict.png", "winrate_curve_conflict.png", "congruent_curve.png", "lens_health.png")
+NAMES = {"semantic": "words", "prosody": "voice", "other": "neither"}
+XLABEL = "layer l (state entering block l)"
 
 
-def plot_lens(out: Path, *, subtitle: str) -> list[str]:
-    """Write the figures into `out` from its tables; return their names. `subtitle` names model and prompt."""
-    layers, congruent, decision = (pd.read_csv(out / f"{t}.csv") for t in ("layers", "congruent", "decision_layer"))
-    first = layers.iloc[0]
-    labels = pd.read_csv(out / "labels.csv")
-    chance = 1 / sum(c.startswith("answers_") for c in labels)
-    counts = f"n = {first.n} conflict clips, {first.n_texts} texts; {resampled(first.clusters)}\n{subtitle}"
+def plot_lens(run: Path, out: Path, look: Look) -> list[str]:
+    """Write the figures into `out` from the tables of a `run`; return their names."""
+    layers, congruent, decision, labels = (read_table(run, t) for t in ("layers", "congruent", "decision_layer", "labels"))
+    say, x = look.say, look.say(XLABEL)
+    first, chance = layers.iloc[0], 1 / sum(c.startswith("answers_") for c in labels)
+    counts = say("n = {n} conflict clips; {over}", n=int(first.n), over=resampled(first, look))
     paths = [out / name for name in FIGURES]
-    with figure(paths[0], ylabel="margin: voice − words (logits)", caption=counts) as axes:
-        curve(axes, layers, "margin", color="#000000", label="mean margin")
-        level(axes, 0, "above 0 voice leads, below 0 words")
-        landmark(axes, decision.iloc[0], "crossing", "one cue leads from here, with interval")
-    with figure(paths[1], ylabel="answer follows (share of clips)", caption=counts, legend_columns=2) as axes:
+    with figure(paths[0], look, xlabel=x, ylabel=say("margin: voice − words (logits)"), caption=counts) as axes:
+        curve(axes, layers, "margin", color=INK, name=say("margin"))
+        if "margin_prior" in layers:
+            faint(axes, layers, "margin_prior", color=COLORS["other"], name=say("label\nprior"), style="--")
+        level(axes, 0, say("no lead"))
+    with figure(paths[1], look, xlabel=x, ylabel=say("answer follows (share of clips)"), caption=counts) as axes:
         for outcome, color in COLORS.items():
-            curve(axes, layers, f"win_{outcome}", color=color, label=NAMES[outcome], style="--" if outcome == "other" else "-")
-        faint(axes, layers, "win_prosody_null", color=COLORS["prosody"], label="voice, answers shuffled", style=":")
-        level(axes, chance, "chance")
+            curve(
+                axes, layers, f"win_{outcome}", color=color, name=say(NAMES[outcome]), style="--" if outcome == "other" else "-"
+            )
+        if "win_prosody_null" in layers:
+            faint(axes, layers, "win_prosody_null", color=COLORS["prosody"], name=say("voice,\nshuffled"), style=":")
+        level(axes, chance, say("chance"))
         axes.set_ylim(-0.03, 1.03)
-    beside = (
-        f"n = {len(congruent) and congruent.n[0]} congruent, {first.n} conflict clips; {resampled(first.clusters)}\n{subtitle}"
+        for found in decision.itertuples():
+            ends = (
+                ""
+                if found.crossing != found.crossing
+                else f"{found.crossing:.1f} [{found.crossing_lo:.1f}, {found.crossing_hi:.1f}]"
+            )
+            landmark(axes, found.crossing, found.crossing_lo, found.crossing_hi, say("lead from l = {ends}", ends=ends))
+    beside = say(
+        "n = {m} congruent, {n} conflict clips; {over}",
+        m=len(congruent) and int(congruent.n[0]),
+        n=int(first.n),
+        over=resampled(first, look),
     )
-    with figure(paths[2], ylabel="share of clips", caption=beside, legend_columns=2) as axes:
+    with figure(paths[2], look, xlabel=x, ylabel=say("share of clips"), caption=beside) as axes:
         if len(congruent):
-            curve(axes, congruent, "accuracy", color="#000000", label="congruent clips: right")
+            curve(axes, congruent, "accuracy", color=INK, name=say("congruent:\nright"))
         for kind in ("semantic", "prosody"):
-            faint(axes, layers, f"win_{kind}", color=COLORS[kind], label=f"conflict clips: {NAMES[kind]}")
-        level(axes, chance, "chance")
+            faint(axes, layers, f"win_{kind}", color=COLORS[kind], name=say(NAMES[kind]))
+        level(axes, chance, say("chance"))
         axes.set_ylim(-0.03, 1.03)
-    health = ["share of probability", "rank in vocabulary", "KL (nats)"]
-    with panels(paths[3], health, caption=counts, legend_columns=2) as (mass, rank, kl):
-        curve(mass, layers, "mass", color="#000000", label="mean of clips")
+    ylabels = [say(text) for text in ("share of probability", "rank in vocabulary", "KL (nats)")]
+    with panels(paths[3], look, ylabels, xlabel=x, caption=counts) as (mass, rank, kl):
+        curve(mass, layers, "mass", color=INK, name=say("labels,\nmean"))
         mass.set_ylim(-0.03, 1.03)
-        faint(rank, layers, "best_rank", color="#000000", label="median of clips", style="--")
+        faint(rank, layers, "best_rank", color=INK, name=say("best label,\nmedian"), style="--")
         rank.set_yscale("log")
         rank.set_ylim(bottom=0.7)
-        curve(kl, layers, "kl", color="#000000", label="mean of clips")
-        level(kl, 0, "as the final distribution")
+        curve(kl, layers, "kl", color=INK, name=say("to the final,\nmean"))
+        level(kl, 0, "0")
     return list(FIGURES)

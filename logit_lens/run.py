@@ -10,6 +10,7 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
 from common.clips.samples import read_clips
+from common.plotting import Look
 from common.running import arguments, lock, output, parallel
 from common.running.identity import identify
 from common.running.noise import noise_of
@@ -70,7 +71,7 @@ def draw(args: argparse.Namespace, prompt: str, out: Path) -> None:
     record, rows = output.finished_run(out, "lens.csv")
     tables = lens_tables(rows, seed=record["identity"]["seed"])
     output.write_tables(out, tables)
-    plot_lens(out, subtitle=output.subtitle(record))
+    plot_lens(out, out, Look(output.subtitle(record), svg=args.svg))
     print(summary(tables), f"written to {out}", sep="\n")
 
 

@@ -18,7 +18,7 @@ def fresh() -> None:
 
 
 def draw(path: Path, text: str) -> None:
-    with plotting.figure(path, ylabel=text, caption=text) as axes:
+    with plotting.figure(path, plotting.Look(), xlabel=text, ylabel=text, caption=text) as axes:
         axes.plot([0, 1], [0, 1])
 
 

@@ -48,6 +48,7 @@ def argument_parser(description: str, out: Path) -> argparse.ArgumentParser:
     add("--out", type=Path, default=out, help="output folder (default: outputs/ beside this script)")
     add("--overwrite", action="store_true", help="start anew where --out holds another run")
     add("--redraw", action="store_true", help="tables and figures of the finished run in --out anew, from its rows; no model")
+    add("--svg", action="store_true", help="figures as SVG beside the PNG")
     return parser
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 from tqdm import tqdm
 
-from common.errors import InputError
+from common.errors import InputError, first_line
 from common.running import parallel
 from common.running.identity import commit, differences
 from common.running.rows import append_rows, complete, finished_units, own_part, parts_of, read_rows, write_whole
@@ -133,6 +133,14 @@ def subtitle(record: dict[str, Any]) -> str:
     identity = record["identity"]
     clips = Path(*Path(identity["data"]).parts[-2:])
     return f"model: {Path(identity['model']).name}, prompt: {Path(record['prompt_name']).name}, clips: {clips}"
+
+
+def read_table(out: Path, name: str) -> pd.DataFrame:
+    """Return a table of a run's folder; a label called "NA" is a label. Raises InputError where it is not there."""
+    try:
+        return pd.read_csv(out / f"{name}.csv", keep_default_na=False, na_values=[""])
+    except (OSError, ValueError) as error:
+        raise InputError(f"{out / name}.csv: cannot be read ({first_line(error)}); --redraw makes the tables anew") from None
 
 
 def write_tables(out: Path, tables: dict[str, pd.DataFrame]) -> None:

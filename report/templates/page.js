@@ -1,0 +1,317 @@
+"use strict";
+const page = JSON.parse(document.getElementById("closer-data").textContent);
+const say = (key, values = {}) => page.words[key].replace(/\{(\w+)\}/g, (_, name) => values[name]);
+const $ = (id) => document.getElementById(id);
+const SVG = "http://www.w3.org/2000/svg";
+const STEP = 150; // entries of the list that are written at a time
+const state = { look: null, mode: "clips", found: [], written: 0, picked: -1 };
+
+// Everything that comes from a run or a manifest enters the page here, as text.
+function make(tag, { text = null, parent = null, ...attributes } = {}, space = null) {
+  const element = space ? document.createElementNS(space, tag) : document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
+  if (text !== null) element.textContent = text;
+  if (parent) parent.append(element);
+  return element;
+}
+
+function bytes(packed) {
+  return Uint8Array.from(atob(packed), (letter) => letter.charCodeAt(0));
+}
+
+// Unpack once: logits [unit, layer, label] and answers [unit, layer].
+function unpacked(units) {
+  if (units && typeof units.logits === "string") {
+    units.logits = new Int16Array(bytes(units.logits).buffer);
+    units.answers = bytes(units.answers);
+  }
+  return units;
+}
+
+const units = () => unpacked(state.mode === "clips" ? state.look.clips : state.look.pairs);
+const about = (id) => page.sets[state.look.set].about[id];
+const audio = (id) => page.sets[state.look.set].audio[id];
+const labels = () => state.look.labels;
+
+function logit(of, unit, layer, label) {
+  const [layers, count] = [of.layers.length, labels().length];
+  return of.logits[(unit * layers + layer) * count + label] * of.scale;
+}
+
+function options(select, entries, chosen) {
+  select.replaceChildren(...entries.map(([value, text]) => make("option", { value, text })));
+  select.value = entries.some(([value]) => value === chosen) ? chosen : entries[0][0];
+}
+
+function setFilters() {
+  const any = ["", say("any")];
+  const named = labels().map((label, i) => [String(i), label]);
+  const modes = [];
+  if (state.look.clips) modes.push(["clips", say("clips")]);
+  for (const kind of ["semantic", "prosody"])
+    if (state.look.pairs && state.look.pairs.kind.includes(kind)) modes.push([kind, say(`${kind} pairs`)]);
+  options($("mode"), modes, state.mode);
+  state.mode = $("mode").value;
+  options($("by-words"), [any, ...named], $("by-words").value);
+  options($("by-voice"), [any, ...named], $("by-voice").value);
+  const clips = [["semantic", say("the words' label")], ["prosody", say("the voice's label")], ["other", say("neither")], ["both", say("both agree")]];
+  const pairs = [["flips", say("flips at some inner layer")], ["never", say("never flips")]];
+  options($("by-outcome"), [any, ...(state.mode === "clips" ? clips : pairs)], $("by-outcome").value);
+  const order = state.mode === "clips"
+    ? [["up", say("margin, words first")], ["down", say("margin, voice first")], ["none", say("as in the manifest")]]
+    : [["down", say("most flips first")], ["up", say("fewest flips first")], ["none", say("as in the manifest")]];
+  options($("sort"), order, $("sort").value);
+}
+
+// The labels of a clip, or of a pair's recipient, as numbers.
+function labelsOf(of, i) {
+  if (state.mode === "clips") return [of.words[i], of.voice[i]];
+  const clip = about(of.recipient[i]);
+  return clip ? [labels().indexOf(clip[1]), labels().indexOf(clip[2])] : [-1, -1];
+}
+
+function kept(of, i) {
+  const [words, voice] = labelsOf(of, i);
+  const [byWords, byVoice, outcome] = ["by-words", "by-voice", "by-outcome"].map((id) => $(id).value);
+  if (state.mode !== "clips" && of.kind[i] !== state.mode) return false;
+  if ((byWords && Number(byWords) !== words) || (byVoice && Number(byVoice) !== voice)) return false;
+  if (!outcome) return true;
+  return state.mode === "clips" ? of.outcome[i] === outcome : (of.flips[i] > 0) === (outcome === "flips");
+}
+
+function refresh(pick = null) {
+  const of = units();
+  const key = state.mode === "clips" ? of.margin : of.flips;
+  const sign = { up: 1, down: -1 }[$("sort").value];
+  state.found = of.ids.map((_, i) => i).filter((i) => kept(of, i));
+  if (sign) state.found.sort((a, b) => sign * (key[a] - key[b]) || a - b);
+  $("list").replaceChildren();
+  state.written = 0;
+  const total = state.mode === "clips" ? of.ids.length : of.kind.filter((kind) => kind === state.mode).length;
+  $("count").textContent = state.found.length ? say("{n} of {m}", { n: state.found.length, m: total }) : say("no such clip or pair");
+  write();
+  const at = pick === null ? 0 : Math.max(0, state.found.findIndex((i) => of.ids[i] === pick));
+  if (state.found.length) choose(at, false);
+  else $("detail").replaceChildren();
+  for (const button of $("cells").querySelectorAll("button"))
+    button.setAttribute("aria-pressed", String(button.dataset.words === $("by-words").value && button.dataset.voice === $("by-voice").value));
+}
+
+function write() {
+  const of = units();
+  for (const i of state.found.slice(state.written, state.written + STEP)) {
+    const place = state.written++;
+    const item = make("li", { role: "option", id: `entry-${place}`, "aria-selected": "false", parent: $("list") });
+    const [words, voice] = labelsOf(of, i);
+    item.append(make("span", { text: of.ids[i] }));
+    const last = of.answers[(i + 1) * of.layers.length - 1];
+    const figures = state.mode === "clips"
+      ? `${labels()[words]} / ${labels()[voice]} → ${labels()[last]}, ${say("margin")} ${of.margin[i].toFixed(2)}`
+      : `→ ${labels()[of.target[i]]}: ${of.flips[i].toFixed(2)}`;
+    make("small", { text: figures, parent: item });
+    item.addEventListener("click", () => choose(place));
+  }
+  $("more").hidden = state.written >= state.found.length;
+}
+
+function choose(place, scroll = true) {
+  while (state.written <= place && state.written < state.found.length) write();
+  const list = $("list");
+  list.querySelector('[aria-selected="true"]')?.setAttribute("aria-selected", "false");
+  const item = $(`entry-${place}`);
+  item.setAttribute("aria-selected", "true");
+  list.setAttribute("aria-activedescendant", item.id);
+  if (scroll) item.scrollIntoView({ block: "nearest" });
+  state.picked = place;
+  show(state.found[place]);
+}
+
+function clipHeard(id, parent, heading) {
+  const clip = about(id);
+  if (heading) make("h4", { text: `${heading}: ${id}`, parent });
+  if (clip) {
+    make("p", { class: "said", text: `“${clip[0]}”`, lang: clip[4], parent });
+    const line = make("p", { class: "note", parent });
+    make("span", { class: "words", text: `${say("words")}: ${clip[1]}`, parent: line });
+    line.append(" · ");
+    make("span", { class: "voice", text: `${say("voice")}: ${clip[2]}`, parent: line });
+    line.append(` · ${say("speaker")}: ${clip[3] || "–"}`);
+  } else make("p", { class: "note", text: say("text not known"), parent });
+  const sound = audio(id);
+  if (!sound) return make("p", { class: "note", text: say("no audio in this page"), parent });
+  const player = make("audio", { controls: "", preload: "metadata", src: `data:audio/mpeg;base64,${sound}`, parent });
+  player.setAttribute("aria-label", id);
+  return player;
+}
+
+function show(i) {
+  const of = units();
+  const detail = make("div");
+  make("h3", { text: of.ids[i], parent: detail });
+  const values = of.layers.map((_, l) => labels().map((_, k) => logit(of, i, l, k)));
+  if (state.mode === "clips") {
+    clipHeard(of.ids[i], detail);
+    heat(of, i, values, detail, { [of.words[i]]: "words", [of.voice[i]]: "voice" });
+    const margins = values.map((row) => row[of.voice[i]] - row[of.words[i]]);
+    curve(of.layers, margins, meanMargin(of), say("margin: voice − words (logits)"), detail);
+  } else {
+    const mark = { [of.target[i]]: state.mode === "semantic" ? "words" : "voice" };
+    clipHeard(of.recipient[i], detail, say("recipient"));
+    clipHeard(of.donor[i], detail, say("donor"));
+    make("p", { class: "note", text: `${say("target")}: ${labels()[of.target[i]]}. ${say("patched answers: the recipient's audio span is the donor's from layer l on")}`, parent: detail });
+    heat(of, i, values, detail, mark);
+    const base = values[values.length - 1][of.target[i]];
+    curve(of.layers, values.map((row) => row[of.target[i]] - base), null, say("target's logit, patched − unpatched"), detail);
+  }
+  $("detail").replaceChildren(...detail.childNodes);
+}
+
+function meanMargin(of) {
+  of.mean ??= of.layers.map((_, l) => {
+    const conflict = of.ids.map((_, i) => i).filter((i) => of.words[i] !== of.voice[i]);
+    return conflict.reduce((sum, i) => sum + logit(of, i, l, of.voice[i]) - logit(of, i, l, of.words[i]), 0) / Math.max(1, conflict.length);
+  });
+  return of.mean;
+}
+
+// The drawing is as wide as its place, so that its letters keep their size on a phone.
+const room = () => Math.min(640, Math.max(300, $("detail").clientWidth || 640));
+
+function heat(of, i, values, parent, marks) {
+  make("p", { class: "note", text: `${say("label logits less their mean over the labels, by layer")}; ${say("the outlined label is the answer of the layer")}`, parent });
+  const [left, high, bottom, width] = [96, 26, 22, room()];
+  const wide = (width - left) / of.layers.length;
+  const tall = labels().length * high;
+  const svg = make("svg", { viewBox: `0 0 ${width} ${tall + bottom}`, role: "img", class: "heat", parent }, SVG);
+  svg.setAttribute("aria-label", say("label logits less their mean over the labels, by layer"));
+  const centred = values.map((row) => row.map((v) => v - row.reduce((a, b) => a + b, 0) / row.length));
+  const most = Math.max(1e-9, ...centred.flat().map(Math.abs));
+  labels().forEach((label, k) => {
+    const name = make("text", { x: left - 8, y: k * high + high / 2 + 5, "text-anchor": "end", text: label.length > 13 ? `${label.slice(0, 12)}…` : label, parent: svg }, SVG);
+    if (marks[k]) name.setAttribute("style", `fill: var(--${marks[k]}); font-weight: 700`);
+    of.layers.forEach((layer, l) => {
+      const answer = of.answers[i * of.layers.length + l] === k;
+      const cell = make("rect", { x: left + l * wide + 1, y: k * high + 1, width: Math.max(1, wide - 2), height: high - 2, rx: 2, parent: svg }, SVG);
+      const share = Math.round((100 * Math.abs(centred[l][k])) / most);
+      cell.style.fill = `color-mix(in srgb, var(--${centred[l][k] > 0 ? "warm" : "cool"}) ${share}%, var(--mid))`;
+      if (answer) cell.setAttribute("style", `${cell.getAttribute("style")}; stroke: var(--ink); stroke-width: 2`);
+      make("title", { text: `${say("layer")} ${layer}, ${label}: ${values[l][k].toFixed(2)}`, parent: cell }, SVG);
+    });
+  });
+  axis(svg, of.layers, (l) => left + (l + 0.5) * wide, tall + 16);
+}
+
+function axis(svg, layers, x, y) {
+  const every = Math.ceil((layers.length * 26) / (x(layers.length) - x(0)));
+  layers.forEach((layer, l) => {
+    if (l % every === 0) make("text", { x: x(l), y, "text-anchor": "middle", text: String(layer), parent: svg }, SVG);
+  });
+}
+
+function curve(layers, values, mean, title, parent) {
+  make("p", { class: "note", text: mean ? `${title}; - - ${say("mean of all")}` : title, parent });
+  const [left, width, tall, bottom] = [96, room(), 150, 22];
+  const all = [0, ...values, ...(mean ?? [])];
+  const [low, top] = [Math.min(...all), Math.max(...all)];
+  const x = (l) => left + ((l + 0.5) * (width - left)) / layers.length;
+  const y = (v) => 8 + ((top - v) / Math.max(1e-9, top - low)) * (tall - 16);
+  const svg = make("svg", { viewBox: `0 0 ${width} ${tall + bottom}`, role: "img", class: "curve", parent }, SVG);
+  svg.setAttribute("aria-label", title);
+  for (const v of new Set([low, 0, top])) {
+    make("line", { x1: left, x2: width, y1: y(v), y2: y(v), style: `stroke: var(--${v === 0 ? "soft" : "line"})`, parent: svg }, SVG);
+    if (v === 0 || Math.abs(y(v) - y(0)) > 14) make("text", { x: left - 8, y: y(v) + 5, "text-anchor": "end", text: v.toFixed(1), parent: svg }, SVG);
+  }
+  const line = (of, style) => make("polyline", { points: of.map((v, l) => `${x(l)},${y(v)}`).join(" "), style: `fill: none; ${style}`, parent: svg }, SVG);
+  if (mean) line(mean, "stroke: var(--soft); stroke-dasharray: 5 4");
+  line(values, "stroke: var(--ink); stroke-width: 2.5");
+  values.forEach((v, l) => {
+    const dot = make("circle", { cx: x(l), cy: y(v), r: 4, style: "fill: var(--ink)", parent: svg }, SVG);
+    make("title", { text: `${say("layer")} ${layers[l]}: ${v.toFixed(2)}`, parent: dot }, SVG);
+  });
+  axis(svg, layers, x, tall + 16);
+}
+
+// The semantic x prosody table: a button in each cell lists its clips.
+function cells() {
+  const table = $("cells");
+  table.replaceChildren();
+  const of = unpacked(state.look.clips);
+  $("cells-caption").hidden = !of;
+  if (!of) return;
+  const head = make("tr", { parent: table });
+  make("th", { text: `${say("words")} \\ ${say("voice")}`, parent: head });
+  labels().forEach((label) => make("th", { text: label, scope: "col", class: "voice", parent: head }));
+  labels().forEach((label, w) => {
+    const row = make("tr", { parent: table });
+    make("th", { text: label, scope: "row", class: "words", parent: row });
+    labels().forEach((_, v) => {
+      const inside = of.ids.map((_, i) => i).filter((i) => of.words[i] === w && of.voice[i] === v);
+      const cell = make("td", { parent: row });
+      if (!inside.length) return;
+      const share = (...outcomes) => (inside.filter((i) => outcomes.includes(of.outcome[i])).length / inside.length).toFixed(2);
+      const text = w === v ? `${say("right")} ${share("both")}` : `${share("semantic")} / ${share("prosody")}`;
+      const button = make("button", { type: "button", text, title: `n = ${inside.length}`, "aria-pressed": "false", parent: cell });
+      button.setAttribute("aria-label", `${labels()[w]}, ${labels()[v]}: ${text}, n = ${inside.length}`);
+      button.dataset.words = String(w);
+      button.dataset.voice = String(v);
+      button.addEventListener("click", () => {
+        state.mode = "clips";
+        setFilters();
+        [$("by-words").value, $("by-voice").value, $("by-outcome").value] = [String(w), String(v), ""];
+        refresh();
+        $("list").focus();
+      });
+    });
+  });
+}
+
+function openStudy(number) {
+  state.look = page.studies[number];
+  setFilters();
+  cells();
+  refresh();
+}
+
+// A sentence's link shows the rows of the table that it comes from: its title names their kind and layers.
+function mark(link) {
+  const heading = document.getElementById(decodeURIComponent(link.getAttribute("href").slice(1)));
+  const table = heading?.nextElementSibling?.querySelector("table");
+  document.querySelectorAll("tr.found").forEach((row) => row.classList.remove("found"));
+  if (!table) return;
+  const names = [...table.querySelectorAll("th")].map((th) => th.textContent);
+  const wanted = link.title.split("; ");
+  for (const row of table.tBodies[0].rows) {
+    const texts = [...row.cells].map((cell) => cell.textContent);
+    const layer = Number(texts[names.indexOf("l")]);
+    const holds = (part) => {
+      const range = part.match(/^(?:mean of )?l = (\d+)(?: to (\d+))?$/);
+      if (!range) return names[0] === "l" || texts.includes(part) || !table.tBodies[0].textContent.includes(part);
+      return !names.includes("l") || (layer >= Number(range[1]) && layer <= Number(range[2] ?? range[1]));
+    };
+    if (wanted.every(holds)) row.classList.add("found");
+  }
+}
+
+options($("study"), page.studies.map((look, i) => [String(i), look.name || String(i + 1)]), "0");
+$("study").parentElement.hidden = page.studies.length < 2;
+$("study").addEventListener("change", () => openStudy(Number($("study").value)));
+$("mode").addEventListener("change", () => { state.mode = $("mode").value; $("by-outcome").value = ""; setFilters(); refresh(); });
+for (const id of ["by-words", "by-voice", "by-outcome", "sort"]) $(id).addEventListener("change", () => refresh());
+$("filters").addEventListener("submit", (event) => event.preventDefault());
+$("more").addEventListener("click", () => write());
+$("list").addEventListener("keydown", (event) => {
+  const steps = { ArrowDown: 1, ArrowUp: -1, PageDown: 10, PageUp: -10, Home: -Infinity, End: Infinity };
+  if (event.key in steps && state.found.length) {
+    event.preventDefault();
+    choose(Math.min(state.found.length - 1, Math.max(0, state.picked + steps[event.key])));
+  } else if (event.key === "Enter") {
+    event.preventDefault();
+    $("detail").querySelector("audio")?.play().catch(() => {});
+  }
+});
+addEventListener("resize", () => state.picked >= 0 && show(state.found[state.picked]));
+document.addEventListener("click", (event) => {
+  const link = event.target.closest?.("article a[title]");
+  if (link) mark(link);
+});
+openStudy(0);
