@@ -24,11 +24,11 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from common.clips.samples import LABELS  # noqa: E402
+from data.frames import Frame, frame_of  # noqa: E402
 from data.small_align import Aligner, word_errors  # noqa: E402
 from data.small_audio import Clip, features, hear  # noqa: E402
 from data.small_lm import IGNORE, answer_logits, ask, pack  # noqa: E402
 from data.small_texts import plain  # noqa: E402
-from data.train_reference import Frame, frame_of  # noqa: E402
 
 PARTS = ROOT / "data" / "small_model"
 QUESTIONS = ["words", "voice", "speaker"]
