@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo controls test calibrate torture fuzz bench clean
+.PHONY: demo study controls test calibrate torture fuzz bench clean
 .DELETE_ON_ERROR:
 
 demo: .venv/run  ## both experiments on the demo clips, then the report
@@ -19,11 +19,22 @@ controls: .venv/run  ## the positive controls: the shipped model asked for one c
 	  $(BIN)/python activation_patching/run.py --prompt $$prompt --out activation_patching/outputs/$$prompt || exit; \
 	done
 
+SMALL := data/small_model/assembled
+
+study: .venv/run $(SMALL)/model.safetensors  ## both experiments on the demo clips with the small model, then its report
+	$(BIN)/python logit_lens/run.py --model $(SMALL) --out logit_lens/outputs/small
+	$(BIN)/python activation_patching/run.py --model $(SMALL) --max-pairs 120 --controls 1 --out activation_patching/outputs/small
+	$(BIN)/python report/build.py --lens logit_lens/outputs/small --patching activation_patching/outputs/small --out report/small
+
+$(SMALL)/model.safetensors: .venv/run data/small_model/trained.safetensors data/requirements-study.txt
+	$(BIN)/pip install -q --disable-pip-version-check -r data/requirements-study.txt
+	$(BIN)/python data/assemble.py --out $(SMALL)
+
 test: .venv/dev  ## lint, types, tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n 2
 
 calibrate: .venv/run  ## do intervals, bands and tests keep their promise? the table in common/stats/README.md
 	$(BIN)/python -m tests.calibration --rows logit_lens/outputs/lens.csv

@@ -7,12 +7,10 @@ itself; and how well length, level, speaker or kind of file alone tell a label. 
 import argparse
 import hashlib
 import sys
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 from tqdm import tqdm
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -20,64 +18,29 @@ sys.path.insert(0, str(ROOT))
 
 from common.clips.audio import BadClip, read_clip  # noqa: E402
 from common.clips.csvfile import csv_rows  # noqa: E402
-from common.clips.drawing import blocks_of, count_pairs  # noqa: E402
-from common.clips.samples import COLUMNS, LABELS, Sample, read_sample  # noqa: E402
+from common.clips.samples import COLUMNS, LABELS, read_sample  # noqa: E402
 from common.errors import InputError  # noqa: E402
-from data.confounds import confound  # noqa: E402
+from data.findings import Heard, Manifest, Section, findings  # noqa: E402
+from data.manifest_page import write_page  # noqa: E402
 
 SHOWN = 20  # of what is wrong, on the terminal
 
 
-@dataclass(frozen=True)
-class Heard:
-    """What a clip's file is like: length in s, level in dB of full scale, and what kind of file it is."""
-
-    seconds: float
-    level: float
-    rate: int
-    channels: int
-    format: str
-    digest: str
-
-    @property
-    def kind(self) -> str:
-        return f"{self.format}, {self.rate} Hz, {self.channels} channel{'s' * (self.channels > 1)}"
-
-
-@dataclass(frozen=True)
-class Manifest:
-    """A manifest read to its end: the good rows with what was heard, the number of rows, and what is wrong with the others."""
-
-    path: Path
-    labels: tuple[str, ...]
-    rows: int
-    clips: list[tuple[Sample, Heard]]
-    wrong: list[str]
-
-    @property
-    def samples(self) -> list[Sample]:
-        return [sample for sample, _ in self.clips]
-
-
-@dataclass(frozen=True)
-class Section:
-    """One table of the findings; `lines` stand under it."""
-
-    title: str
-    header: tuple[str, ...] = ()
-    rows: tuple[tuple[str, ...], ...] = ()
-    lines: tuple[str, ...] = ()
-
-
-def read_all(path: Path, labels: Sequence[str], *, trim: bool) -> Manifest:
-    """Read every row and open every clip. Raises InputError only for a file that is no manifest at all."""
-    samples, wrong, first_row, rows = [], [], dict[str, int](), 0
+def read_all(path: Path, labels: Sequence[str] | None, *, trim: bool) -> Manifest:
+    """Read every row and open every clip; `labels` as a run takes them. Raises InputError for what is no manifest at all."""
+    samples, wrong, first_row, rows, left_out = [], [], dict[str, int](), 0, Counter[str]()
     for number, row in csv_rows(path, COLUMNS, what="manifest"):
         rows += 1
         try:
-            samples.append((number, read_sample(path, number, row, first_row, labels)))
+            sample = read_sample(path, number, row, first_row, LABELS if labels is None else None)
         except InputError as error:
             wrong.append(str(error))
+            continue
+        strange = [x for x in (sample.semantic_label, sample.prosody_label) if labels is not None and x not in labels]
+        if strange:
+            left_out[strange[0]] += 1
+        else:
+            samples.append((number, sample))
     clips = []
     for number, sample in tqdm(samples, desc="opening the clips", leave=False):
         try:
@@ -87,140 +50,7 @@ def read_all(path: Path, labels: Sequence[str], *, trim: bool) -> Manifest:
             continue
         digest = hashlib.sha256(clip.wave.tobytes()).hexdigest()
         clips.append((sample, Heard(clip.seconds, clip.level, clip.rate, clip.channels, clip.format, digest)))
-    return Manifest(path, tuple(labels), rows, clips, wrong)
-
-
-def findings(manifest: Manifest, *, permutations: int, seed: int) -> list[Section]:
-    """Return all that is to be said of a manifest."""
-    usable = f"{len(manifest.clips)} of {manifest.rows} rows can be used"
-    sections = [Section(f"{manifest.path.name}: {usable}")]
-    if manifest.clips:
-        sections += [label_table(manifest), overview(manifest), pair_table(manifest), contradictions(manifest)]
-        sections.append(confound_table(manifest, permutations=permutations, seed=seed))
-    return [*sections, Section("What is wrong", lines=tuple(manifest.wrong) or ("nothing",))]
-
-
-def label_table(manifest: Manifest) -> Section:
-    counts = Counter((s.semantic_label, s.prosody_label) for s in manifest.samples)
-    conflict = sum(s.conflict for s in manifest.samples)
-    rows = tuple((words, *(str(counts[words, voice]) for voice in manifest.labels)) for words in manifest.labels)
-    line = f"{conflict} conflict clips, {len(manifest.clips) - conflict} congruent"
-    return Section("Labels", ("words \\ voice", *manifest.labels), rows, (line,))
-
-
-def overview(manifest: Manifest) -> Section:
-    samples, heard = manifest.samples, [h for _, h in manifest.clips]
-
-    def listed(values: Iterable[str]) -> tuple[str, str]:
-        counts = Counter(v or "(not given)" for v in values)
-        names = ", ".join(f"{name} {n}" for name, n in counts.most_common(8))
-        return str(len(counts)), names + ", ..." * (len(counts) > 8)
-
-    def spread(values: Sequence[float]) -> tuple[str, str]:
-        low, middle, high = np.quantile(values, (0, 0.5, 1))
-        return f"{middle:.2f}", f"from {low:.2f} to {high:.2f}"
-
-    texts = Counter(s.text_id for s in samples)
-    per_text = spread([float(n) for n in texts.values()])
-    rows = (
-        ("speakers", *listed(s.speaker for s in samples)),
-        ("texts", str(len(texts)), f"{per_text[0]} clips each, {per_text[1]}"),
-        ("languages", *listed(s.language for s in samples)),
-        ("sources", *listed(s.source for s in samples)),
-        ("kinds of file", *listed(h.kind for h in heard)),
-        ("length, s (median)", *spread([h.seconds for h in heard])),
-        ("level, dB of full scale (median)", *spread([h.level for h in heard])),
-    )
-    return Section("What is there", ("", "", ""), rows)
-
-
-PAIR_RULES = {  # what pairs share beside the label of their kind
-    "any": (),
-    "--same-speaker": ("speaker",),
-    "--same-text": ("text_id",),
-    "--same-speaker --same-text": ("speaker", "text_id"),
-}
-
-
-def pair_table(manifest: Manifest) -> Section:
-    """Count the pairs of each kind under each rule; semantic pairs never share a text."""
-    rows = []
-    for pool, clips in (("conflict", [c for c in manifest.clips if c[0].conflict]), ("all", manifest.clips)):
-        samples, seconds = [s for s, _ in clips], [h.seconds for _, h in clips]
-        for rule, shared in PAIR_RULES.items():
-            for length in ("", " --equal-length"):
-                counts = []
-                for same, other in (("prosody_label", "semantic_label"), ("semantic_label", "prosody_label")):
-                    if same == "prosody_label" and "text_id" in shared:
-                        counts.append("-")
-                    elif length:
-                        counts.append(
-                            str(sum(int(b.counts.sum()) for b in blocks_of(samples, (same, *shared), other, seconds, 0)))
-                        )
-                    else:
-                        counts.append(str(count_pairs(samples, (same, *shared), other)))
-                rows.append((pool, f"{rule}{length}".replace("any --", "--"), *counts))
-    line = "an ordered pair counts once; the same labels, speakers and texts as activation_patching/run.py asks for"
-    return Section("Pairs", ("--pool", "rule", "semantic", "prosody"), tuple(rows), (line,))
-
-
-def contradictions(manifest: Manifest) -> Section:
-    return Section("What contradicts itself, or may not be meant", lines=tuple(_contradictions(manifest)) or ("nothing",))
-
-
-def _contradictions(manifest: Manifest) -> Iterator[str]:
-    samples = manifest.samples
-
-    def several(name: str, of: str, groups: Iterable[tuple[str, str]]) -> Iterator[str]:
-        values: dict[str, set[str]] = defaultdict(set)
-        for key, value in groups:
-            if key:
-                values[key].add(value)
-        odd = {key: found for key, found in values.items() if len(found) > 1}
-        if odd:
-            key, found = next(iter(odd.items()))
-            yield f"{len(odd)} {name} with several {of}, such as {key!r}: {', '.join(repr(f) for f in sorted(found)[:3])}"
-
-    yield from several("text_id", "texts", ((s.text_id, " ".join(s.text.split())) for s in samples))
-    yield from several("texts", "text_id", ((" ".join(s.text.split()), s.text_id) for s in samples))
-    yield from several("text_id", "semantic labels", ((s.text_id, s.semantic_label) for s in samples))
-    yield from several("text_id", "languages", ((s.text_id, s.language) for s in samples))
-    yield from several("speakers", "spellings", ((s.speaker.casefold().replace(" ", ""), s.speaker) for s in samples))
-    yield from several("audio files", "rows", ((str(s.audio.resolve()), s.sample_id) for s in samples))
-    recordings = {h.digest: str(s.audio.resolve()) for s, h in manifest.clips}
-    yield from several("recordings", "files", ((recordings[h.digest], str(s.audio.resolve())) for s, h in manifest.clips))
-    if nobody := sum(not s.speaker for s in samples):
-        yield f"{nobody} clips without a speaker, which are in no pair of one speaker"
-    voices: dict[str, set[str]] = defaultdict(set)
-    for sample in samples:
-        voices[sample.text_id].add(sample.prosody_label)
-    if alone := sum(len(v) == 1 for v in voices.values()):
-        yield f"{alone} of {len(voices)} texts with one prosody only, in no prosody pair of one text"
-
-
-def confound_table(manifest: Manifest, *, permutations: int, seed: int) -> Section:
-    """Return how well each cue that a model could use instead of listening tells each label."""
-    samples, heard = manifest.samples, [h for _, h in manifest.clips]
-    cues = {
-        "length": np.array([h.seconds for h in heard]),
-        "level": np.array([h.level for h in heard]),
-        "speaker": np.array([s.speaker for s in samples]),
-        "kind of file": np.array([h.kind for h in heard]),
-    }
-    labels = {"words": [s.semantic_label for s in samples], "voice": [s.prosody_label for s in samples]}
-    texts = [s.text_id for s in samples]
-    rows = []
-    for (cue, values), (label, of_label) in ((c, k) for c in cues.items() for k in labels.items()):
-        found = confound(cue, values, label, of_label, texts, permutations=permutations, seed=seed)
-        if found is None:
-            rows.append((cue, label, "-", "-", "-", "one value, label or text only"))
-            continue
-        said = "tells it" if found.tells else ""
-        rows.append(
-            (cue, label, f"{found.recall:.2f}", f"{found.chance:.2f}", f"{found.null:.2f}", f"{said} (p {found.p:.3f})".strip())
-        )
-    line = "recall: mean over labels, on texts left out; null: 95 % of permuted labels are below it"
-    return Section("Does something else tell the label?", ("cue", "label", "recall", "chance", "null", ""), tuple(rows), (line,))
+    return Manifest(path, tuple(labels or LABELS), rows, left_out, clips, wrong)
 
 
 def as_text(sections: Sequence[Section]) -> str:
@@ -240,7 +70,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("manifest", type=Path, metavar="MANIFEST")
-    add("--labels", nargs="+", default=LABELS, metavar="LABEL", help=f"labels of the run (default: {' '.join(LABELS)})")
+    add("--labels", nargs="+", metavar="LABEL", help=f"labels of the run (default: {' '.join(LABELS)}); others are left out")
     add("--trim", action="store_true", help="look at the clips without the silence at both ends")
     add("--permutations", type=int, default=200, metavar="N", help="of the labels, for the last table (default: 200)")
     add("--seed", type=int, default=0, metavar="N")
@@ -251,8 +81,6 @@ def main(argv: list[str] | None = None) -> None:
         sections = findings(manifest, permutations=args.permutations, seed=args.seed)
         print(as_text(sections))
         if args.html:
-            from data.manifest_page import write_page
-
             write_page(args.html, manifest, sections)
             print(f"\nwritten: {args.html}")
     except InputError as error:

@@ -5,7 +5,6 @@ import io
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import matplotlib
 import numpy as np
@@ -14,9 +13,7 @@ from matplotlib.figure import Figure
 
 from common.errors import InputError
 from common.plotting import families, save
-
-if TYPE_CHECKING:
-    from data.check_manifest import Manifest, Section
+from data.findings import Manifest, Section
 
 PAGE = """<!doctype html>
 <html lang="en">
@@ -49,7 +46,7 @@ PAGE = """<!doctype html>
 """
 
 
-def write_page(path: Path, manifest: "Manifest", sections: Sequence["Section"]) -> None:
+def write_page(path: Path, manifest: Manifest, sections: Sequence[Section]) -> None:
     """Write the page. Raises InputError where it cannot be written."""
     picture = base64.b64encode(draw(manifest)).decode() if manifest.clips else ""
     page = Environment(autoescape=True).from_string(PAGE)
@@ -60,7 +57,7 @@ def write_page(path: Path, manifest: "Manifest", sections: Sequence["Section"]) 
         raise InputError(f"--html {path}: cannot be written ({error.strerror})") from None
 
 
-def draw(manifest: "Manifest") -> bytes:
+def draw(manifest: Manifest) -> bytes:
     """Return a PNG: how many clips there are of each pair of labels, and how long and how loud each voice is."""
     labels, counts = manifest.labels, Counter((s.semantic_label, s.prosody_label) for s in manifest.samples)
     grid = np.array([[counts[words, voice] for voice in labels] for words in labels])

@@ -75,14 +75,18 @@ class Speaker:
         config = SynthesisConfig(length_scale=pace, noise_scale=0.0, noise_w_scale=0.0, normalize_audio=True)
         chunks = list(self._voice.synthesize(text, config))
         wave = np.concatenate([chunk.audio_float_array for chunk in chunks]).astype(np.float64)
-        wave = soxr.resample(wave, chunks[0].sample_rate, RATE)
-        # The voice lies near 87 Hz with almost no energy at its fundamental. Rectifying brings the fundamental back; without it
-        # the tracker takes the second harmonic in two frames of three.
-        coarse, times = pyworld.harvest(np.abs(wave), RATE, f0_floor=_F0_FLOOR, f0_ceil=250.0, frame_period=_FRAME_MS)
-        f0 = pyworld.stonemask(wave, coarse, times, RATE)
-        envelope = pyworld.cheaptrick(wave, f0, times, RATE, f0_floor=_F0_FLOOR)
-        fft_size = 2 * (envelope.shape[1] - 1)
-        return Analysis(f0, envelope, pyworld.d4c(wave, f0, times, RATE, fft_size=fft_size), len(wave))
+        return analyse(soxr.resample(wave, chunks[0].sample_rate, RATE))
+
+
+def analyse(wave: np.ndarray) -> Analysis:
+    """Return the parts of `wave`, float64 samples at 16 kHz."""
+    # The voice `joe` lies near 87 Hz with almost no energy at its fundamental. Rectifying brings the fundamental back; without
+    # it the tracker takes the second harmonic in two frames of three.
+    coarse, times = pyworld.harvest(np.abs(wave), RATE, f0_floor=_F0_FLOOR, f0_ceil=250.0, frame_period=_FRAME_MS)
+    f0 = pyworld.stonemask(wave, coarse, times, RATE)
+    envelope = pyworld.cheaptrick(wave, f0, times, RATE, f0_floor=_F0_FLOOR)
+    fft_size = 2 * (envelope.shape[1] - 1)
+    return Analysis(f0, envelope, pyworld.d4c(wave, f0, times, RATE, fft_size=fft_size), len(wave))
 
 
 def strengthen(prosody: Prosody, factor: float) -> Prosody:

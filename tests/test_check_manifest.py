@@ -9,8 +9,9 @@ import pytest
 import soundfile
 
 from common.clips.samples import COLUMNS, LABELS
-from data.check_manifest import as_text, findings, main, read_all
+from data.check_manifest import as_text, main, read_all
 from data.confounds import confound
+from data.findings import findings
 from tests.tiny import save_clips, save_manifest
 
 
@@ -68,6 +69,12 @@ def test_every_fault_is_listed_with_its_row(tmp_path: Path, capsys: pytest.Captu
     assert "no such manifest" in capsys.readouterr().err
     nothing = save_manifest(tmp_path / "bad.csv", [tuple(rows[0])])
     assert "0 of 1 rows can be used" in said(nothing, capsys, code=1)
+
+
+def test_labels_that_are_not_asked_for_are_left_out(manifest: Path, capsys: pytest.CaptureFixture) -> None:
+    text = said(manifest, capsys, "--labels", "neutral", "sad")
+    assert "16 of 100 rows can be used" in text and "8 conflict clips, 8 congruent" in text
+    assert "left out: 28 labelled happy" in text  # 2 texts x 5 prosodies x 2 speakers, and 2 x 2 x 2 of the other two labels
 
 
 def test_contradictions(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

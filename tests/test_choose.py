@@ -90,6 +90,9 @@ def test_bad_clips_are_left_out_and_counted(
     again = ["--pairs-file", str(tmp_path / "patching" / "patches.csv"), "--out", str(tmp_path / "again")]
     activation_patching.run.main([*shared, "--skip-bad", *again])
     listed = pd.read_csv(tmp_path / "again" / "patches.csv")
+    for wrong in ("gone.csv", "patching"):
+        with pytest.raises(InputError, match="--pairs-file .*: cannot be read"):
+            activation_patching.run.main([*shared, "--pairs-file", str(tmp_path / wrong), "--out", str(tmp_path / "wrong")])
     pd.testing.assert_frame_equal(*(t[t.control == "none"].reset_index(drop=True) for t in (rows, listed)), atol=2e-6)
 
 

@@ -78,6 +78,8 @@ def files(draw: Any) -> tuple[bytes, list[dict[str, str]]]:
     columns = draw(st.permutations((*COLUMNS, *draw(st.sampled_from(((), ("note",), ("note", "备注")))))))
     end, quoting = draw(st.sampled_from(("\n", "\r\n"))), draw(st.sampled_from((csv.QUOTE_MINIMAL, csv.QUOTE_ALL)))
     padding = draw(st.sampled_from(("", " ", "\u3000")))
+    if end == "\n" and quoting == csv.QUOTE_MINIMAL:  # of which csv.writer makes a file that it cannot read itself
+        rows = [row | {"text": row["text"].replace("\r", "")} for row in rows]
     file = io.StringIO(newline="")
     writer = csv.writer(file, lineterminator=end, quoting=quoting)
     writer.writerow(columns)
@@ -157,9 +159,9 @@ def test_a_million_rows(folder: Path) -> None:
     with open(path, "w", encoding="utf-8") as file:
         file.write(header + "\n")
         file.writelines(f'{i},a.wav,"一, ""{i}""\n",t{i % 1000},happy,sad,s,zh,x\n' for i in range(1_000_000))
-    began = time.monotonic()
+    began = time.process_time()
     samples = read_manifest(path)
-    assert len(samples) == 1_000_000 and samples[-1].text == '一, "999999"' and time.monotonic() - began < 120
+    assert len(samples) == 1_000_000 and samples[-1].text == '一, "999999"' and time.process_time() - began < 60
     with open(path, "a", encoding="utf-8") as file:
         file.write("7,a.wav,x,t,happy,sad,s,zh,x\n")
     with pytest.raises(InputError, match="row 1000002, column sample_id: '7' is already in row 9; ids must differ"):

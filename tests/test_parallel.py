@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from activation_patching import rows as patching
+from activation_patching import engines
 from common.errors import InputError
 from common.patching.splice import splice
 from common.running import parallel
@@ -81,7 +81,7 @@ def test_a_group_that_was_cut_is_made_again_whole(
         sizes.append(len(recipients))
         return splice(lm, donor, recipients, tokens)
 
-    monkeypatch.setattr(patching, "splice", counted)
+    monkeypatch.setattr(engines, "splice", counted)
     start("activation_patching", tiny_folder, manifest, tmp_path)
     rows, record = tmp_path / "patches.csv", tmp_path / "run.json"
     whole = rows.read_bytes()

