@@ -16,10 +16,10 @@ from torch import nn
 from torch.nn.functional import cross_entropy, ctc_loss
 
 from common.samples import LABELS
+from data.questions import IGNORE, QUESTIONS, Frame
 from data.small_align import Aligner, save, trained_parameters
 from data.small_audio import Clip, Pool, features, hear, hide
 from data.small_texts import labelled, plain, vocabulary
-from data.train_reference import IGNORE, QUESTIONS, Frame
 
 RANK, ALPHA = 16, 32
 QUESTION_NUMBER = {name: i + 1 for i, name in enumerate(QUESTIONS)}

@@ -30,16 +30,13 @@ from transformers.models.whisper.modeling_whisper import sinusoids
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from common.readout import PROMPTS, fill_prompt  # noqa: E402
 from common.samples import LABELS  # noqa: E402
+from data.questions import IGNORE, QUESTIONS, Frame, frame_of  # noqa: E402
 from data.sentences import DEMO, training_texts  # noqa: E402
 from data.speech import PROSODIES, RATE, Speaker, Voice, render, strengthen  # noqa: E402
 
-TRANSCRIPT = "{audio}Write down the words."
-QUESTIONS = {name: fill_prompt(q).replace("{audio}", "") for name, q in {**PROMPTS, "transcript": TRANSCRIPT}.items()}
 SPECIAL = ("<|im_start|>", "<|im_end|>", "<|AUDIO|>", "<|audio_bos|>", "<|audio_eos|>")
 WINDOW_S = 4  # seconds of audio the model takes; the real Qwen2-Audio takes 30
-IGNORE = -100
 
 
 # 1. speech -------------------------------------------------------------------------------------------------------------------
@@ -178,27 +175,6 @@ def build_model(processor: Qwen2AudioProcessor) -> Qwen2AudioForConditionalGener
 
 
 # 3. training -----------------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Frame:
-    """Token ids around the audio span: the same `prefix` for every question, and a tail for each."""
-
-    prefix: list[int]
-    tails: dict[str, list[int]]
-
-
-def frame_of(processor: Qwen2AudioProcessor) -> Frame:
-    tails, prefixes = {}, []
-    for name, question in QUESTIONS.items():
-        content = [{"type": "audio", "audio": "clip"}, {"type": "text", "text": question}]
-        text = processor.apply_chat_template([{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True)
-        before, after = text.split(processor.audio_token)
-        prefixes.append(processor.tokenizer.encode(before))
-        tails[name] = processor.tokenizer.encode(after)
-    if any(p != prefixes[0] for p in prefixes):
-        raise ValueError("the questions do not share their prefix")
-    return Frame(prefixes[0], tails)
 
 
 def answers(clip: Clip) -> dict[str, str]:

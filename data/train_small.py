@@ -27,13 +27,13 @@ from tqdm import tqdm
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from data.questions import frame_of  # noqa: E402
 from data.small_align import Aligner, align  # noqa: E402
 from data.small_audio import Clip, Pool  # noqa: E402
 from data.small_base import build  # noqa: E402
 from data.small_lm import ALPHA, RANK, read  # noqa: E402
 from data.small_speech import Told, Utterance, flite, joe, restyle  # noqa: E402
 from data.small_texts import labelled, salad, vocabulary, words_of  # noqa: E402
-from data.train_reference import frame_of  # noqa: E402
 
 SHARD = 250  # utterances in a file
 TURNS = ("slt", "rms", "awb", "slt", "rms", "awb", "kal16")  # whose turn it is among flite's voices

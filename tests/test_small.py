@@ -16,13 +16,13 @@ from transformers import Qwen2AudioForConditionalGeneration, Qwen2AudioProcessor
 
 from common.samples import LABELS, InputError
 from data import assemble, small_base, train_small
+from data.questions import frame_of
 from data.sentences import DEMO
 from data.small_align import Aligner, word_errors
 from data.small_audio import Clip, Pool, features, hear, join
 from data.small_lm import add_lora, answer_logits, ask, pack
 from data.small_speech import Told, Utterance
 from data.small_texts import labelled, near_demo, salad, vocabulary, words_of, written
-from data.train_reference import frame_of
 
 
 def load(folder: Path) -> tuple[Any, Any]:
