@@ -4,14 +4,14 @@ BIN := .venv/bin
 .PHONY: demo study controls test calibrate torture fuzz bench clean
 .DELETE_ON_ERROR:
 
-demo: .venv/run  ## both experiments on the demo clips, then the report
+demo: .venv/run  ## both experiments on the demo clips with the shipped model, then their report in report/demo
 	$(BIN)/python logit_lens/run.py
-	$(BIN)/python activation_patching/run.py
+	$(BIN)/python activation_patching/run.py --max-pairs 400
 	for align in splice crop stretch; do \
 	  $(BIN)/python activation_patching/run.py --align $$align --prompt words --kinds semantic --max-pairs 200 --controls 0 \
 	    --out activation_patching/outputs/align/$$align || exit; \
 	done
-	$(BIN)/python report/build.py
+	$(BIN)/python report/build.py --out report/demo --note "the shipped model was trained on these texts, in other renderings"
 
 controls: .venv/run  ## the positive controls: the shipped model asked for one cue at a time
 	for prompt in words voice; do \
@@ -21,10 +21,12 @@ controls: .venv/run  ## the positive controls: the shipped model asked for one c
 
 SMALL := data/small_model/assembled
 
-study: .venv/run $(SMALL)/model.safetensors  ## both experiments on the demo clips with the small model, then its report
+STUDY := --lens logit_lens/outputs/small --patching activation_patching/outputs/small
+
+study: .venv/run $(SMALL)/model.safetensors  ## both experiments on the demo clips with the small model, then the report in report/
 	$(BIN)/python logit_lens/run.py --model $(SMALL) --out logit_lens/outputs/small
-	$(BIN)/python activation_patching/run.py --model $(SMALL) --max-pairs 120 --controls 1 --out activation_patching/outputs/small
-	$(BIN)/python report/build.py --lens logit_lens/outputs/small --patching activation_patching/outputs/small --out report/small
+	$(BIN)/python activation_patching/run.py --model $(SMALL) --max-pairs 120 --out activation_patching/outputs/small
+	$(BIN)/python report/build.py $(STUDY) --note "the small model was never trained on these texts, but on other renderings of their voice"
 
 $(SMALL)/model.safetensors: .venv/run data/small_model/trained.safetensors data/requirements-study.txt
 	$(BIN)/pip install -q --disable-pip-version-check -r data/requirements-study.txt

@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from common.clips.samples import LABELS  # noqa: E402
-from data.frames import Frame, frame_of  # noqa: E402
+from data.questions import Frame, frame_of  # noqa: E402
 from data.small_align import Aligner, word_errors  # noqa: E402
 from data.small_audio import Clip, features, hear  # noqa: E402
 from data.small_lm import IGNORE, answer_logits, ask, pack  # noqa: E402
@@ -81,7 +81,8 @@ def transcript_rows(name: str, clips: list[Clip], model: Any, processor: Any, fr
     tower, projector, tokenizer = model.model.audio_tower, model.model.multi_modal_projector, processor.tokenizer
     with torch.no_grad():
         for i in tqdm(range(0, len(clips), 8), desc=f"{name}, transcripts"):
-            part, others = clips[i : i + 8], [clips[(j + len(clips) // 2) % len(clips)] for j in range(i, min(i + 8, len(clips)))]
+            part = clips[i : i + 8]
+            others = [next(o for o in [*clips[j:], *clips] if o.text != clips[j].text) for j in range(i, i + len(part))]
             for way, heard in (("its audio", part), ("another clip's audio", others), ("no audio", None)):
                 lengths = [c.tokens for c in heard] if heard else [0] * len(part)
                 states = torch.zeros(len(part), 0, model.config.text_config.hidden_size)

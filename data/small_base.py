@@ -9,6 +9,7 @@ import struct
 import subprocess
 import sys
 import zipfile
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -154,6 +155,8 @@ def load_parts(base: Path | str) -> tuple[Any, Any, dict[str, torch.Tensor]]:
     """
     if isinstance(base, Path):
         gguf, ctranslate2 = fetch(base)
+        if find_spec("gguf") is None:
+            raise InputError("the package gguf is not installed; pip install -r data/requirements-study.txt")
         tokenizer = transformers.AutoTokenizer.from_pretrained(base, gguf_file=gguf.name)
         lm = transformers.AutoModelForCausalLM.from_pretrained(base, gguf_file=gguf.name, dtype=torch.float32)
         return tokenizer, lm, encoder_weights(read_ctranslate2(ctranslate2), WINDOW_S * 50)

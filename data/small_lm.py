@@ -16,7 +16,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy, ctc_loss
 
 from common.clips.samples import LABELS
-from data.frames import IGNORE, QUESTIONS, Frame
+from data.questions import IGNORE, QUESTIONS, Frame
 from data.small_align import Aligner, save, trained_parameters
 from data.small_audio import Clip, Pool, features, hear, hide
 from data.small_texts import labelled, plain, vocabulary

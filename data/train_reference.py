@@ -31,7 +31,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from common.clips.samples import LABELS  # noqa: E402
-from data.frames import IGNORE, QUESTIONS, Frame, frame_of  # noqa: E402
+from data.questions import IGNORE, QUESTIONS, Frame, frame_of  # noqa: E402
 from data.sentences import DEMO, training_texts  # noqa: E402
 from data.speech import PROSODIES, RATE, Speaker, Voice, render, strengthen  # noqa: E402
 

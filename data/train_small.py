@@ -27,7 +27,7 @@ from tqdm import tqdm
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from data.frames import frame_of  # noqa: E402
+from data.questions import frame_of  # noqa: E402
 from data.small_align import Aligner, align  # noqa: E402
 from data.small_audio import Clip, Pool  # noqa: E402
 from data.small_base import build  # noqa: E402

@@ -17,7 +17,7 @@ from transformers import Qwen2AudioForConditionalGeneration, Qwen2AudioProcessor
 from common.clips.samples import LABELS
 from common.errors import InputError
 from data import assemble, small_base, train_small
-from data.frames import frame_of
+from data.questions import frame_of
 from data.sentences import DEMO
 from data.small_align import Aligner, word_errors
 from data.small_audio import Clip, Pool, features, hear, join

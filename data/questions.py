@@ -1,13 +1,14 @@
-"""The questions that models are trained on, and the tokens of each around a clip."""
+"""What the models of this folder are taught to answer, and the tokens around the audio span."""
 
 from dataclasses import dataclass
 from typing import Any
 
 from common.model.prompts import PROMPTS, fill_prompt
 
-IGNORE = -100  # of a loss
-_PROMPTS = {name: PROMPTS[name] for name in ("speaker", "voice", "words")} | {"transcript": "{audio}Write down the words."}
+TRANSCRIPT = "{audio}Write down the words."
+_PROMPTS = {name: PROMPTS[name] for name in ("speaker", "voice", "words")} | {"transcript": TRANSCRIPT}
 QUESTIONS = {name: fill_prompt(prompt).replace("{audio}", "") for name, prompt in _PROMPTS.items()}
+IGNORE = -100  # a target that is not asked for
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,6 @@ class Frame:
 
 
 def frame_of(processor: Any) -> Frame:
-    """Return the frame that the processor's own chat template makes of the questions."""
     tails, prefixes = {}, []
     for name, question in QUESTIONS.items():
         content = [{"type": "audio", "audio": "clip"}, {"type": "text", "text": question}]
