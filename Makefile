@@ -24,7 +24,7 @@ SMALL := data/small_model/assembled
 STUDY := --lens logit_lens/outputs/small --patching activation_patching/outputs/small
 
 study: .venv/run $(SMALL)/model.safetensors  ## both experiments on the demo clips with the small model, then the report in report/
-	$(BIN)/python logit_lens/run.py --model $(SMALL) --out logit_lens/outputs/small
+	$(BIN)/python logit_lens/run.py --model $(SMALL) --generate 40 --out logit_lens/outputs/small
 	$(BIN)/python activation_patching/run.py --model $(SMALL) --max-pairs 120 --out activation_patching/outputs/small
 	$(BIN)/python report/build.py $(STUDY) --note "the small model was never trained on these texts, but on other renderings of their voice"
 

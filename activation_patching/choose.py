@@ -49,7 +49,8 @@ def choose_pairs(
         kept[kind] = {"kept": len(built), "dropped": dict(over), "shared": shared}
         pairs += built
     if not pairs:
-        raise InputError("; ".join(missing))
+        hint = "; --pool all takes congruent clips too" if pool == "conflict" else ""  # of two labels it must
+        raise InputError("; ".join(missing) + hint)
     pairs += control_pairs(pairs, drawn, share=controls, seed=seed)
     order = {sample.sample_id: i for i, sample in enumerate(drawn)}
     pairs.sort(key=lambda p: (order[p.donor.sample_id], p.silent))  # stable: kinds, then controls

@@ -20,7 +20,7 @@ ALLOWED = {
     "common.stats": ("common.clips", "common.errors"),
     "common.model": ("common.clips", "common.errors", "common.running.parallel"),
     "common.patching": ("common.clips", "common.errors", "common.model"),
-    "common.running": ("common.clips", "common.errors", "common.model", "common.patching", "common.plotting"),
+    "common.running": ("common.clips", "common.errors", "common.model", "common.patching", "common.plotting", "common.stats"),
     "logit_lens": ("common",),
     "activation_patching": ("common",),
     "report": ("activation_patching", "common", "logit_lens"),  # torch-free parts

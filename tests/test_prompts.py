@@ -9,7 +9,7 @@ import activation_patching.run
 import logit_lens.run
 from common.errors import InputError
 from common.model.prompts import ORDERS, PROMPTS, fill_prompt, variants
-from common.running.prompts import moved
+from common.running.prompts import corrected, moved
 
 
 def test_variants_are_paraphrases_and_orders_of_the_same_question() -> None:
@@ -35,16 +35,26 @@ def test_moved_by_hand() -> None:
     assert moved(table).splitlines() == ["over 2 prompts (x, y):", "  a: 0.25 to 0.5", "  l: 3 to 3, none in 1"]
 
 
+def test_p_is_corrected_over_kinds_and_prompts() -> None:
+    unit = "flips gained over control (share)"
+    rows = [("w", unit, 0.1, 0.01, "x"), ("w", unit, 0.2, 0.04, "y"), ("v", unit, 0.3, 0.02, "x"), ("d", "logits", 1.0, 0.9, "x")]
+    table = corrected(pd.DataFrame(rows, columns=["what", "unit", "value", "p", "prompt"]))
+    assert table.p_holm[:3].tolist() == pytest.approx([0.03, 0.04, 0.04]) and pd.isna(table.p_holm[3])
+    assert "w: 0.1 to 0.2; p at most 0.04 (Holm over kinds and prompts)" in moved(table)
+
+
 @pytest.mark.parametrize("run", [logit_lens.run.main, activation_patching.run.main])
 def test_all_prompts(run, tiny_folder: Path, manifest: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:  # type: ignore[no-untyped-def]
-    more = ["--max-pairs", "10", "--controls", "0"] if run is activation_patching.run.main else ["--limit", "12"]
+    patching = run is activation_patching.run.main
+    more = ["--max-pairs", "10"] if patching else ["--limit", "12"]
     run(["--model", str(tiny_folder), "--data", str(manifest), "--out", str(tmp_path), "--prompts", "all", *more])
     names = variants("speaker")
     assert {f.name for f in (tmp_path / "prompts").iterdir()} == set(names)
     table = pd.read_csv(tmp_path / "prompts.csv")
     assert set(table.prompt) == set(names) and {"layer l", "logits"} < set(table.unit)
-    one = pd.read_csv(tmp_path / "prompts" / "speaker-2" / "layers.csv")
-    row = one.iloc[-1 if "margin" in one else 0]
-    column = "margin" if "margin" in one else "delta_logit"
-    assert table[(table.prompt == "speaker-2") & (table.unit == "logits")].value.iloc[0] == pytest.approx(row[column], abs=1e-5)
+    one = pd.read_csv(tmp_path / "prompts" / "speaker-2" / ("transfer.csv" if patching else "layers.csv"))
+    if patching:
+        one = one[(one.outcome == "delta") & (one.control_donor == "same_labels_donor")]
+    expected = one.difference.iloc[0] if patching else one.margin.iloc[-1]
+    assert table[(table.prompt == "speaker-2") & (table.unit == "logits")].value.iloc[0] == pytest.approx(expected, abs=1e-5)
     assert (tmp_path / "prompts.png").stat().st_size > 10_000 and "over 5 prompts" in capsys.readouterr().out

@@ -3,11 +3,13 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from common.model.prompts import variants
 from common.plotting import COLORS, estimates
 from common.running.parallel import is_leader
+from common.stats.intervals import holm
 
 
 def over_prompts(prompt: str, out: Path, run: Callable[[str, Path], None], headline: Callable[[Path], pd.DataFrame]) -> None:
@@ -20,10 +22,20 @@ def over_prompts(prompt: str, out: Path, run: Callable[[str, Path], None], headl
     for name, folder in folders.items():
         run(name, folder)
     if is_leader():
-        table = pd.concat([headline(folder).assign(prompt=name) for name, folder in folders.items()])
+        table = corrected(pd.concat([headline(folder).assign(prompt=name) for name, folder in folders.items()]))
         table.to_csv(out / "prompts.csv", index=False, float_format="%.6f")
         plot_prompts(table, out / "prompts.png")
         print(moved(table), f"written to {out}: prompts.csv, prompts.png", sep="\n")
+
+
+def corrected(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the results with `p_holm`: the p of the primary outcome corrected over kinds and prompts, where there is one."""
+    if "p" not in table:
+        return table
+    tested = (table.p.notna() & table.unit.str.startswith("flips")).to_numpy()
+    p_holm = np.full(len(table), np.nan)
+    p_holm[tested] = holm(table.p.to_numpy()[tested])
+    return table.assign(p_holm=p_holm)
 
 
 def moved(table: pd.DataFrame) -> str:
@@ -32,7 +44,9 @@ def moved(table: pd.DataFrame) -> str:
     for what, rows in table.groupby("what", sort=False):
         found = rows.value.dropna()
         none = f", none in {len(rows) - len(found)}" if len(found) < len(rows) else ""
-        lines.append(f"  {what}: {found.min():.3g} to {found.max():.3g}{none}" if len(found) else f"  {what}: none")
+        tested = rows.p_holm.dropna() if "p_holm" in rows else rows.value[:0]
+        p = f"; p at most {tested.max():.3g} (Holm over kinds and prompts)" if len(tested) else ""
+        lines.append(f"  {what}: {found.min():.3g} to {found.max():.3g}{none}{p}" if len(found) else f"  {what}: none")
     return "\n".join(lines)
 
 
