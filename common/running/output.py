@@ -131,8 +131,8 @@ def finished_run(out: Path, rows: str) -> tuple[dict[str, Any], pd.DataFrame]:
 def subtitle(record: dict[str, Any]) -> str:
     """Return the line under every figure that says what was asked of which model."""
     identity = record["identity"]
-    clips = Path(*Path(identity["data"]).parts[-2:])
-    return f"model: {Path(identity['model']).name}, prompt: {Path(record['prompt_name']).name}, clips: {clips}"
+    model, clips = ("/".join(Path(identity[name]).parts[-2:]) for name in ("model", "data"))
+    return f"model: {model}, prompt: {Path(record['prompt_name']).name}, clips: {clips}"
 
 
 def read_table(out: Path, name: str) -> pd.DataFrame:
