@@ -29,6 +29,7 @@ def closer_look(study: Study, name: str) -> dict[str, Any]:
         units, firsts, layers = _units(study.lens.rows, "sample_id")
         data["clips"] = _packed(units, firsts, layers, data["labels"], answer="winner") | {
             "ids": firsts.sample_id.tolist(),
+            "all": int(study.lens.rows.sample_id.nunique()),
             "words": _codes(firsts.semantic_label, data["labels"]),
             "voice": _codes(firsts.prosody_label, data["labels"]),
             "outcome": units.outcome.to_numpy().reshape(len(firsts), -1)[:, -1].tolist(),
@@ -42,6 +43,7 @@ def closer_look(study: Study, name: str) -> dict[str, Any]:
         inner = slice(1, -1) if flips.shape[1] > 2 else slice(None)
         data["pairs"] = _packed(units, firsts, layers, data["labels"], answer="pred_patch") | {
             "ids": firsts.pair_id.tolist(),
+            "all": {str(kind): int(n) for kind, n in rows.groupby("kind").pair_id.nunique().items()},
             "kind": firsts.kind.tolist(),
             "recipient": firsts.recipient_id.tolist(),
             "donor": firsts.donor_id.tolist(),

@@ -88,7 +88,9 @@ function refresh(pick = null) {
   $("list").replaceChildren();
   state.written = 0;
   const total = state.mode === "clips" ? of.ids.length : of.kind.filter((kind) => kind === state.mode).length;
-  $("count").textContent = state.found.length ? say("{n} of {m}", { n: state.found.length, m: total }) : say("no such clip or pair");
+  const all = state.mode === "clips" ? of.all : of.all[state.mode];
+  const cut = all > total ? " · " + say("The page holds the first {n} of them", { n: total }) : "";
+  $("count").textContent = (state.found.length ? say("{n} of {m}", { n: state.found.length, m: all }) : say("no such clip or pair")) + cut;
   write();
   const at = pick === null ? 0 : Math.max(0, state.found.findIndex((i) => of.ids[i] === pick));
   if (state.found.length) choose(at, false);
