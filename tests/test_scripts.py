@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 
 import activation_patching.run
 import logit_lens.run
+import report.build
 from activation_patching import engines
 from activation_patching import rows as patching
 from common.clips.pairs import CONTROLS
@@ -364,3 +365,13 @@ def test_a_model_of_a_hub_id_is_known_by_its_commit(tiny_folder: Path, manifest:
     done = subprocess.run([*command, *out], capture_output=True, text=True, env=offline)
     assert done.returncode == 0, done.stderr
     assert json.loads((tmp_path / "out" / "run.json").read_text())["identity"]["commit"] == commit
+
+
+def test_one_kind_of_pair_alone_makes_a_report(tiny_folder: Path, manifest: Path, tmp_path: Path) -> None:
+    """As of a data set whose words have one label."""
+    start("logit_lens", tiny_folder, manifest, tmp_path / "lens")
+    start("activation_patching", tiny_folder, manifest, tmp_path / "patching", "--kinds", "prosody")
+    runs = ["--lens", str(tmp_path / "lens"), "--patching", str(tmp_path / "patching")]
+    report.build.main([*runs, "--out", str(tmp_path / "report"), "--no-audio"])
+    for name in ("report.md", "report.zh.md", "report.html"):
+        assert (tmp_path / "report" / name).stat().st_size > 5_000
