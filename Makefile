@@ -11,7 +11,7 @@ demo: .venv/run  ## both experiments on the demo clips with the shipped model, t
 	  $(BIN)/python activation_patching/run.py --align $$align --prompt words --kinds semantic --max-pairs 200 --controls 0 \
 	    --out activation_patching/outputs/align/$$align || exit; \
 	done
-	$(BIN)/python report/build.py --out report/demo --note "the shipped model was trained on these texts, in other renderings"
+	$(BIN)/python report/build.py --out report/demo
 
 controls: .venv/run  ## the positive controls: the shipped model asked for one cue at a time
 	for prompt in words voice; do \
@@ -26,7 +26,7 @@ STUDY := --lens logit_lens/outputs/small --patching activation_patching/outputs/
 study: .venv/run $(SMALL)/model.safetensors  ## both experiments on the demo clips with the small model, then the report in report/
 	$(BIN)/python logit_lens/run.py --model $(SMALL) --generate 40 --out logit_lens/outputs/small
 	$(BIN)/python activation_patching/run.py --model $(SMALL) --max-pairs 120 --out activation_patching/outputs/small
-	$(BIN)/python report/build.py $(STUDY) --note "the small model was never trained on these texts, but on other renderings of their voice"
+	$(BIN)/python report/build.py $(STUDY) --note "The small model was never trained on these texts, but on other renderings of their voice."
 
 $(SMALL)/model.safetensors: .venv/run data/small_model/trained.safetensors data/requirements-study.txt
 	$(BIN)/pip install -q --disable-pip-version-check -r data/requirements-study.txt
