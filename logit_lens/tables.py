@@ -119,15 +119,16 @@ def agreement(rows: pd.DataFrame, *, seed: int) -> dict[str, dict[str, float]]:
 
 
 def leave_out(rows: pd.DataFrame, *, seed: int) -> pd.DataFrame:
-    """Return the main results without each label (in words or voice): one row per `label` left out, "none" first.
+    """Return the main results without each label (in words or voice) and without each cell: one row per `label`, "none" first.
 
-    A result that one label makes moves to the other side of 0 without it.
+    A cell is the conflict clips of one label in the words and one in the voice, "happy x sad"; only l = L is told.
+    A result that one label or cell makes moves to the other side of 0 without it.
     """
-    ends = rows[rows.layer == rows.layer.max()]
 
-    def without(label: str) -> pd.DataFrame:
-        kept, last = (r[(r.semantic_label != label) & (r.prosody_label != label)] for r in (rows, ends))
-        table, decided = lens_layers(last, seed=seed), decision_layer(kept, seed=seed)
+    def without(label: str, gone: "pd.Series[bool]") -> pd.DataFrame:
+        kept = rows[~gone]
+        last = kept[kept.layer == rows.layer.max()]
+        table, decided = lens_layers(last, seed=seed), decision_layer(kept[:0] if label in cells.values else kept, seed=seed)
         columns = [c for c in table if c.startswith(("n", "win_", "voice_lead", "margin")) and "_band" not in c]
         if len(decided):
             table = table.assign(
@@ -137,7 +138,11 @@ def leave_out(rows: pd.DataFrame, *, seed: int) -> pd.DataFrame:
         return table[columns].assign(label=label)
 
     labels = labels_of(rows)
-    tables = [without(label) for label in ("none", *(labels if len(labels) > 2 else ()))]
+    cells = rows.semantic_label + " x " + rows.prosody_label
+    left_out = {label: (rows.semantic_label == label) | (rows.prosody_label == label) for label in labels}
+    left_out |= {cell: cells == cell for cell in cells[rows.semantic_label != rows.prosody_label].unique()}
+    tables = [without("none", cells.isna())]
+    tables += [without(name, gone) for name, gone in left_out.items()] if len(labels) > 2 else []
     table = pd.concat([t for t in tables if len(t)] or tables[:1], ignore_index=True)
     return table[["label", *(c for c in table if c != "label")]]
 

@@ -123,10 +123,10 @@ def _jackknife(values: Floats, strata: Codes, codes: Codes, stratum: Codes | Non
 
 
 def _one_way(terms: list[tuple[int, Codes]], parts: list[tuple[int, Floats]]) -> Floats:
-    """Return the covariance over one factor: that of singles, minus that of twos, plus that of threes, of units in several roles.
+    """Return the covariance over one factor: that of singles, minus that of twos, plus that of threes.
 
-    Each term holds some of the texts' own effects too, so a share would be `lost`: a third with 12 texts in three roles. `left` is
-    what the finest term holds of it; all beyond that term is scaled up again.
+    Twos hold some of the texts' own effects too, so a share would be `lost`: a third with 12 texts in three roles. `left` is what
+    the finest term holds of them; all beyond that term is scaled up again.
     """
     whole: Floats = np.sum([sign * part for sign, part in parts], axis=0)
     if len(terms) == 1:
