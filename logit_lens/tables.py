@@ -86,7 +86,7 @@ def label_table(rows: pd.DataFrame, *, layer: int, seed: int) -> pd.DataFrame:
         metrics = {f"win_{kind}": Metric(values, share=True) for kind, values in won.items()}
         metrics["win_other"] = Metric(1 - np.maximum(*won.values()), share=True)
         table = layer_table(units, metrics, seed=seed)
-        return table[["n", "n_texts", "clusters", *(c for c in table if c.startswith("win_") and "_band" not in c)]]
+        return table[["n", "n_texts", "clusters", "held_fixed", *(c for c in table if c.startswith("win_") and "_band" not in c)]]
 
     labels, at = labels_of(rows), rows[rows.layer == layer]
     answers = at.groupby(["semantic_label", "prosody_label", "winner"]).size().unstack(fill_value=0)
@@ -129,7 +129,9 @@ def leave_out(rows: pd.DataFrame, *, seed: int) -> pd.DataFrame:
         kept = rows[~gone]
         last = kept[kept.layer == rows.layer.max()]
         table, decided = lens_layers(last, seed=seed), decision_layer(kept[:0] if label in cells.values else kept, seed=seed)
-        columns = [c for c in table if c.startswith(("n", "win_", "voice_lead", "margin")) and "_band" not in c]
+        columns = [
+            c for c in table if c.startswith(("n", "clusters", "held", "win_", "voice_lead", "margin")) and "_band" not in c
+        ]
         if len(decided):
             table = table.assign(
                 **{c: decided[c].iloc[0] for c in ("decision_layer", "crossing", "crossing_lo", "crossing_hi", "side")}

@@ -142,3 +142,12 @@ def test_a_result_that_one_cell_makes_is_said_to() -> None:
     lead = (last.outcome == "prosody").mean() - (last.outcome == "semantic").mean()
     assert found.voice_lead["happy x sad"] == pytest.approx(lead) and found.n["happy x sad"] == len(last)
     assert len(found) == 1 + 5 + 20 and found.voice_lead["happy x sad"] < found.voice_lead["none"]
+
+
+def test_what_is_held_fixed_stands_in_every_table() -> None:
+    rule = planted.Rule(words=2, voice=2.5)
+    clips = planted.clips(np.random.default_rng(3), rule, texts=20)
+    patches = planted.patches(np.random.default_rng(4), clips, rule, n=70)
+    for tables in (lens_tables(planted.lens(clips, rule), seed=0), patch_tables(patches, seed=0)):
+        for name, table in tables.items():
+            assert table.held_fixed.str.contains("2 speakers").all(), name
