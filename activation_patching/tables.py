@@ -147,7 +147,9 @@ def leave_out(rows: pd.DataFrame, *, seed: int) -> pd.DataFrame:
         released = release_layer(kept[kept.control == "none"], seed=seed)
         released = released[["kind", "crossing", "crossing_lo", "crossing_hi", "release_layer", "n"]]
         carried = transfer(kept, seed=seed)
-        carried = carried[carried.primary][["kind", "difference", "difference_lo", "difference_hi", "control_donor"]]
+        carried = carried[carried.primary][
+            ["kind", "difference", "difference_lo", "difference_hi", "control_donor", "clusters", "held_fixed"]
+        ]
         return released.merge(carried, on="kind", how="left").assign(label=label)
 
     labels = labels_of(rows)

@@ -52,7 +52,12 @@ def lens_facts(tables: dict[str, pd.DataFrame]) -> dict[str, Fact]:
         leads = [sided(r, "voice_lead") for _, r in without.iterrows()]
         same = set(leads) == {sided(last, "voice_lead")}
         names = [str(r.label) for (_, r), side in zip(without.iterrows(), leads) if side != sided(last, "voice_lead")]
-        told = {"unit": "share of clips", "n": len(without), "row": "leave_out.csv", "test": "each label left out in turn"}
+        told = {
+            "unit": "share of clips",
+            "n": len(without),
+            "row": "leave_out.csv",
+            "test": "each label and each cell left out in turn",
+        }
         ends = (without.voice_lead.min(), without.voice_lead.max())
         facts.append(
             Fact("voice_lead without a label", float("nan"), *ends, verdict="same" if same else ", ".join(names), **told)

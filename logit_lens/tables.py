@@ -86,7 +86,7 @@ def label_table(rows: pd.DataFrame, *, layer: int, seed: int) -> pd.DataFrame:
         metrics = {f"win_{kind}": Metric(values, share=True) for kind, values in won.items()}
         metrics["win_other"] = Metric(1 - np.maximum(*won.values()), share=True)
         table = layer_table(units, metrics, seed=seed)
-        return table[["n", "n_texts", "clusters", *(c for c in table if c.startswith("win_") and "_band" not in c)]]
+        return table[["n", "n_texts", "clusters", "held_fixed", *(c for c in table if c.startswith("win_") and "_band" not in c)]]
 
     labels, at = labels_of(rows), rows[rows.layer == layer]
     answers = at.groupby(["semantic_label", "prosody_label", "winner"]).size().unstack(fill_value=0)
@@ -119,16 +119,19 @@ def agreement(rows: pd.DataFrame, *, seed: int) -> dict[str, dict[str, float]]:
 
 
 def leave_out(rows: pd.DataFrame, *, seed: int) -> pd.DataFrame:
-    """Return the main results without each label (in words or voice): one row per `label` left out, "none" first.
+    """Return the main results without each label (in words or voice) and without each cell: one row per `label`, "none" first.
 
-    A result that one label makes moves to the other side of 0 without it.
+    A cell is the conflict clips of one label in the words and one in the voice, "happy x sad"; only l = L is told.
+    A result that one label or cell makes moves to the other side of 0 without it.
     """
-    ends = rows[rows.layer == rows.layer.max()]
 
-    def without(label: str) -> pd.DataFrame:
-        kept, last = (r[(r.semantic_label != label) & (r.prosody_label != label)] for r in (rows, ends))
-        table, decided = lens_layers(last, seed=seed), decision_layer(kept, seed=seed)
-        columns = [c for c in table if c.startswith(("n", "win_", "voice_lead", "margin")) and "_band" not in c]
+    def without(label: str, gone: "pd.Series[bool]") -> pd.DataFrame:
+        kept = rows[~gone]
+        last = kept[kept.layer == rows.layer.max()]
+        table, decided = lens_layers(last, seed=seed), decision_layer(kept[:0] if label in cells.values else kept, seed=seed)
+        columns = [
+            c for c in table if c.startswith(("n", "clusters", "held", "win_", "voice_lead", "margin")) and "_band" not in c
+        ]
         if len(decided):
             table = table.assign(
                 **{c: decided[c].iloc[0] for c in ("decision_layer", "crossing", "crossing_lo", "crossing_hi", "side")}
@@ -137,7 +140,11 @@ def leave_out(rows: pd.DataFrame, *, seed: int) -> pd.DataFrame:
         return table[columns].assign(label=label)
 
     labels = labels_of(rows)
-    tables = [without(label) for label in ("none", *(labels if len(labels) > 2 else ()))]
+    cells = rows.semantic_label + " x " + rows.prosody_label
+    left_out = {label: (rows.semantic_label == label) | (rows.prosody_label == label) for label in labels}
+    left_out |= {cell: cells == cell for cell in cells[rows.semantic_label != rows.prosody_label].unique()}
+    tables = [without("none", cells.isna())]
+    tables += [without(name, gone) for name, gone in left_out.items()] if len(labels) > 2 else []
     table = pd.concat([t for t in tables if len(t)] or tables[:1], ignore_index=True)
     return table[["label", *(c for c in table if c != "label")]]
 

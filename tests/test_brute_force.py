@@ -43,7 +43,10 @@ def variance(
 
 
 def half_width(rows: pd.DataFrame, roles: list[str], strata: list[str], figure: Figure, *, labels: list[str]) -> float:
-    """Return t times the standard error over the texts in `roles`, minus over pairs of texts, which else would count twice."""
+    """Return the standard error over the texts in `roles` and its degrees of freedom.
+
+    Pairs of texts count twice, and hold a share of the texts' own effects: both is put right.
+    """
     of_text = {t: label for role, name in zip(roles, labels) for t, label in zip(rows[role], rows[name])}
     alike = {label: sum(v == label for v in of_text.values()) for label in set(of_text.values())}
     depends = rows[roles].apply(frozenset, axis=1)
@@ -52,12 +55,15 @@ def half_width(rows: pd.DataFrame, roles: list[str], strata: list[str], figure: 
     def member(cluster: frozenset) -> pd.Series:  # type: ignore[type-arg]
         return depends.map(lambda texts: cluster <= texts)
 
+    sizes = {t: sum(t in texts for texts in depends) for t in of_text}
     first = total = variance(rows, singles, member, strata, figure)
     pairs = {texts for texts in depends if len(texts) == 2}
     if pairs:
         own = variance(rows, [(p, len(pairs)) for p in pairs], member, strata, figure)
-        total = max(first - own, own)
-    sizes = {t: sum(t in texts for texts in depends) for t in of_text}
+        lost = 2 * sum((depends == p).sum() ** 2 for p in pairs) / sum(size**2 for size in sizes.values())
+        first -= own
+        first += lost / max(1 - 2 * lost, 0.5) * (first - own)
+        total = max(first, own)
     squares = {label: sum(sizes[t] ** 2 for t in of_text if of_text[t] == label) for label in alike}
     effective = {label: sum(sizes[t] for t in of_text if of_text[t] == label) ** 2 / squares[label] for label in alike}
     own_df = sum(squares.values()) ** 2 / sum(squares[label] ** 2 / (effective[label] - 1) for label in alike)

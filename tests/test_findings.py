@@ -11,7 +11,7 @@ from activation_patching.tables import patch_tables
 from activation_patching.words import patching_statements
 from common.stats.facts import moved
 from logit_lens.facts import lens_facts
-from logit_lens.tables import lens_tables
+from logit_lens.tables import leave_out, lens_tables
 from logit_lens.words import lens_statements
 from tests import planted
 from tests.planted import RULES, Rule
@@ -128,3 +128,26 @@ def test_other_labels_and_other_numbers_of_them() -> None:
     facts = lens_facts(lens_tables(two.assign(outcome=np.select(won, ["semantic", "prosody"], "other")), seed=0))
     assert facts["win_other"].value == 0 and facts["voice_lead"].verdict == "prosody" and facts["crossing"].verdict == "prosody"
     assert "voice_lead without a label" not in facts
+
+
+def test_a_result_that_one_cell_makes_is_said_to() -> None:
+    rule = planted.Rule(words=2, voice=2.5)
+    rows = planted.lens(planted.clips(np.random.default_rng(3), rule, texts=20), rule)
+    cell = (rows.semantic_label == "happy") & (rows.prosody_label == "sad")
+    conflict = rows.semantic_label != rows.prosody_label
+    turn = rows.groupby(["semantic_label", "prosody_label", "layer"]).cumcount() % 2 == 0
+    rows.loc[conflict, "outcome"] = np.where(cell | turn, "prosody", "semantic")[conflict]
+    found = leave_out(rows, seed=0).set_index("label")
+    last = rows[conflict & ~cell & (rows.layer == rows.layer.max())]
+    lead = (last.outcome == "prosody").mean() - (last.outcome == "semantic").mean()
+    assert found.voice_lead["happy x sad"] == pytest.approx(lead) and found.n["happy x sad"] == len(last)
+    assert len(found) == 1 + 5 + 20 and found.voice_lead["happy x sad"] < found.voice_lead["none"]
+
+
+def test_what_is_held_fixed_stands_in_every_table() -> None:
+    rule = planted.Rule(words=2, voice=2.5)
+    clips = planted.clips(np.random.default_rng(3), rule, texts=20)
+    patches = planted.patches(np.random.default_rng(4), clips, rule, n=70)
+    for tables in (lens_tables(planted.lens(clips, rule), seed=0), patch_tables(patches, seed=0)):
+        for name, table in tables.items():
+            assert table.held_fixed.str.contains("2 speakers").all(), name

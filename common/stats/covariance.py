@@ -57,7 +57,7 @@ def estimate(values: Floats, design: Design, *, statistic: Statistic = lambda me
         name: [(sign, jackknife(codes, None if i else stratum[name])) for i, (sign, codes) in enumerate(terms[name])]
         for name in used
     }
-    own = {name: np.sum([sign * part for sign, part in parts[name]], axis=0) for name in used}
+    own = {name: _one_way(terms[name], parts[name]) for name in used}
     both = [name for name in used if name != "sources"] if len(used) == 3 else list(used)
     if len(both) == 2:
         covariance = _two_way(jackknife, {name: terms[name] for name in both}, {name: own[name] for name in both})
@@ -69,7 +69,7 @@ def estimate(values: Floats, design: Design, *, statistic: Statistic = lambda me
     se = np.where(variance <= (1e-12 * np.maximum(np.abs(mean), 1)) ** 2, 0 * mean, np.sqrt(variance))  # equal values, rounded
     some = np.where(se > 0, variance, np.nan)
     own_df = {name: _effective(design.clusters[name], stratum[name]) for name in used}
-    shares = sum((_diagonal(parts[name][0][1]) / some) ** 2 / own_df[name] for name in used)  # 1 / df, [result, layer]
+    shares = sum((_diagonal(own[name]) / some) ** 2 / own_df[name] for name in used)  # 1 / df, [result, layer]
     layers = (se > 0).sum(axis=1)
     df = np.where(layers > 0, layers / np.where(layers > 0, np.nansum(shares, axis=1), 1), min(own_df.values()))
     fewest = min(_effective(design.clusters[name], None) + 1 for name in used)
@@ -120,6 +120,20 @@ def _jackknife(values: Floats, strata: Codes, codes: Codes, stratum: Codes | Non
         moved *= np.sqrt((alike - 1) / alike)[:, None, None]
     moved = moved.transpose(1, 2, 0)
     return moved @ moved.transpose(0, 2, 1)
+
+
+def _one_way(terms: list[tuple[int, Codes]], parts: list[tuple[int, Floats]]) -> Floats:
+    """Return the covariance over one factor: that of singles, minus that of twos, plus that of threes.
+
+    Twos hold some of the texts' own effects too, so a share would be `lost`: a third with 12 texts in three roles. `left` is what
+    the finest term holds of them; all beyond that term is scaled up again.
+    """
+    whole: Floats = np.sum([sign * part for sign, part in parts], axis=0)
+    if len(terms) == 1:
+        return whole
+    held = [roles * _pairs_within(codes) / _pairs_within(terms[0][1]) for roles, (_, codes) in enumerate(terms, start=1)]
+    lost, left = -sum(sign * share for (sign, _), share in zip(terms[1:], held[1:])), held[-1]
+    return whole + lost / max(1 - lost - left, 0.5) * (whole - parts[-1][1])
 
 
 def _two_way(jackknife: Callable[[Codes], Floats], terms: dict[str, list[tuple[int, Codes]]], own: dict[str, Any]) -> Floats:

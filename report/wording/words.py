@@ -145,6 +145,7 @@ TEXTS = {
         "胜率与其余各结果之差、以及扣除标签先验的 margin 的区间带"
     ),
     "each label left out in turn": "依次去掉每个标签",
+    "each label and each cell left out in turn": "依次去掉每个标签、每个标签组合",
     "paired difference, t of clustered pairs, Holm over kinds": "配对差，聚类 t 检验，对两类样本对作 Holm 校正",
     "band over all layers at once": "同时覆盖所有层的区间带",
     "answers shuffled among clips with the same words' label": "若把回答在语义标签相同的样本间打乱",
