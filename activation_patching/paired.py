@@ -54,7 +54,8 @@ def transfer(rows: pd.DataFrame, *, seed: int) -> pd.DataFrame:
         table = layer_table(mean, _metrics(*middle), seed=seed, test=True)
         tables.append(_long(table, middle).assign(kind=kind, control_donor=control, last_layer=inner[-1]))
     if not tables:
-        return pd.DataFrame(columns=[*KEYS, "n", *DIFFERENCE, "p", "p_holm", "primary"]).astype({"primary": bool})
+        columns = [*KEYS, "n", *DIFFERENCE, "clusters", "held_fixed", "p", "p_holm", "primary"]
+        return pd.DataFrame(columns=columns).astype({"primary": bool})
     table = pd.concat(tables, ignore_index=True).rename(columns={"layer": "first_layer"})
     table = _ordered(_corrected(table, np.ones(len(table), dtype=bool)))
     named = next(c for c in TESTED if c in set(table.control_donor))

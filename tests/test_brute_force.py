@@ -42,10 +42,23 @@ def variance(
     return sum((n - 1) / n * (leave_out(rows, member(c), strata, figure) - whole) ** 2 for c, n in clusters)
 
 
+def expected(depends: pd.Series, clusters: list[frozenset]) -> np.ndarray:  # type: ignore[type-arg]
+    """Return what deleting each cluster gives for the variance of a mean: of effects of the texts, and of the units' own."""
+    texts = sorted({t for unit in depends for t in unit})
+    holds = np.array([[t in unit for t in texts] for unit in depends], dtype=float)  # [unit, text]
+    found = np.zeros(2)
+    for cluster in clusters:
+        kept = np.array([not cluster <= unit for unit in depends])
+        moved = kept / kept.sum() - 1 / len(kept)  # weights of the units in the change of the mean
+        found += (len(clusters) - 1) / len(clusters) * np.array([((moved @ holds) ** 2).sum(), (moved**2).sum()])
+    return found
+
+
 def half_width(rows: pd.DataFrame, roles: list[str], strata: list[str], figure: Figure, *, labels: list[str]) -> float:
     """Return the standard error over the texts in `roles` and its degrees of freedom.
 
-    Pairs of texts count twice, and hold a share of the texts' own effects: both is put right.
+    Pairs of texts count twice, and hold some of the texts' own effects: the two parts are weighted so that a variance of the
+    texts' effects and one of the units' own come out as they are.
     """
     of_text = {t: label for role, name in zip(roles, labels) for t, label in zip(rows[role], rows[name])}
     alike = {label: sum(v == label for v in of_text.values()) for label in set(of_text.values())}
@@ -60,9 +73,10 @@ def half_width(rows: pd.DataFrame, roles: list[str], strata: list[str], figure: 
     pairs = {texts for texts in depends if len(texts) == 2}
     if pairs:
         own = variance(rows, [(p, len(pairs)) for p in pairs], member, strata, figure)
-        lost = 2 * sum((depends == p).sum() ** 2 for p in pairs) / sum(size**2 for size in sizes.values())
-        first -= own
-        first += lost / max(1 - 2 * lost, 0.5) * (first - own)
+        whole = expected(depends, [frozenset({t}) for t in of_text]) - expected(depends, list(pairs))
+        truth = [sum(size**2 for size in sizes.values()) / len(rows) ** 2, 1 / len(rows)]
+        a, b = np.linalg.solve(np.stack([whole, expected(depends, list(pairs))], axis=1), truth)
+        first = a * (first - own) + b * own
         total = max(first, own)
     squares = {label: sum(sizes[t] ** 2 for t in of_text if of_text[t] == label) for label in alike}
     effective = {label: sum(sizes[t] for t in of_text if of_text[t] == label) ** 2 / squares[label] for label in alike}

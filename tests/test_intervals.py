@@ -21,18 +21,17 @@ def left_out(values: np.ndarray, key: Callable[[int], set]) -> float:
     return (len(clusters) - 1) / len(clusters) * sum((m - values.mean()) ** 2 for m in means)
 
 
-def test_pairs_count_once_whether_they_share_one_text_or_both() -> None:
+@pytest.mark.parametrize("roles", [2, 3])
+def test_the_variance_of_pairs_that_share_texts_is_unbiased(roles: int) -> None:
+    """A text is in some pairs as recipient, in others as donor, in a few as both."""
     rng = np.random.default_rng(0)
-    a, b = rng.integers(7, size=(2, 60))
-    effects = rng.normal(size=7)
-    values = effects[a] + effects[b] + 0.1 * rng.normal(size=60)
-    of = estimate(values[:, None, None], {"texts": memberships(a, b)})
-    texts = left_out(values, lambda i: {a[i], b[i]})
-    dyads = left_out(values, lambda i: {(min(a[i], b[i]), max(a[i], b[i]))} if a[i] != b[i] else set())
-    assert of.se[0, 0] ** 2 == pytest.approx(texts - dyads) and texts - dyads > dyads
-    sizes = [sum(t in pair for pair in zip(a, b)) for t in range(7)]
-    effective = sum(sizes) ** 2 / sum(n * n for n in sizes)
-    assert of.df[0] == pytest.approx((effective - 1) * ((texts - dyads) / texts) ** 2) and 6 < effective < 7
+    texts, n = 12, 200
+    of_roles = rng.integers(texts, size=(roles, n))
+    weights = np.stack([(of_roles == t).sum(axis=0) for t in range(texts)])  # [text, pair]
+    values = weights.T @ rng.normal(size=(texts, 4000)) + rng.normal(size=(n, 4000))
+    of = estimate(values[:, :, None], {"texts": memberships(*of_roles)})
+    truth = float((weights.mean(axis=1) ** 2).sum()) + 1 / n
+    assert (of.se**2).mean() == pytest.approx(truth, rel=0.08)
 
 
 def test_texts_crossed_with_speakers() -> None:
