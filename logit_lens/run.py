@@ -3,13 +3,15 @@
 import argparse
 import sys
 import time
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
-from common.clips.samples import read_clips
+from common.clips.samples import GIVEN, read_clips
+from common.model.prompts import INPUTS
 from common.plotting import Look
 from common.running import arguments, lock, output, parallel
 from common.running.identity import identify
@@ -21,19 +23,24 @@ from logit_lens.tables import agreement, headline, lens_tables, summary
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = arguments.argument_parser(__doc__, out=HERE / "outputs")
+    parser = arguments.argument_parser(__doc__, out=None)
     add = parser.add_argument_group("lens").add_argument
     add("--lens", choices=("logit", "tuned"), default="logit", help="tuned: states pass a map fitted on other texts first")
+    given = "transcript: a clip's text in quotes in its place; told: text and tone by name (default: audio)"
+    add("--input", choices=INPUTS, default="audio", help=given)
     add("--generate", type=arguments.whole_number(0), default=0, metavar="N", help="N clips answer in free text too (default: 0)")
     args = parser.parse_args(argv)
+    args.out = args.out or HERE / "outputs" / ("" if args.input == "audio" else args.input)
     one = partial(draw if args.redraw else run, args)
     with lock.held(args.out):
         over_prompts(args.prompt, args.out, one, headline) if args.prompts == "all" else one(args.prompt, args.out)
 
 
 def run(args: argparse.Namespace, prompt: str, out: Path) -> None:
-    began, model, question = time.time(), arguments.chosen_model(args), arguments.asked_question(args, prompt)
-    clips, others = read_clips(args.data, args.labels)
+    began, model = time.time(), arguments.chosen_model(args)
+    question = replace(arguments.asked_question(args, prompt), input=args.input)
+    needed = GIVEN if args.input == "audio" or args.skip_bad else (*GIVEN, "text")
+    clips, others = read_clips(args.data, args.labels, given=needed)
     options = {"limit": args.limit, "seed": args.seed, "skip_bad": args.skip_bad, "lens": args.lens, "generate": args.generate}
     identity = identify("logit_lens", model=model, question=question, data=args.data, clips=clips, options=options)
     this = output.Run(out / "lens.csv", "sample_id", identity)
@@ -72,7 +79,7 @@ def draw(args: argparse.Namespace, prompt: str, out: Path) -> None:
     tables = lens_tables(rows, seed=record["identity"]["seed"])
     output.write_tables(out, tables)
     plot_lens(out, out, Look(output.subtitle(record), svg=args.svg))
-    print(summary(tables), f"written to {out}", sep="\n")
+    print(summary(tables, record["identity"].get("input", "audio")), f"written to {out}", sep="\n")
 
 
 if __name__ == "__main__":

@@ -19,8 +19,11 @@ ROOT = Path(__file__).resolve().parents[2]
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
-def argument_parser(description: str, out: Path) -> argparse.ArgumentParser:
-    """Return a parser with the arguments that both experiments share; `out` is the default output folder."""
+def argument_parser(description: str, out: Path | None) -> argparse.ArgumentParser:
+    """Return a parser with the arguments that both experiments share; `out` is the default output folder.
+
+    None leaves it to the experiment, where it depends on other arguments.
+    """
     parser = argparse.ArgumentParser(description=description)
     add = parser.add_argument_group("model").add_argument
     add("--model", default=str(ROOT / "data" / "reference_model"), help="folder or hub id (default: the shipped model)")
