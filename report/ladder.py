@@ -58,8 +58,8 @@ def read_texts(study: Study) -> tuple[dict[str, Outputs], list[Trouble]]:
 def ladder_facts(lens: Outputs, texts: Mapping[str, Outputs]) -> dict[str, Fact]:
     """Return what the rungs show at l = L of the conflict clips that all of them have; nothing where they share none.
 
-    `rung: outcome` are shares, `audio - rung: kind` paired differences of them. `transcript: excess` is how much more often the
-    text is answered with the words' label than with answers shuffled: 0 where the model makes nothing of the text.
+    `rung: outcome` are shares, `audio - rung: outcome` paired differences of them. `transcript: excess` is how much more often
+    the text is answered with the words' label than with answers shuffled: 0 where the model makes nothing of the text.
     """
     ends = {}
     for name, run in {"audio": lens, **texts}.items():
@@ -71,7 +71,7 @@ def ladder_facts(lens: Outputs, texts: Mapping[str, Outputs]) -> dict[str, Fact]
     units = {name: clip_units(rows[rows.sample_id.isin(shared)]) for name, rows in ends.items()}
     wins = {(name, o): (u.grid("outcome") == o).astype(float) for name, u in units.items() for o in OUTCOMES}
     metrics = {f"{name}: {o}": Metric(won, share=True) for (name, o), won in wins.items()}
-    differences = {f"audio - {name}: {k}": gain(wins["audio", k] - wins[name, k]) for name in texts for k in KINDS}
+    differences = {f"audio - {name}: {o}": gain(wins["audio", o] - wins[name, o]) for name in texts for o in OUTCOMES}
     if "transcript" in texts:
         read, labels = units["transcript"], labels_of(lens.rows)
         words, voice = (label_codes(read.firsts[f"{kind}_label"], labels) for kind in KINDS)
@@ -122,9 +122,9 @@ def _draw(axes: Axes, facts: Mapping[str, Fact], look: Look, *, chance: float) -
         x = [i + 0.07 * (place - 1) for i in range(len(rungs))]
         values = np.array([f.value for f in found])
         ends = np.nan_to_num([[f.value - f.lo for f in found], [f.hi - f.value for f in found]])
-        style: Any = {"color": color, "marker": "os^"[place], "markersize": 8, "capsize": 4, "gid": look.say(NAMES[outcome])}
-        line = axes.errorbar(x, values, yerr=ends.clip(0), linestyle="--" if outcome == "other" else "-", **style)
-        line.lines[0].set_gid(style["gid"])
+        style: Any = {"color": color, "marker": "os^"[place], "markersize": 9, "linewidth": 1.2, "elinewidth": 2.5, "capsize": 5}
+        drawn = axes.errorbar(x, values, yerr=ends.clip(0), linestyle="--" if outcome == "other" else "-", **style)
+        drawn.lines[0].set_gid(look.say(NAMES[outcome]))  # of the curve alone: given to errorbar, the caps have it too
     level(axes, chance, look.say("chance"))
     axes.set_xticks(range(len(rungs)), [look.say(RUNGS[name]) for name in rungs])
     axes.set_xlim(-0.3, len(rungs) - 0.7)
@@ -133,9 +133,8 @@ def _draw(axes: Axes, facts: Mapping[str, Fact], look: Look, *, chance: float) -
 
 def _table(facts: Mapping[str, Fact], say: Say) -> str:
     def row(name: str, prefix: str, form: str) -> list[str]:
-        cells = [facts.get(f"{prefix}: {o}") for o in OUTCOMES]
-        n = next(f.n for f in cells if f)
-        return [name, str(n), *(shown(f.value, f.lo, f.hi, form) if f else "" for f in cells)]
+        cells = [facts[f"{prefix}: {outcome}"] for outcome in OUTCOMES]
+        return [name, str(cells[0].n), *(shown(f.value, f.lo, f.hi, form) for f in cells)]
 
     rungs = {name: say(shown_as.replace("\n", " ")) for name, shown_as in RUNGS.items() if f"{name}: other" in facts}
     rows = [row(text, name, ".2f") for name, text in rungs.items()]

@@ -19,6 +19,7 @@ from common.model.load import AudioLM
 from common.model.prompts import Question, written
 
 _SILENCE = 1e-5  # of full scale
+_PART = "{'type':'text'"  # how a chat template that knows text alone prints a message in parts
 _UNFIT = (ValueError, TypeError, KeyError, AttributeError, IndexError, ImportError, TemplateError)  # what processors raise
 
 
@@ -103,7 +104,8 @@ def encode_text(lm: AudioLM, question: Question, sample: Sample) -> EncodedClip:
             reason = first_line(error)
             continue
         inputs = {name: value.to(lm.device) for name, value in batch.items() if isinstance(value, torch.Tensor)}
-        if wanted in _unspaced(tokenizer.decode(inputs["input_ids"][0])):
+        found = _unspaced(tokenizer.decode(inputs["input_ids"][0]))
+        if wanted in found and _PART not in found.replace(wanted, ""):
             return EncodedClip(inputs, slice(0, 0))
     raise InputError(f"{type(lm.processor).__name__} cannot put a text into a question ({reason})")
 

@@ -310,15 +310,16 @@ def ladder(facts: Facts) -> list[str]:
         "more": "listening brings the words' label more often than reading does, so reading is no ceiling here",
     }.get(words.verdict, f"no difference is shown; {allowed(words)}")
     brings = {
-        "more": "it comes out more often when the clip is heard; whether by the voice or by missed words, the excess over shuffled answers tells",
-        "less": "it comes out less often when the clip is heard",
+        "more": "it comes out more often where the clip is heard",
+        "less": "it comes out less often where the clip is heard",
     }.get(voice.verdict, f"no difference is shown; {allowed(voice)}")
     sentences = [
         f"**The text alone** is answered with the words' label in {say(read)} of {read.n} conflict clips, {say(prior, '+.2f')} more than "
         f"with {prior.control}: {reads}. Test: {prior.test}; {scope(prior)}.",
         f"**Listening and reading.** Of the same clips heard it is {say(heard)}; audio minus transcript {say(words, '+.2f')}: {listens}. "
-        f"The voice is not in the text, where its label comes out in {say(facts['transcript: prosody'])} for all that; heard, in "
-        f"{say(facts['audio: prosody'])}, audio minus transcript {say(voice, '+.2f')}: {brings}. Test: {words.test}; {scope(words)}.",
+        f"The voice is not in the text; its label comes out there in {say(facts['transcript: prosody'])} all the same, heard in "
+        f"{say(facts['audio: prosody'])}, audio minus transcript {say(voice, '+.2f')}: {brings}. Missed words would bring other labels "
+        f"as well: neither, audio minus transcript, {say(facts['audio - transcript: other'], '+.2f')}. Test: {words.test}; {scope(words)}.",
     ]
     if (named := facts.get("audio - told: prosody")) is not None:
         follows = {

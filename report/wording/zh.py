@@ -283,15 +283,16 @@ def ladder(facts: Facts) -> list[str]:
         "more": "听音频比读文本更多地得到语义标签，因此读文本在这里不是上限",
     }.get(words.verdict, f"没有显示出差别；{allowed(words)}")
     brings = {
-        "more": "听到音频时它出现得更多；是因为韵律还是因为没有听清词，要看超出打乱回答的部分",
+        "more": "听到音频时它出现得更多",
         "less": "听到音频时它出现得更少",
     }.get(voice.verdict, f"没有显示出差别；{allowed(voice)}")
     sentences = [
-        f"**只有文本**。在 {read.n} 个冲突样本上，回答为语义标签的占 {say(read)}；{chinese(prior.control)}，则比这少，差值为 "
+        f"**只有文本**。在 {read.n} 个冲突样本上，回答为语义标签的占 {say(read)}；{chinese(prior.control)}，占比会不同，实际高出 "
         f"{say(prior, '+.2f')}：{reads}。检验：{chinese(prior.test)}；{scope(prior)}。",
         f"**听与读**。同样的样本以音频给出时，语义标签占 {say(heard)}；音频减文本为 {say(words, '+.2f')}：{listens}。文本中没有韵律，"
         f"韵律标签仍占 {say(facts['transcript: prosody'])}；以音频给出时占 {say(facts['audio: prosody'])}，音频减文本为 "
-        f"{say(voice, '+.2f')}：{brings}。检验：{chinese(words.test)}；{scope(words)}。",
+        f"{say(voice, '+.2f')}：{brings}。没有听清的词也会带来其他标签：两者皆非，音频减文本为 "
+        f"{say(facts['audio - transcript: other'], '+.2f')}。检验：{chinese(words.test)}；{scope(words)}。",
     ]
     if (named := facts.get("audio - told: prosody")) is not None:
         follows = {
