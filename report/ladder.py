@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from common.clips.pairs import KINDS
-from common.plotting import COLORS, Look, figure, level
+from common.plotting import COLORS, Look, figure, level, points
 from common.stats.facts import Fact, fact, shown, sided
 from common.stats.metrics import Metric, gain, layer_table
 from common.stats.nulls import shuffled_hits
@@ -123,8 +123,8 @@ def _draw(axes: Axes, facts: Mapping[str, Fact], look: Look, *, chance: float) -
         values = np.array([f.value for f in found])
         ends = np.nan_to_num([[f.value - f.lo for f in found], [f.hi - f.value for f in found]])
         style: Any = {"color": color, "marker": "os^"[place], "markersize": 9, "linewidth": 1.2, "elinewidth": 2.5, "capsize": 5}
-        drawn = axes.errorbar(x, values, yerr=ends.clip(0), linestyle="--" if outcome == "other" else "-", **style)
-        drawn.lines[0].set_gid(look.say(NAMES[outcome]))  # of the curve alone: given to errorbar, the caps have it too
+        style["linestyle"] = "--" if outcome == "other" else "-"
+        points(axes, x, values, ends.clip(0), name=look.say(NAMES[outcome]), **style)
     level(axes, chance, look.say("chance"))
     axes.set_xticks(range(len(rungs)), [look.say(RUNGS[name]) for name in rungs])
     axes.set_xlim(-0.3, len(rungs) - 0.7)
