@@ -61,24 +61,23 @@ def ladder_facts(lens: Outputs, texts: Mapping[str, Outputs]) -> dict[str, Fact]
     `rung: outcome` are shares, `audio - rung: outcome` paired differences of them. `transcript: excess` is how much more often
     the text is answered with the words' label than with answers shuffled: 0 where the model makes nothing of the text.
     """
-    ends = {}
-    for name, run in {"audio": lens, **texts}.items():
-        rows = conflict_rows(run.rows)
-        ends[name] = rows[rows.layer == rows.layer.max()]
-    shared = set.intersection(*(set(rows.sample_id) for rows in ends.values()))
+    conflict = {name: conflict_rows(run.rows) for name, run in {"audio": lens, **texts}.items()}
+    shared = set.intersection(*(set(rows.sample_id) for rows in conflict.values()))
     if not shared:
         return {}
-    units = {name: clip_units(rows[rows.sample_id.isin(shared)]) for name, rows in ends.items()}
+    units = {name: clip_units(rows[rows.sample_id.isin(shared)]) for name, rows in conflict.items()}
     wins = {(name, o): (u.grid("outcome") == o).astype(float) for name, u in units.items() for o in OUTCOMES}
     metrics = {f"{name}: {o}": Metric(won, share=True) for (name, o), won in wins.items()}
     differences = {f"audio - {name}: {o}": gain(wins["audio", o] - wins[name, o]) for name in texts for o in OUTCOMES}
+    if len(texts) == 2:
+        differences["told - transcript: prosody"] = gain(wins["told", "prosody"] - wins["transcript", "prosody"])
     if "transcript" in texts:
         read, labels = units["transcript"], labels_of(lens.rows)
         words, voice = (label_codes(read.firsts[f"{kind}_label"], labels) for kind in KINDS)
-        answers = label_codes(read.rows.winner, labels)[:, None]
+        answers = label_codes(read.rows.winner, labels).reshape(len(read.firsts), -1)
         null = shuffled_hits(voice, answers, words, np.ones(answers.shape, dtype=bool))
         differences["transcript: excess"] = gain(wins["transcript", "semantic"] - null)
-    last = layer_table(units["audio"], metrics | differences, seed=0).iloc[0]
+    last = layer_table(units["audio"], metrics | differences, seed=0).iloc[-1]
     told: dict[str, Any] = {"unit": "share of clips", "test": "95 % interval of a paired difference of shares"}
     facts = [fact(last, name, unit=told["unit"]) for name in metrics]
     for name in differences:

@@ -72,6 +72,8 @@ def test_shares_and_paired_differences_by_hand(study: Path) -> None:
         for kind in ("semantic", "prosody"):
             found, a, b = facts[f"audio - {name}: {kind}"], last["audio"], last[name]
             assert found.value == pytest.approx(((a.outcome == kind).astype(int) - (b.outcome == kind).astype(int)).mean())
+    change = (last["told"].outcome == "prosody").mean() - (last["transcript"].outcome == "prosody").mean()
+    assert facts["told - transcript: prosody"].value == pytest.approx(change)
     read = last["transcript"]
     expected = 0.0
     for _, group in read.groupby("prosody_label"):  # of m answers x and k clips whose words are x, m k / n hit by chance
@@ -79,6 +81,15 @@ def test_shares_and_paired_differences_by_hand(study: Path) -> None:
     assert facts["transcript: excess"].value == pytest.approx((read.outcome == "semantic").mean() - expected / n)
     verdicts = [facts[f].verdict for f in ("transcript: excess", "audio - transcript: semantic", "audio - told: prosody")]
     assert verdicts == ["more", "less", "less"]
+
+
+def test_intervals_are_those_of_the_runs_where_all_have_the_same_clips(study: Path) -> None:
+    facts = ladder_facts(of(study).lens, read_texts(of(study))[0])  # type: ignore[arg-type]
+    for name, place in (("audio", ""), ("transcript", "transcript")):
+        row = pd.read_csv(study / "lens" / place / "layers.csv").iloc[-1]
+        found = facts[f"{name}: semantic"]
+        assert (found.lo, found.hi) == pytest.approx((row.win_semantic_lo, row.win_semantic_hi), abs=1e-6)
+    assert facts["transcript: excess"].lo == pytest.approx(row.win_semantic_excess_lo, abs=1e-6)
 
 
 def test_the_report_shows_it_in_both_languages_with_the_same_numbers(study: Path, tmp_path: Path) -> None:
@@ -108,8 +119,8 @@ def test_a_model_that_makes_nothing_of_texts_is_said_to_measure_nothing(study: P
     table.assign(winner="sad", outcome=who).to_csv(file, index=False)
     facts = ladder_facts(of(study).lens, read_texts(of(study))[0])  # type: ignore[arg-type]
     assert facts["transcript: excess"].verdict == "none"
-    assert "its answers to texts measure nothing" in wording_of("en").ladder(facts)[0]
-    assert "不能作为尺度" in wording_of("zh").ladder(facts)[0]
+    (english,), (chinese,) = (wording_of(language).ladder(facts) for language in ("en", "zh"))  # and no comparison with them
+    assert "its answers to texts measure nothing" in english and "不能作为尺度" in chinese
 
 
 @pytest.mark.parametrize(

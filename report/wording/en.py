@@ -314,13 +314,15 @@ def ladder(facts: Facts) -> list[str]:
         "less": "it comes out less often where the clip is heard",
     }.get(voice.verdict, f"no difference is shown; {allowed(voice)}")
     sentences = [
-        f"**The text alone** is answered with the words' label in {say(read)} of {read.n} conflict clips, {say(prior, '+.2f')} more than "
-        f"with {prior.control}: {reads}. Test: {prior.test}; {scope(prior)}.",
+        f"**The text alone** is answered with the words' label in {say(read)} of {read.n} conflict clips. With {prior.control} "
+        f"it would be {read.value - prior.value:.2f}, difference {say(prior, '+.2f')}: {reads}. Test: {prior.test}; {scope(prior)}.",
         f"**Listening and reading.** Of the same clips heard it is {say(heard)}; audio minus transcript {say(words, '+.2f')}: {listens}. "
         f"The voice is not in the text; its label comes out there in {say(facts['transcript: prosody'])} all the same, heard in "
         f"{say(facts['audio: prosody'])}, audio minus transcript {say(voice, '+.2f')}: {brings}. Missed words would bring other labels "
         f"as well: neither, audio minus transcript, {say(facts['audio - transcript: other'], '+.2f')}. Test: {words.test}; {scope(words)}.",
     ]
+    if prior.verdict != "more":  # of a model that makes nothing of texts no comparison with them says anything
+        return sentences[:1]
     if (named := facts.get("audio - told: prosody")) is not None:
         follows = {
             "less": "a tone that is named is followed more often than one that is heard",
@@ -328,7 +330,8 @@ def ladder(facts: Facts) -> list[str]:
         }.get(named.verdict, f"no difference is shown; {allowed(named)}")
         sentences.append(
             f"**The tone by name**, behind the text, is the answer in {say(facts['told: prosody'])}, the words' label in "
-            f"{say(facts['told: semantic'])}. Audio minus transcript and tone, for the voice's label, {say(named, '+.2f')}: {follows}. "
+            f"{say(facts['told: semantic'])}; to name it brings its label {say(facts['told - transcript: prosody'], '+.2f')} more often. "
+            f"Audio minus transcript and tone, for the voice's label, {say(named, '+.2f')}: {follows}. "
             f"Test: {named.test}; {scope(named)}."
         )
     return sentences

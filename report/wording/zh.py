@@ -287,20 +287,23 @@ def ladder(facts: Facts) -> list[str]:
         "less": "听到音频时它出现得更少",
     }.get(voice.verdict, f"没有显示出差别；{allowed(voice)}")
     sentences = [
-        f"**只有文本**。在 {read.n} 个冲突样本上，回答为语义标签的占 {say(read)}；{chinese(prior.control)}，占比会不同，实际高出 "
-        f"{say(prior, '+.2f')}：{reads}。检验：{chinese(prior.test)}；{scope(prior)}。",
+        f"**只有文本**。在 {read.n} 个冲突样本上，回答为语义标签的占 {say(read)}；{chinese(prior.control)}，则为 "
+        f"{read.value - prior.value:.2f}，差值 {say(prior, '+.2f')}：{reads}。检验：{chinese(prior.test)}；{scope(prior)}。",
         f"**听与读**。同样的样本以音频给出时，语义标签占 {say(heard)}；音频减文本为 {say(words, '+.2f')}：{listens}。文本中没有韵律，"
         f"韵律标签仍占 {say(facts['transcript: prosody'])}；以音频给出时占 {say(facts['audio: prosody'])}，音频减文本为 "
         f"{say(voice, '+.2f')}：{brings}。没有听清的词也会带来其他标签：两者皆非，音频减文本为 "
         f"{say(facts['audio - transcript: other'], '+.2f')}。检验：{chinese(words.test)}；{scope(words)}。",
     ]
+    if prior.verdict != "more":  # of a model that makes nothing of texts no comparison with them says anything
+        return sentences[:1]
     if (named := facts.get("audio - told: prosody")) is not None:
         follows = {
             "less": "写明的语气比听到的语气更多地被跟随",
             "more": "听到的语气比写明的语气更多地被跟随",
         }.get(named.verdict, f"没有显示出差别；{allowed(named)}")
         sentences.append(
-            f"**写明语气**。文本后写明语气时，回答为该语气的占 {say(facts['told: prosody'])}，为语义标签的占 {say(facts['told: semantic'])}。"
+            f"**写明语气**。文本后写明语气时，回答为该语气的占 {say(facts['told: prosody'])}，为语义标签的占 {say(facts['told: semantic'])}；"
+            f"写明使该标签多出 {say(facts['told - transcript: prosody'], '+.2f')}。"
             f"韵律标签的占比，音频减文本与语气为 {say(named, '+.2f')}：{follows}。检验：{chinese(named.test)}；{scope(named)}。"
         )
     return sentences
