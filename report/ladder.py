@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 
 from common.clips.pairs import KINDS
 from common.plotting import COLORS, Look, figure, level, points
+from common.running.output import subtitle
 from common.stats.facts import Fact, fact, shown, sided
 from common.stats.metrics import Metric, gain, layer_table
 from common.stats.nulls import shuffled_hits
@@ -100,17 +101,15 @@ def ladder(
     facts = ladder_facts(study.lens, texts) if study.lens and "transcript" in texts else {}
     if not facts:
         return None
-    file = f"{folder}/ladder.png"
+    file, look = f"{folder}/ladder.png", Look(subtitle(study.first.record), words)
     with figure(
         out / file,
-        Look(words=words),
+        look,
         xlabel="",
-        ylabel=Look(words=words).say("answer follows (share of clips)"),
-        caption=Look(words=words).say(
-            "n = {n} conflict clips, the same on every rung; 95 % intervals", n=facts["audio: other"].n
-        ),
+        ylabel=look.say("answer follows (share of clips)"),
+        caption=look.say("n = {n} conflict clips, the same on every rung; 95 % intervals", n=facts["audio: other"].n),
     ) as axes:
-        _draw(axes, facts, Look(words=words), chance=1 / len(labels_of(study.lens.rows)) if study.lens else 0)
+        _draw(axes, facts, look, chance=1 / len(study.first.identity["labels"]))
     return Ladder(wording.ladder(facts), _table(facts, say), file)
 
 

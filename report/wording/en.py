@@ -330,8 +330,8 @@ def ladder(facts: Facts) -> list[str]:
         }.get(named.verdict, f"no difference is shown; {allowed(named)}")
         sentences.append(
             f"**The tone by name**, behind the text, is the answer in {say(facts['told: prosody'])}, the words' label in "
-            f"{say(facts['told: semantic'])}; to name it brings its label {say(facts['told - transcript: prosody'], '+.2f')} more often. "
-            f"Audio minus transcript and tone, for the voice's label, {say(named, '+.2f')}: {follows}. "
+            f"{say(facts['told: semantic'])}. Minus transcript, the voice's label: {say(facts['told - transcript: prosody'], '+.2f')}. "
+            f"Audio minus transcript and tone, the voice's label: {say(named, '+.2f')}: {follows}. "
             f"Test: {named.test}; {scope(named)}."
         )
     return sentences

@@ -302,8 +302,8 @@ def ladder(facts: Facts) -> list[str]:
             "more": "听到的语气比写明的语气更多地被跟随",
         }.get(named.verdict, f"没有显示出差别；{allowed(named)}")
         sentences.append(
-            f"**写明语气**。文本后写明语气时，回答为该语气的占 {say(facts['told: prosody'])}，为语义标签的占 {say(facts['told: semantic'])}；"
-            f"写明使该标签多出 {say(facts['told - transcript: prosody'], '+.2f')}。"
+            f"**写明语气**。文本后写明语气时，回答为该语气的占 {say(facts['told: prosody'])}，为语义标签的占 {say(facts['told: semantic'])}。"
+            f"韵律标签的占比，文本与语气减文本为 {say(facts['told - transcript: prosody'], '+.2f')}。"
             f"韵律标签的占比，音频减文本与语气为 {say(named, '+.2f')}：{follows}。检验：{chinese(named.test)}；{scope(named)}。"
         )
     return sentences
