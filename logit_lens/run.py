@@ -3,14 +3,13 @@
 import argparse
 import sys
 import time
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
-from common.clips.samples import GIVEN, read_clips
+from common.clips.samples import read_clips
 from common.model.prompts import INPUTS
 from common.plotting import Look
 from common.running import arguments, lock, output, parallel
@@ -37,10 +36,8 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def run(args: argparse.Namespace, prompt: str, out: Path) -> None:
-    began, model = time.time(), arguments.chosen_model(args)
-    question = replace(arguments.asked_question(args, prompt), input=args.input)
-    needed = GIVEN if args.input == "audio" or args.skip_bad else (*GIVEN, "text")
-    clips, others = read_clips(args.data, args.labels, given=needed)
+    began, model, question = time.time(), arguments.chosen_model(args), arguments.asked_question(args, prompt)
+    clips, others = read_clips(args.data, args.labels, texts=args.input != "audio" and not args.skip_bad)
     options = {"limit": args.limit, "seed": args.seed, "skip_bad": args.skip_bad, "lens": args.lens, "generate": args.generate}
     identity = identify("logit_lens", model=model, question=question, data=args.data, clips=clips, options=options)
     this = output.Run(out / "lens.csv", "sample_id", identity)
@@ -59,12 +56,8 @@ def run(args: argparse.Namespace, prompt: str, out: Path) -> None:
         this = this.known(session.identity())
         maps = tuned_lens(session, samples) if args.lens == "tuned" else None
         speaking = choose_speaking(samples, args.generate, seed=args.seed)
-        work = output.Work(
-            partial(layers_of, session, maps=maps, speaking=speaking),
-            [[s] for s in samples],
-            lambda s: s.sample_id,
-            session.layers,
-        )
+        make = partial(layers_of, session, maps=maps, speaking=speaking)
+        work = output.Work(make, [[s] for s in samples], lambda s: s.sample_id, session.layers)
         if output.make_rows(this, work, overwrite=args.overwrite):
             rows = output.read_rows(this.rows)
             noise, warnings = noise_of(rows)

@@ -81,8 +81,12 @@ def read_sample(
     return Sample(audio=audio, **fields)
 
 
-def read_clips(path: Path, labels: Sequence[str] | None, *, given: Sequence[str] = GIVEN) -> tuple[list[Sample], Counter[str]]:
-    """Return a manifest's clips and a count of those left out: with no labels given all must be of LABELS, else as labelled."""
+def read_clips(path: Path, labels: Sequence[str] | None, *, texts: bool = False) -> tuple[list[Sample], Counter[str]]:
+    """Return a manifest's clips and a count of those left out: with no labels given all must be of LABELS, else as labelled.
+
+    With `texts` no row may lack its text.
+    """
+    given = (*GIVEN, "text") if texts else GIVEN
     if labels is None:
         return read_manifest(path, given=given), Counter()
     return labelled(read_manifest(path, None, given=given), labels)

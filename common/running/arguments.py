@@ -3,7 +3,7 @@
 import argparse
 import sys
 from collections.abc import Callable
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -98,8 +98,9 @@ def recorded(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def asked_question(args: argparse.Namespace, prompt: str) -> Question:
-    """Return what the command line asks of every clip. Raises InputError as `ask` does."""
-    return ask(prompt, labels=args.labels or LABELS, words=args.words, system=args.system)
+    """Return what the command line asks of every clip, heard unless it has --input. Raises InputError as `ask` does."""
+    question = ask(prompt, labels=args.labels or LABELS, words=args.words, system=args.system)
+    return replace(question, input=getattr(args, "input", question.input))
 
 
 def whole_number(least: int) -> Callable[[str], int]:
