@@ -6,6 +6,7 @@ BIN := .venv/bin
 
 demo: .venv/run  ## both experiments on the demo clips with the shipped model, then their report in report/demo
 	$(BIN)/python logit_lens/run.py
+	for input in transcript told; do $(BIN)/python logit_lens/run.py --input $$input || exit; done
 	$(BIN)/python activation_patching/run.py --max-pairs 400
 	for align in splice crop stretch; do \
 	  $(BIN)/python activation_patching/run.py --align $$align --prompt words --kinds semantic --max-pairs 200 --controls 0 \
@@ -25,6 +26,9 @@ STUDY := --lens logit_lens/outputs/small --patching activation_patching/outputs/
 
 study: .venv/run $(SMALL)/model.safetensors  ## both experiments on the demo clips with the small model, then the report in report/
 	$(BIN)/python logit_lens/run.py --model $(SMALL) --generate 40 --out logit_lens/outputs/small
+	for input in transcript told; do \
+	  $(BIN)/python logit_lens/run.py --model $(SMALL) --input $$input --out logit_lens/outputs/small/$$input || exit; \
+	done
 	$(BIN)/python activation_patching/run.py --model $(SMALL) --max-pairs 120 --out activation_patching/outputs/small
 	$(BIN)/python report/build.py $(STUDY) --note "The small model was never trained on these texts, but on other renderings of their voice."
 

@@ -241,12 +241,17 @@ def estimates(table: pd.DataFrame, path: Path, *, colors: dict[str, str], captio
             for i, (what, rows) in enumerate(of_unit.groupby("what", sort=False)):
                 place = [prompts.index(p) + 0.16 * (i - (of_unit.what.nunique() - 1) / 2) for p in rows.prompt]
                 low, high = rows.value - rows.lo.fillna(rows.value), rows.hi.fillna(rows.value) - rows.value
-                style: Any = {"color": colors[rows.kind.iloc[0]], "marker": "os^D"[i % 4], "gid": str(what)}
-                axes.errorbar(place, rows.value, yerr=[low.clip(0), high.clip(0)], linestyle="none", capsize=3, **style)
+                style: Any = {"color": colors[rows.kind.iloc[0]], "marker": "os^D"[i % 4]}
+                points(axes, place, rows.value, [low.clip(0), high.clip(0)], name=str(what), linestyle="none", capsize=3, **style)
             axes.set_xticks(range(len(prompts)), prompts, rotation=15, fontsize=11)
             if unit.startswith("share"):
                 axes.set_ylim(-0.03, 1.03)
             axes.yaxis.set_major_locator(MaxNLocator(integer=unit.startswith("layer")))
+
+
+def points(axes: Axes, places: Any, values: Any, reaches: Any, *, name: str, **style: Any) -> None:
+    """Draw values with their intervals, named once: given to errorbar, the name would stand at both ends of the intervals too."""
+    axes.errorbar(places, values, yerr=reaches, **style).lines[0].set_gid(name)
 
 
 def resampled(row: pd.Series, look: Look) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from common.clips.samples import Sample
+from common.errors import InputError
 from common.model.generating import generated, said
 from common.model.readout import Readout, divergence, tied
 from common.patching.tolerance import check_finite
@@ -22,8 +23,11 @@ def layers_of(
     """Yield the rows of one clip at a time; `maps` are those of the tuned lens.
 
     The clips `speaking` answer in free text besides: their rows have it as `generated`, and the label in it as `said`. Raises
-    CheckFailed where the model gives no numbers.
+    CheckFailed where the model gives no numbers, InputError where it would not speak as it is read: some models take off the
+    LoRA adapter that they hear through to answer a text.
     """
+    if speaking and session.lm.adapters and session.question.input != "audio":
+        raise InputError(f"--generate: not with --input {session.question.input} for a model that hears through a LoRA adapter")
     for sample in chain.from_iterable(groups):
         clip = session.encode(sample)
         logits, label_logits = lens(session.lm, clip, session.readout.ids, maps(sample) if maps else ())

@@ -10,6 +10,7 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
 from common.clips.samples import read_clips
+from common.model.prompts import INPUTS
 from common.plotting import Look
 from common.running import arguments, lock, output, parallel
 from common.running.identity import identify
@@ -21,11 +22,14 @@ from logit_lens.tables import agreement, headline, lens_tables, summary
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = arguments.argument_parser(__doc__, out=HERE / "outputs")
+    parser = arguments.argument_parser(__doc__, out=None)
     add = parser.add_argument_group("lens").add_argument
     add("--lens", choices=("logit", "tuned"), default="logit", help="tuned: states pass a map fitted on other texts first")
+    given = "transcript: a clip's text in quotes in its place; told: text and tone by name (default: audio)"
+    add("--input", choices=INPUTS, default="audio", help=given)
     add("--generate", type=arguments.whole_number(0), default=0, metavar="N", help="N clips answer in free text too (default: 0)")
     args = parser.parse_args(argv)
+    args.out = args.out or HERE / "outputs" / ("" if args.input == "audio" else args.input)
     one = partial(draw if args.redraw else run, args)
     with lock.held(args.out):
         over_prompts(args.prompt, args.out, one, headline) if args.prompts == "all" else one(args.prompt, args.out)
@@ -33,7 +37,7 @@ def main(argv: list[str] | None = None) -> None:
 
 def run(args: argparse.Namespace, prompt: str, out: Path) -> None:
     began, model, question = time.time(), arguments.chosen_model(args), arguments.asked_question(args, prompt)
-    clips, others = read_clips(args.data, args.labels)
+    clips, others = read_clips(args.data, args.labels, texts=args.input != "audio" and not args.skip_bad)
     options = {"limit": args.limit, "seed": args.seed, "skip_bad": args.skip_bad, "lens": args.lens, "generate": args.generate}
     identity = identify("logit_lens", model=model, question=question, data=args.data, clips=clips, options=options)
     this = output.Run(out / "lens.csv", "sample_id", identity)
@@ -52,12 +56,8 @@ def run(args: argparse.Namespace, prompt: str, out: Path) -> None:
         this = this.known(session.identity())
         maps = tuned_lens(session, samples) if args.lens == "tuned" else None
         speaking = choose_speaking(samples, args.generate, seed=args.seed)
-        work = output.Work(
-            partial(layers_of, session, maps=maps, speaking=speaking),
-            [[s] for s in samples],
-            lambda s: s.sample_id,
-            session.layers,
-        )
+        make = partial(layers_of, session, maps=maps, speaking=speaking)
+        work = output.Work(make, [[s] for s in samples], lambda s: s.sample_id, session.layers)
         if output.make_rows(this, work, overwrite=args.overwrite):
             rows = output.read_rows(this.rows)
             noise, warnings = noise_of(rows)
@@ -72,7 +72,7 @@ def draw(args: argparse.Namespace, prompt: str, out: Path) -> None:
     tables = lens_tables(rows, seed=record["identity"]["seed"])
     output.write_tables(out, tables)
     plot_lens(out, out, Look(output.subtitle(record), svg=args.svg))
-    print(summary(tables), f"written to {out}", sep="\n")
+    print(summary(tables, record["identity"].get("input", "audio")), f"written to {out}", sep="\n")
 
 
 if __name__ == "__main__":

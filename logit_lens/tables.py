@@ -168,6 +168,6 @@ def headline(out: Path) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["what", "unit", "value", "lo", "hi", "kind"]).assign(n=last.n)
 
 
-def summary(tables: dict[str, pd.DataFrame]) -> str:
-    """Say in a few lines what came out."""
-    return "\n".join(s.replace("**", "") for s in lens_statements(lens_facts(tables)))
+def summary(tables: dict[str, pd.DataFrame], given: str = "audio") -> str:
+    """Say in a few lines what came out of clips `given` in one of the forms of --input."""
+    return "\n".join(s.replace("**", "") for s in lens_statements(lens_facts(tables), given=given))

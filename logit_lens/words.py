@@ -1,5 +1,7 @@
 """What a lens run found, in words; each statement is made here once, for the terminal and for the report."""
 
+from collections.abc import Sequence
+
 import pandas as pd
 
 from common.stats.facts import Fact, moved, one_label, say, scope
@@ -7,9 +9,16 @@ from common.stats.facts import Fact, moved, one_label, say, scope
 CUES = {"prosody": "voice", "semantic": "words"}
 
 
-def lens_statements(facts: dict[str, Fact], prompts: pd.DataFrame | None = None) -> list[str]:
-    """Return the statements, the primary outcome first; with `prompts` (prompts.csv) how far a number moves stands beside it."""
-    statements = [_answer(facts, prompts)]
+def lens_statements(facts: dict[str, Fact], prompts: pd.DataFrame | None = None, *, given: str = "audio") -> list[str]:
+    """Return the statements, the primary outcome first; with `prompts` (prompts.csv) how far a number moves stands beside it.
+
+    Clips `given` as text alone have no voice: what happens to its label there says nothing, and nothing is said of it.
+    """
+    if given == "transcript":
+        return _of_text_alone(facts)
+    told = "**Input**: text and the name of its tone, no audio; what is said of the voice here is said of that name."
+    statements = [told] if given == "told" else []
+    statements += [_answer(facts, prompts)]
     statements += [_habit(facts)] if "win_prosody_excess" in facts else []
     statements += [_where(facts, prompts)] if "crossing" in facts else []
     statements += (
@@ -40,9 +49,22 @@ def _answer(facts: dict[str, Fact], prompts: pd.DataFrame | None) -> str:
     )
 
 
-def _habit(facts: dict[str, Fact]) -> str:
+def _of_text_alone(facts: dict[str, Fact]) -> list[str]:
+    won, right = facts["win_semantic"], facts.get("accuracy")
+    at = won.row.partition(", ")[2]
+    congruent = f" On {right.n} congruent clips it is right in {say(right)}." if right else ""
+    return [
+        "**Input**: the text alone, no audio. The voice is in nothing that was asked, so no number here says anything of it.",
+        f"**Its answer** at {at}: the words' label {say(won)} of {won.n} conflict clips; {scope(won)}.{congruent}",
+        *([_habit(facts, ("semantic",))] if "win_semantic_excess" in facts else []),
+        *([_where(facts, None)] if "crossing" in facts and facts["crossing"].verdict == "semantic" else []),
+        *([_spoken(facts)] if "agreement" in facts else []),
+    ]
+
+
+def _habit(facts: dict[str, Fact], kinds: Sequence[str] = tuple(CUES)) -> str:
     parts = []
-    for kind in CUES:
+    for kind in kinds:
         excess, null = facts[f"win_{kind}_excess"], facts[f"win_{kind}_null"]
         shows = {
             "more": f"the answer goes with the {CUES[kind]}, beyond habits",
@@ -54,7 +76,7 @@ def _habit(facts: dict[str, Fact]) -> str:
             f"with the {excess.control} {whose} label would come out in {null.value:.2f}; the difference to that is "
             f"{say(excess, '+.2f')}: {shows}"
         )
-    return f"**Or a habit?** {_capital('; '.join(parts))}. Test: {facts['win_prosody_excess'].test}."
+    return f"**Or a habit?** {_capital('; '.join(parts))}. Test: {facts[f'win_{kinds[0]}_excess'].test}."
 
 
 def _capital(text: str) -> str:

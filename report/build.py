@@ -21,6 +21,7 @@ from report.clips import encoded, read_samples
 from report.closer import about, clips_shown, closer_look
 from report.compare import headlines, side_by_side
 from report.inputs import Study, names_of, read_studies
+from report.ladder import read_texts
 from report.markdown import slug
 from report.render import report_html, report_md
 from report.wording.words import LANGUAGES
@@ -52,7 +53,8 @@ def build(args: argparse.Namespace) -> list[Path]:
     studies, troubles = read_studies(args.lens, args.patching)
     names = names_of(studies)
     clips, strange = zip(*map(read_samples, studies))
-    troubles += dict.fromkeys(t for some in strange for t in some)
+    texts, off = zip(*map(read_texts, studies))
+    troubles += dict.fromkeys(t for some in (*strange, *off) for t in some)
     data = page_data(studies, names, clips, audio=not args.no_audio)
     written = []
     try:
@@ -62,8 +64,8 @@ def build(args: argparse.Namespace) -> list[Path]:
             end, folder = ("", "figures") if language == "en" else (f".{language}", f"figures/{language}")
             of_language = {"out": args.out, "language": language, "words": words}
             chapters = [
-                chapter(study, name, known, folder=f"{folder}/{slug(name)}".rstrip("/"), **of_language)
-                for study, name, known in zip(studies, names, clips)
+                chapter(study, name, known, written, folder=f"{folder}/{slug(name)}".rstrip("/"), **of_language)
+                for study, name, known, written in zip(studies, names, clips, texts)
             ]
             figures = side_by_side(chapters, folder=folder, **of_language)
             compared = {"figures": figures, "table": headlines(chapters, LANGUAGES[language]) if figures else ""}

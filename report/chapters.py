@@ -20,6 +20,7 @@ from report import statements
 from report.alignment import Alignment, alignment
 from report.clips import described
 from report.inputs import EXPERIMENTS, Outputs, Study
+from report.ladder import Ladder, ladder
 from report.markdown import Say, checks, lens_tables, patching_tables, slug
 from report.observations import beyond_prior, cells, stretches, telling_from
 from report.published import published_beside
@@ -46,6 +47,7 @@ class Chapter:
     tables: list[tuple[str, str]]
     published: str
     alignment: Alignment | None
+    ladder: Ladder | None
     checks: str
     commands: list[str]
     facts: dict[str, Fact]
@@ -57,9 +59,20 @@ def wording_of(language: str) -> ModuleType:
 
 
 def chapter(
-    study: Study, name: str, samples: dict[str, Sample], *, out: Path, folder: str, language: str, words: Mapping[str, str] | None
+    study: Study,
+    name: str,
+    samples: dict[str, Sample],
+    texts: Mapping[str, Outputs],
+    *,
+    out: Path,
+    folder: str,
+    language: str,
+    words: Mapping[str, str] | None,
 ) -> Chapter:
-    """Return a study's chapter; draw its figures into `out`/`folder`, in Chinese where there are `words`."""
+    """Return a study's chapter; draw its figures into `out`/`folder`, in Chinese where there are `words`.
+
+    `texts` are the lens runs of the same clips given as text, by the name of that form.
+    """
     wording, say = wording_of(language), LANGUAGES[language]
     facts = all_lens_facts(study.lens) if study.lens else {}
     kinds = all_patching_facts(study.patching) if study.patching else {}
@@ -72,6 +85,8 @@ def chapter(
     }
     short = [lens[n] for n in statements.SHORT if n in lens]
     short += [said[n] for said in patching.values() for n in ("flips",) if n in said]
+    figures = _figures(study, out, folder, wording, words)
+    runs = [*study.runs, *texts.values()]
     return Chapter(
         name=name,
         study=study,
@@ -82,12 +97,13 @@ def chapter(
         patching={kind: list(said.values()) for kind, said in patching.items()},
         patching_summary=wording.patching_summary(kinds) if kinds else "",
         together=wording.together(facts, kinds) if facts and kinds else "",
-        figures=_figures(study, out, folder, wording, words),
+        figures=figures,
         tables=[(heading, text) for _, _, heading, text in tables],
         published=published_beside(study.lens.tables["layers"], study.lens.record, say) if study.lens else "",
         alignment=alignment(study.patching, out=out, folder=folder, words=words) if study.patching else None,
-        checks=checks(study.runs, say),
-        commands=[command(run) for run in study.runs],
+        ladder=ladder(study, texts, out=out, folder=folder, wording=wording, say=say, words=words),
+        checks=checks(runs, say),
+        commands=[command(run) for run in runs],
         facts=facts,
         kinds=kinds,
     )
@@ -170,6 +186,7 @@ def command(run: Outputs) -> str:
     parts = ["python", f"{EXPERIMENTS[run.experiment]}/run.py", "--prompt", str(run.record["prompt_name"])]
     options = {name: value for name, value in run.identity.items() if name not in NO_OPTIONS}
     options |= dict(options.pop("rules", {}))
+    options["input"] = options.get("input") if options.get("input") != "audio" else None  # the default; patching has no other
     for name, value in options.items():
         flag = f"--{name.replace('_', '-')}"
         if value is False and name.startswith("same_"):

@@ -76,7 +76,7 @@ def read_studies(lens: Iterable[Path], patching: Iterable[Path]) -> tuple[list[S
                     troubles.append(run)
                 else:
                     found[experiment].append(run)
-                    troubles += _unwell(run)
+                    troubles += unwell(run)
     if not any(found.values()):
         first = troubles[0]
         raise InputError(f"{first.values['folder']}: no finished run to report on ({first.values['why']})")
@@ -100,8 +100,8 @@ def _runs_in(folder: Path) -> list[Path]:
     return [folder] if (folder / "run.json").exists() or not variants else [v.parent for v in variants]
 
 
-def read_outputs(experiment: str, folder: Path) -> Outputs | Trouble:
-    """Return a finished run with its tables, or what keeps it out of the report."""
+def read_outputs(experiment: str, folder: Path, *, given: str = "audio") -> Outputs | Trouble:
+    """Return a finished run, of clips `given` in that form, with its tables, or what keeps it out of the report."""
     told = {"folder": shown(folder), "experiment": experiment, "script": f"{EXPERIMENTS[experiment]}/run.py"}
 
     def why(error: InputError) -> dict[str, str]:
@@ -113,6 +113,8 @@ def read_outputs(experiment: str, folder: Path) -> Outputs | Trouble:
         return Trouble("missing", why(error))
     if ("kinds" in record["identity"]) != (experiment == "patching"):
         return Trouble("other experiment", told | {"why": f"its run is of the other experiment, not of {told['script']}"})
+    if (form := record["identity"].get("input", "audio")) != given:
+        return Trouble("other input", told | {"why": f"its clips were given as {form}, not as {given}"})
     if not record["finished"]:
         return Trouble("partial", told | {"why": "its run has not finished; the same command goes on with it"})
     try:
@@ -131,7 +133,7 @@ def checks_of(run: Outputs) -> list[str]:
     return ["lens row L - model", *(patched if run.experiment == "patching" else [])]
 
 
-def _unwell(run: Outputs) -> list[Trouble]:
+def unwell(run: Outputs) -> list[Trouble]:
     """Return what a finished run itself warns of: failed or missing checks, no control donors, its own warnings."""
     told = {"folder": shown(run.folder), "experiment": run.experiment}
     measured = run.record.get("self_check", {})
@@ -163,10 +165,15 @@ def _together(lens: list[Outputs], patching: list[Outputs]) -> tuple[list[Study]
     for run in left:
         of_same = next((s for s in studies if s.lens and not unlike(s.lens, run)), None)
         if of_same is None and lens:
-            told = {"folder": shown(run.folder), "other": shown(lens[0].folder), "differs": "; ".join(unlike(lens[0], run))}
-            troubles.append(Trouble("mixed up", told))
+            troubles.append(mixed_up(run, lens[0]))
     studies += [Study(None, run) for run in left if id(run) not in known]
     return studies, troubles
+
+
+def mixed_up(run: Outputs, other: Outputs) -> Trouble:
+    """Return the trouble that a run is not of the same thing as another one."""
+    told = {"folder": shown(run.folder), "other": shown(other.folder), "differs": "; ".join(unlike(other, run))}
+    return Trouble("mixed up", told)
 
 
 def unlike(one: Outputs, other: Outputs) -> list[str]:

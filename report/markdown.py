@@ -154,5 +154,7 @@ def checks(runs: Iterable[Outputs], say: Say) -> str:
         figures = measured | run.record.get("counts", {}).get("controls", {})
         tolerance = measured.get("tolerance", float("nan"))
         names = [n for n, v in figures.items() if isinstance(v, float) and " - " in n]
-        rows += [[say(run.experiment), plain(name), f"{figures[name]:.1e}", f"{tolerance:.1e}"] for name in names]
+        given = run.identity.get("input", "audio")
+        what = say(run.experiment) + ("" if given == "audio" else f" ({say(given)})")
+        rows += [[what, plain(name), f"{figures[name]:.1e}", f"{tolerance:.1e}"] for name in names]
     return table([say(h) for h in ("run", "check", "largest difference of two logits", "tolerance")], rows)

@@ -61,3 +61,10 @@ def test_other_warnings_come_through(tmp_path: Path) -> None:
 
     with pytest.warns(UserWarning, match="something else"):
         plotting.save(Loud(), tmp_path / "x.png")
+
+
+def test_points_with_intervals_are_named_once(tmp_path: Path) -> None:
+    with plotting.figure(tmp_path / "a.png", plotting.Look(), xlabel="", ylabel="", caption="") as axes:
+        plotting.points(axes, [0, 1], [0.2, 0.4], [[0.1, 0.1], [0.1, 0.1]], name="words", capsize=3)
+    assert [line.get_gid() for line in axes.lines if line.get_gid()] == ["words"] and len(axes.lines) > 1
+    assert [text.get_text() for text in axes.texts] == ["words"]

@@ -15,6 +15,7 @@ from common.errors import InputError
 
 LABELS = ("neutral", "happy", "sad", "angry", "surprised")  # the default, in this order everywhere
 COLUMNS = ("sample_id", "audio", "text", "text_id", "semantic_label", "prosody_label", "speaker", "language", "source")
+GIVEN = ("sample_id", "audio", "text_id", "semantic_label", "prosody_label")  # columns that may not be empty
 _NUL, _CONTROL = re.compile("\x00"), re.compile("[\x00-\x1f\x7f-\x9f]")  # a text may have lines, ids and labels may not
 
 
@@ -40,26 +41,28 @@ class Sample:
         return self.semantic_label != self.prosody_label
 
 
-def read_manifest(path: Path, labels: Sequence[str] | None = LABELS) -> list[Sample]:
+def read_manifest(path: Path, labels: Sequence[str] | None = LABELS, *, given: Sequence[str] = GIVEN) -> list[Sample]:
     """Read a manifest (CSV, UTF-8, the columns of `COLUMNS` and any others); `audio` is relative to its folder.
 
-    Raises InputError, naming file, row and column, for a missing file or column, an empty field that must not be, a label that
-    is none of `labels` (None: any will do), a duplicate id, or an audio file that is not there. Rows are numbered as in a
-    spreadsheet: the header is row 1.
+    Raises InputError, naming file, row and column, for a missing file or column, an empty field of those that must be `given`,
+    a label that is none of `labels` (None: any will do), a duplicate id, or an audio file that is not there. Rows are numbered
+    as in a spreadsheet: the header is row 1.
     """
     first_row: dict[str, int] = {}
     rows = csv_rows(path, COLUMNS, what="manifest")
-    samples = [read_sample(path, number, row, first_row, labels) for number, row in rows]
+    samples = [read_sample(path, number, row, first_row, labels, given) for number, row in rows]
     if not samples:
         raise InputError(f"{path}: no rows below the header")
     return samples
 
 
-def read_sample(path: Path, number: int, row: dict[str, str], first_row: dict[str, int], labels: Sequence[str] | None) -> Sample:
+def read_sample(
+    path: Path, number: int, row: dict[str, str], first_row: dict[str, int], labels: Sequence[str] | None, given: Sequence[str]
+) -> Sample:
     """Return the clip of one row; `first_row` remembers the row of each id. Raises InputError as `read_manifest` does."""
     where = f"{path}, row {number}, column"
     fields = {c: row[c].strip() for c in COLUMNS}
-    for column in ("sample_id", "audio", "text_id", "semantic_label", "prosody_label"):
+    for column in given:
         if not fields[column]:
             raise InputError(f"{where} {column}: empty; it must be given")
     for column in COLUMNS:
@@ -78,9 +81,15 @@ def read_sample(path: Path, number: int, row: dict[str, str], first_row: dict[st
     return Sample(audio=audio, **fields)
 
 
-def read_clips(path: Path, labels: Sequence[str] | None) -> tuple[list[Sample], Counter[str]]:
-    """Return a manifest's clips and a count of those left out: with no labels given all must be of LABELS, else as labelled."""
-    return (read_manifest(path), Counter()) if labels is None else labelled(read_manifest(path, None), labels)
+def read_clips(path: Path, labels: Sequence[str] | None, *, texts: bool = False) -> tuple[list[Sample], Counter[str]]:
+    """Return a manifest's clips and a count of those left out: with no labels given all must be of LABELS, else as labelled.
+
+    With `texts` no row may lack its text.
+    """
+    given = (*GIVEN, "text") if texts else GIVEN
+    if labels is None:
+        return read_manifest(path, given=given), Counter()
+    return labelled(read_manifest(path, None, given=given), labels)
 
 
 def labelled(samples: Iterable[Sample], labels: Sequence[str]) -> tuple[list[Sample], Counter[str]]:

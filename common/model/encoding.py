@@ -13,16 +13,22 @@ import torch
 from jinja2 import TemplateError
 
 from common.clips.audio import BadClip, load_audio
+from common.clips.samples import Sample
 from common.errors import InputError, first_line
 from common.model.load import AudioLM
+from common.model.prompts import Question, written
 
 _SILENCE = 1e-5  # of full scale
+_PART = "{'type':'text'"  # how a chat template that knows text alone prints a message in parts
 _UNFIT = (ValueError, TypeError, KeyError, AttributeError, IndexError, ImportError, TemplateError)  # what processors raise
 
 
 @dataclass(frozen=True)
 class EncodedClip:
-    """One clip in its prompt, prefix | audio span | tail: the model's `inputs` (batch of 1) and where the span lies."""
+    """One clip in its prompt, prefix | audio span | tail: the model's `inputs` (batch of 1) and where the span lies.
+
+    A clip that is given as text has no audio span: its span is empty, at the start, and all of its prompt is tail.
+    """
 
     inputs: dict[str, torch.Tensor]
     span: slice
@@ -68,6 +74,45 @@ def encode_clip(lm: AudioLM, path: Path, prompt: str, *, silent: bool = False, s
     if not positions or len(positions) != positions[-1] + 1 - positions[0]:
         raise InputError(f"{path}: its {len(positions)} audio tokens are not one span of the prompt")
     return EncodedClip(inputs, slice(positions[0], positions[-1] + 1))
+
+
+def encode_text(lm: AudioLM, question: Question, sample: Sample) -> EncodedClip:
+    """Put a clip's text where `{audio}` stands in the prompt, with the model's own template and tokenizer; no audio is read.
+
+    Chat templates take the message in parts, as with audio, or know text alone; that they leave nothing of it out is checked
+    on the tokens. Raises InputError where they do, and where the text holds one of the model's special tokens: it would end
+    the question early, or stand for a clip.
+    """
+    tokenizer, content = lm.processor.tokenizer, written(question, sample)
+    special = {lm.audio_token_id, *tokenizer.all_special_ids} - {tokenizer.unk_token_id}
+    if strange := special.intersection(tokenizer.encode(sample.text, add_special_tokens=False)):
+        raise InputError(f"{sample.sample_id}: its text holds {tokenizer.decode([min(strange)])}, a special token of the model")
+    wanted = _unspaced(tokenizer.decode(tokenizer.encode(content, add_special_tokens=False)))
+    reason = "its chat template leaves the text out"
+    for owner, form in ((lm.processor, lambda text: [{"type": "text", "text": text}]), (tokenizer, str)):
+        turns = [*_system_turn(question.system, form(question.system)), {"role": "user", "content": form(content)}]
+        try:
+            batch = owner.apply_chat_template(
+                turns,
+                chat_template=_chat_template(lm.processor),
+                add_generation_prompt=True,
+                tokenize=True,
+                return_dict=True,
+                return_tensors="pt",
+            )
+        except _UNFIT as error:
+            reason = first_line(error)
+            continue
+        inputs = {name: value.to(lm.device) for name, value in batch.items() if isinstance(value, torch.Tensor)}
+        found = _unspaced(tokenizer.decode(inputs["input_ids"][0]))
+        if wanted in found and _PART not in found.replace(wanted, ""):
+            return EncodedClip(inputs, slice(0, 0))
+    raise InputError(f"{type(lm.processor).__name__} cannot put a text into a question ({reason})")
+
+
+def _unspaced(text: str) -> str:
+    """Return a text without its spaces, of which tokenizers make more or fewer."""
+    return "".join(text.split())
 
 
 def encode_wave(lm: AudioLM, wave: np.ndarray, prompt: str, *, system: str | None = None) -> dict[str, torch.Tensor]:
@@ -117,9 +162,8 @@ def _system_turn(system: str | None, content: Any) -> list[dict[str, Any]]:
     return [] if system is None else [{"role": "system", "content": content}]
 
 
-def check_system(lm: AudioLM, path: Path, prompt: str, system: str) -> None:
+def check_system(lm: AudioLM, with_it: EncodedClip, without: EncodedClip) -> None:
     """Raise InputError where the chat template leaves the system prompt out, as some do without a word."""
-    with_it, without = (encode_clip(lm, path, prompt, system=s) for s in (system, None))
     if torch.equal(with_it.ids, without.ids):
         raise InputError(f"--system: the chat template of {type(lm.processor).__name__} leaves a system prompt out")
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from common.clips.samples import LABELS
+from common.clips.samples import LABELS, Sample
 from common.errors import InputError
 
 PROMPTS = {
@@ -30,6 +30,7 @@ PROMPTS = {
 MAIN_PROMPTS = tuple(name for name in PROMPTS if not name.endswith(("-2", "-3")))
 ORDERS = ("reversed", "rotated")  # of the options in the prompt: {labels:reversed}
 PROMPTS |= {f"{name}-{order}": text.replace("labels", f"labels:{order}") for name, text in PROMPTS.items() for order in ORDERS}
+INPUTS = ("audio", "transcript", "told")  # what stands at {audio}: the clip, its text in quotes, its text and its tone's name
 CHINESE = dict(zip(LABELS, ("中性", "高兴", "悲伤", "愤怒", "惊讶")))  # the words that the prompts *-zh offer for labels
 
 
@@ -37,13 +38,14 @@ CHINESE = dict(zip(LABELS, ("中性", "高兴", "悲伤", "愤怒", "惊讶"))) 
 class Question:
     """What is asked of every clip: `prompt` with `{audio}` where the clip goes, a `word` for each of the labels.
 
-    `system` is the system prompt before it, or None.
+    `system` is the system prompt before it, or None; `input` says in which of the forms INPUTS the clip is given.
     """
 
     prompt: str
     labels: tuple[str, ...]
     words: tuple[str, ...]
     system: str | None = None
+    input: str = "audio"
 
 
 def ask(
@@ -92,13 +94,32 @@ def fill_prompt(prompt: str, words: Sequence[str] = LABELS) -> str:
 
     `{labels:reversed}` lists them backwards, `{labels:rotated}` from the middle on.
     """
-    chinese = any("一" <= letter <= "鿿" for letter in "".join(words))
-    comma, final = ("、", "或") if chinese else (", ", " or ")
+    comma, final = ("、", "或") if _chinese("".join(words)) else (", ", " or ")
     middle = len(words) // 2
     orders = {"": words, ":reversed": words[::-1], ":rotated": [*words[middle:], *words[:middle]]}
     for order, listed in orders.items():
         prompt = prompt.replace(f"{{labels{order}}}", comma.join(listed[:-1]) + final + listed[-1])
     return prompt
+
+
+def written(question: Question, sample: Sample) -> str:
+    """Return the prompt with the clip's text in quotes where the clip would go; `told`: behind it the tone of its voice, named.
+
+    A prompt that holds Chinese is filled in the Chinese way; in others a space parts the text from words that touch it.
+    """
+    chinese = _chinese(question.prompt)
+    text = f"“{sample.text}”" if chinese else f'"{sample.text}"'
+    if question.input == "told":
+        word = question.words[question.labels.index(sample.prosody_label)]
+        article = "an" if word[0].lower() in "aeiou" else "a"
+        text += f"（用{word}的语气说）" if chinese else f" (said in {article} {word} tone)"
+    before, after = question.prompt.split("{audio}")
+    first, last = ("" if chinese or not letter.isalnum() else " " for letter in (before[-1:], after[:1]))
+    return f"{before}{first}{text}{last}{after}"
+
+
+def _chinese(text: str) -> bool:
+    return any("一" <= letter <= "鿿" for letter in text)
 
 
 def variants(name: str) -> list[str]:

@@ -18,8 +18,13 @@ def usable_clips(clips: list[Sample], model: ModelChoice, question: Question) ->
     """Return the clips that can be read and are heard whole, and a count of the others by what is wrong with them.
 
     The model itself is not loaded: pairs are chosen, and a finished run is known, without it. Raises InputError where no clip is
-    left.
+    left. Of clips that are given as text no audio is read: those that have a text are usable.
     """
+    if question.input != "audio":
+        kept = [s for s in clips if s.text]
+        if not kept:
+            raise InputError(f"--skip-bad leaves none of {len(clips)} clips: no row has a text")
+        return kept, Counter({"no text": len(clips) - len(kept)})
     ears = load_ears(model.name, revision=model.revision, trust_remote_code=model.trust_remote_code, trim=model.trim)
     lengths: dict[str, int] = {}
     bad: dict[str, BadClip] = {}

@@ -49,6 +49,7 @@ class SelfCheck:
     `lens_last` is how far row L of the lens is from the model's own answer, `in_float32` the same for the label logits.
     `contrast` is how far the answers to A and B are apart: no identity but the measure for them, as a check says little where
     its difference is not far below it. `tolerance` is the largest difference that counts as equal, `scale` the largest logit.
+    Of clips that are given as text there is no audio to check: `audio_tokens` and `moved_by_audio` are none.
     """
 
     lens_last: float
@@ -56,14 +57,15 @@ class SelfCheck:
     contrast: float
     tolerance: float
     scale: float
-    audio_tokens: int
-    moved_by_audio: int
+    audio_tokens: int | None
+    moved_by_audio: int | None
     adapters: float | None
     patch: PatchCheck | None
 
     def figures(self) -> dict[str, Any]:
         """Return the check as run.json tells it."""
         adapters = {} if self.adapters is None else {"LoRA on - off": self.adapters}
+        audio = {"audio tokens": self.audio_tokens, "positions that the audio moves": self.moved_by_audio}
         return {
             "lens row L - model": self.lens_last,
             "label logits in float32 - model": self.in_float32,
@@ -72,8 +74,7 @@ class SelfCheck:
             "A - B, for comparison": self.contrast,
             "tolerance": self.tolerance,
             "largest logit": self.scale,
-            "audio tokens": self.audio_tokens,
-            "positions that the audio moves": self.moved_by_audio,
+            **({"audio": "none in the input, none checked"} if self.audio_tokens is None else audio),
         }
 
 
@@ -92,7 +93,8 @@ def self_check(
     whole, of_tokens = lens(lm, a, tokens)
     lens_last = _equal("lens row L - model", largest_difference(whole[-1], own), limit)
     in_float32 = _equal("label logits in float32 - model", largest_difference(of_tokens[-1], own[list(tokens)]), limit)
-    for clip in (a, *others):
+    heard = [clip for clip in (*others, a) if clip.span_length]
+    for clip in heard:
         if (states := audio_states(lm, clip)) != clip.span_length:
             raise CheckFailed(f"self-check: the audio span has {clip.span_length} tokens but {states} audio states")
     return SelfCheck(
@@ -101,8 +103,8 @@ def self_check(
         contrast=largest_difference(own, own_b),
         tolerance=limit,
         scale=scale,
-        audio_tokens=a.span_length,
-        moved_by_audio=[_moved_by_audio(lm, clip) for clip in (*others, a)][-1],
+        audio_tokens=a.span_length or None,
+        moved_by_audio=[None, *(_moved_by_audio(lm, clip) for clip in heard)][-1],
         adapters=_effect_of_adapters(lm, a, own) if lm.adapters else None,
         patch=_check_patching(lm, a, others, own, limit, engines) if engines else None,
     )

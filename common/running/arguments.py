@@ -3,7 +3,7 @@
 import argparse
 import sys
 from collections.abc import Callable
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,11 @@ ROOT = Path(__file__).resolve().parents[2]
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
-def argument_parser(description: str, out: Path) -> argparse.ArgumentParser:
-    """Return a parser with the arguments that both experiments share; `out` is the default output folder."""
+def argument_parser(description: str, out: Path | None) -> argparse.ArgumentParser:
+    """Return a parser with the arguments that both experiments share; `out` is the default output folder.
+
+    None leaves it to the experiment, where it depends on other arguments.
+    """
     parser = argparse.ArgumentParser(description=description)
     add = parser.add_argument_group("model").add_argument
     add("--model", default=str(ROOT / "data" / "reference_model"), help="folder or hub id (default: the shipped model)")
@@ -95,8 +98,9 @@ def recorded(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def asked_question(args: argparse.Namespace, prompt: str) -> Question:
-    """Return what the command line asks of every clip. Raises InputError as `ask` does."""
-    return ask(prompt, labels=args.labels or LABELS, words=args.words, system=args.system)
+    """Return what the command line asks of every clip, heard unless it has --input. Raises InputError as `ask` does."""
+    question = ask(prompt, labels=args.labels or LABELS, words=args.words, system=args.system)
+    return replace(question, input=getattr(args, "input", question.input))
 
 
 def whole_number(least: int) -> Callable[[str], int]:

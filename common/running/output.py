@@ -132,7 +132,9 @@ def subtitle(record: dict[str, Any]) -> str:
     """Return the line under every figure that says what was asked of which model."""
     identity = record["identity"]
     model, clips = ("/".join(Path(identity[name]).parts[-2:]) for name in ("model", "data"))
-    return f"model: {model}, prompt: {Path(record['prompt_name']).name}, clips: {clips}"
+    given = identity.get("input", "audio")
+    form = "" if given == "audio" else f", input: {given}"
+    return f"model: {model}, prompt: {Path(record['prompt_name']).name}{form}, clips: {clips}"
 
 
 def read_table(out: Path, name: str) -> pd.DataFrame:

@@ -10,10 +10,10 @@ from tqdm import tqdm
 from common.clips.samples import Sample
 from common.errors import CheckFailed, InputError, UnknownBlock
 from common.model import ModelChoice
-from common.model.encoding import EncodedClip, check_system, check_window, encode_clip, load_clip
+from common.model.encoding import EncodedClip, check_system, check_window, encode_clip, encode_text, load_clip
 from common.model.head import unsplittable
 from common.model.load import AudioLM, choose_device, choose_dtype, load_model
-from common.model.prompts import Question
+from common.model.prompts import Question, written
 from common.model.readout import Readout, resolve_readout
 from common.patching.checks import SelfCheck, self_check
 from common.patching.tracing import own_logits
@@ -48,8 +48,13 @@ class Session:
         return self.check.patch.reach if self.check.patch else None
 
     def encode(self, sample: Sample, *, silent: bool = False) -> EncodedClip:
-        """Encode a clip, or silence of its length; raises CheckFailed where more than the audio differs from the first clip."""
-        clip = encode_clip(self.lm, sample.audio, self.question.prompt, silent=silent, system=self.question.system)
+        """Encode a clip, or silence of its length; raises CheckFailed where more than the audio differs from the first clip.
+
+        What stands around a text is not compared: its first and last letters may share a token with it.
+        """
+        clip = encoded(self.lm, self.question, sample, silent=silent)
+        if self.question.input != "audio":
+            return clip
         if clip.prefix_ids != self.first.prefix_ids or clip.tail_ids != self.first.tail_ids:
             raise CheckFailed(f"{sample.sample_id}: the tokens around the audio differ from those of the first clip")
         return clip
@@ -95,6 +100,13 @@ class Session:
         }
 
 
+def encoded(lm: AudioLM, question: Question, sample: Sample, *, silent: bool = False) -> EncodedClip:
+    """Encode a clip in the form in which the question gives it. Raises InputError as encode_clip and encode_text do."""
+    if question.input != "audio":
+        return encode_text(lm, question, sample)
+    return encode_clip(lm, sample.audio, question.prompt, silent=silent, system=question.system)
+
+
 def open_session(model: ModelChoice, question: Question, samples: Sequence[Sample], *, engines: Sequence[str]) -> Session:
     """Check every clip, load the model and check it on some of the clips. Raises InputError or CheckFailed; writes nothing.
 
@@ -110,27 +122,35 @@ def open_session(model: ModelChoice, question: Question, samples: Sequence[Sampl
         attention=model.attention,
     )
     lm = replace(lm, trim=model.trim, level=model.level)
-    prompt, system = question.prompt, question.system
-    seen = tqdm(samples, desc="checking the audio", leave=False, disable=not is_leader())
-    lengths = [len(load_clip(lm, s.audio)) for s in seen]
-    check_window(lm, [s.audio for s in samples], lengths, prompt)
-    if system is not None:
-        check_system(lm, samples[0].audio, prompt, system)
-    first = encode_clip(lm, samples[0].audio, prompt, system=system)
+    lengths = _lengths(lm, question, samples)
+    first = encoded(lm, question, samples[0])
+    if question.system is not None:
+        check_system(lm, first, encoded(lm, replace(question, system=None), samples[0]))
     readout = resolve_readout(lm.processor.tokenizer, first.tail_ids, question)
-    # A clip as long as the first makes the stricter patch oracle; else the last one serves, or the first itself if alone.
-    # The longest is the one that a window of attention would cut.
-    partner = next((s for s, n in zip(samples[1:], lengths[1:]) if n == lengths[0]), samples[-1])
+    # A clip as long as the first makes the stricter patch oracle; else the last one serves, or the first itself if alone. A
+    # text as long as the first may be the same, which makes no contrast. The longest is what a window of attention would cut.
+    like = question.input == "audio"
+    partner = next((s for s, n in zip(samples[1:], lengths[1:]) if (n == lengths[0]) == like), samples[-1])
     longest = samples[lengths.index(max(lengths))]
-    others = [encode_clip(lm, s.audio, prompt, system=system) for s in dict.fromkeys((partner, longest))]
+    others = [encoded(lm, question, s) for s in dict.fromkeys((partner, longest))]
     try:
         check = self_check(lm, first, others, tokens=readout.ids, engines=engines)
     except UnknownBlock as error:
         raise InputError(f"--model {model.name}: {error}; this kind of decoder is not supported yet") from None
     some = samples[:: max(1, len(samples) // _PROBED)][:_PROBED]
-    probed = [encode_clip(lm, s.audio, prompt, system=system) for s in some]
+    probed = [encoded(lm, question, s) for s in some]
     session = Session(lm, question, readout, first, check, ())
     return session.warned(_preferred(lm, readout, probed), *_cautions(lm, check, alone=len(samples) == 1))
+
+
+def _lengths(lm: AudioLM, question: Question, samples: Sequence[Sample]) -> list[int]:
+    """Return how long each clip is: in samples of its audio, which is read and heard whole; or in letters, where it is a text."""
+    if question.input != "audio":
+        return [len(written(question, s)) for s in samples]
+    seen = tqdm(samples, desc="checking the audio", leave=False, disable=not is_leader())
+    lengths = [len(load_clip(lm, s.audio)) for s in seen]
+    check_window(lm, [s.audio for s in samples], lengths, question.prompt)
+    return lengths
 
 
 def _cautions(lm: AudioLM, check: SelfCheck, *, alone: bool) -> list[str]:

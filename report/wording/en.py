@@ -24,6 +24,7 @@ TROUBLES = {
     "check failed": "**Check failed** ({folder}): “{check}” is {value}, more than the tolerance of {tolerance}.",
     "no controls": "**No control donors** ({folder}): what a patch carries beyond disturbing the recipient is not known.",
     "warning": "**Warning** ({folder}): {text}",
+    "other input": "**Left out**: {folder}: {why}. Runs of texts stand in folders below that of the audio, and are shown beside it.",
     "no manifest": "**Clips not found**: {why}. Texts and audio are missing below.",
     "other clips": "**Other clips**: {folder}: {n} of its clips are not, or not with these labels, in {manifest}.",
 }
@@ -294,6 +295,46 @@ def lens_summary(facts: Facts) -> str:
     if place is None or pd.isna(place.value):
         return f"The answers follow the {cue} more often than the other cue; no layer can be named from which that is decided."
     return f"The answers follow the {cue} more often than the other cue, and do so from l = {say(place, '.1f')} on."
+
+
+def ladder(facts: Facts) -> list[str]:
+    """Return what the answers to the texts say of those to the audio: a text prior and a ceiling, where the text is read at all."""
+    heard, read, prior = facts["audio: semantic"], facts["transcript: semantic"], facts["transcript: excess"]
+    words, voice = facts["audio - transcript: semantic"], facts["audio - transcript: prosody"]
+    reads = {"more": "the answer depends on the text", "less": "the answer avoids the words' label"}.get(
+        prior.verdict,
+        f"that the model makes anything of a text is not shown ({allowed(prior)}), so its answers to texts measure nothing",
+    )
+    listens = {
+        "less": "reading brings the words' label more often than listening does",
+        "more": "listening brings the words' label more often than reading does, so reading is no ceiling here",
+    }.get(words.verdict, f"no difference is shown; {allowed(words)}")
+    brings = {
+        "more": "it comes out more often where the clip is heard",
+        "less": "it comes out less often where the clip is heard",
+    }.get(voice.verdict, f"no difference is shown; {allowed(voice)}")
+    sentences = [
+        f"**The text alone** is answered with the words' label in {say(read)} of {read.n} conflict clips. With {prior.control} "
+        f"it would be {read.value - prior.value:.2f}, difference {say(prior, '+.2f')}: {reads}. Test: {prior.test}; {scope(prior)}.",
+        f"**Listening and reading.** Of the same clips heard it is {say(heard)}; audio minus transcript {say(words, '+.2f')}: {listens}. "
+        f"The voice is not in the text; its label comes out there in {say(facts['transcript: prosody'])} all the same, heard in "
+        f"{say(facts['audio: prosody'])}, audio minus transcript {say(voice, '+.2f')}: {brings}. Missed words would bring other labels "
+        f"as well: neither, audio minus transcript, {say(facts['audio - transcript: other'], '+.2f')}. Test: {words.test}; {scope(words)}.",
+    ]
+    if prior.verdict != "more":  # of a model that makes nothing of texts no comparison with them says anything
+        return sentences[:1]
+    if (named := facts.get("audio - told: prosody")) is not None:
+        follows = {
+            "less": "a tone that is named is followed more often than one that is heard",
+            "more": "a tone that is heard is followed more often than one that is named",
+        }.get(named.verdict, f"no difference is shown; {allowed(named)}")
+        sentences.append(
+            f"**The tone by name**, behind the text, is the answer in {say(facts['told: prosody'])}, the words' label in "
+            f"{say(facts['told: semantic'])}. Minus transcript, the voice's label: {say(facts['told - transcript: prosody'], '+.2f')}. "
+            f"Audio minus transcript and tone, the voice's label: {say(named, '+.2f')}: {follows}. "
+            f"Test: {named.test}; {scope(named)}."
+        )
+    return sentences
 
 
 def patching_summary(kinds: Mapping[str, Facts]) -> str:

@@ -21,6 +21,7 @@ TROUBLES = {
     "check failed": "**自检未通过**（{folder}）：“{check}”为 {value}，超过容差 {tolerance}。",
     "no controls": "**没有对照供体**（{folder}）：除扰动受体之外，补丁是否传递了信息，无从得知。",
     "warning": "**警告**（{folder}）：{text}",
+    "other input": "**未采用**：{folder}：{why}。以文本给出的运行放在音频运行的子文件夹中，与其并列显示。",
     "no manifest": "**找不到样本**：{why}。下文缺少文本与音频。",
     "other clips": "**样本不符**：{folder}：其中 {n} 个样本不在 {manifest} 中，或标签不同。",
 }
@@ -269,6 +270,43 @@ def lens_summary(facts: Facts) -> str:
     if place is None or pd.isna(place.value):
         return f"回答更多地跟随{cue}；但无法给出从哪一层起已经决定。"
     return f"回答更多地跟随{cue}，并且从 l = {say(place, '.1f')} 起即是如此。"
+
+
+def ladder(facts: Facts) -> list[str]:
+    heard, read, prior = facts["audio: semantic"], facts["transcript: semantic"], facts["transcript: excess"]
+    words, voice = facts["audio - transcript: semantic"], facts["audio - transcript: prosody"]
+    reads = {"more": "回答依赖于文本", "less": "回答回避语义标签"}.get(
+        prior.verdict, f"没有显示出模型从文本中读出了什么（{allowed(prior)}），因此它对文本的回答不能作为尺度"
+    )
+    listens = {
+        "less": "读文本比听音频更多地得到语义标签",
+        "more": "听音频比读文本更多地得到语义标签，因此读文本在这里不是上限",
+    }.get(words.verdict, f"没有显示出差别；{allowed(words)}")
+    brings = {
+        "more": "听到音频时它出现得更多",
+        "less": "听到音频时它出现得更少",
+    }.get(voice.verdict, f"没有显示出差别；{allowed(voice)}")
+    sentences = [
+        f"**只有文本**。在 {read.n} 个冲突样本上，回答为语义标签的占 {say(read)}；{chinese(prior.control)}，则为 "
+        f"{read.value - prior.value:.2f}，差值 {say(prior, '+.2f')}：{reads}。检验：{chinese(prior.test)}；{scope(prior)}。",
+        f"**听与读**。同样的样本以音频给出时，语义标签占 {say(heard)}；音频减文本为 {say(words, '+.2f')}：{listens}。文本中没有韵律，"
+        f"韵律标签仍占 {say(facts['transcript: prosody'])}；以音频给出时占 {say(facts['audio: prosody'])}，音频减文本为 "
+        f"{say(voice, '+.2f')}：{brings}。没有听清的词也会带来其他标签：两者皆非，音频减文本为 "
+        f"{say(facts['audio - transcript: other'], '+.2f')}。检验：{chinese(words.test)}；{scope(words)}。",
+    ]
+    if prior.verdict != "more":  # of a model that makes nothing of texts no comparison with them says anything
+        return sentences[:1]
+    if (named := facts.get("audio - told: prosody")) is not None:
+        follows = {
+            "less": "写明的语气比听到的语气更多地被跟随",
+            "more": "听到的语气比写明的语气更多地被跟随",
+        }.get(named.verdict, f"没有显示出差别；{allowed(named)}")
+        sentences.append(
+            f"**写明语气**。文本后写明语气时，回答为该语气的占 {say(facts['told: prosody'])}，为语义标签的占 {say(facts['told: semantic'])}。"
+            f"韵律标签的占比，文本与语气减文本为 {say(facts['told - transcript: prosody'], '+.2f')}。"
+            f"韵律标签的占比，音频减文本与语气为 {say(named, '+.2f')}：{follows}。检验：{chinese(named.test)}；{scope(named)}。"
+        )
+    return sentences
 
 
 def patching_summary(kinds: Mapping[str, Facts]) -> str:
