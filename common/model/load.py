@@ -51,6 +51,11 @@ class AudioLM:
         return self.model.dtype
 
     @property
+    def layers(self) -> tuple[int, ...]:
+        """The points 0..L, one more than there are blocks."""
+        return tuple(range(len(self.blocks) + 1))
+
+    @property
     def rate(self) -> int:
         """Samples a second that the model's extractor takes."""
         return self._extractor.sampling_rate
