@@ -106,13 +106,12 @@ def load_model(
     device is spread over all of them and main memory, as `device_map` spreads it by hand. Raises InputError where there is
     no such model or it is not an audio language model with an audio span in its token sequence.
     """
-    source: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
+    source = _source(name, revision, trust_remote_code)
     whole, config = _read_config(name, source)
-    model_class = _model_class(name, config)
+    model_class, processor = _model_class(name, config), _read_processor(name, whole, source)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            processor = _load_processor(name, whole, source)
             spread = device_map or _spread(model_class, config, dtype, device, trust_remote_code)
             model, loaded = model_class.from_pretrained(
                 name,
@@ -128,12 +127,12 @@ def load_model(
     except InputError:
         raise
     except Exception as error:
-        raise InputError(f"--model {name}: cannot be loaded ({type(error).__name__}: {first_line(error)})") from None
+        raise InputError(f"--model {name}: cannot be loaded ({_reason(error)})") from None
     if missing := sorted(loaded["missing_keys"]):  # transformers would go on with random numbers in their place
         raise InputError(f"--model {name}: {len(missing)} weights are not in its files, the first is {missing[0]}")
     model.eval()
-    commit = None if Path(name).is_dir() else extract_commit_hash(cached_file(name, "config.json", revision=revision), None)
-    return replace(wrap_model(model if spread else model.to(device), processor, device=device, adapters=adapters), commit=commit)
+    lm = wrap_model(model if spread else model.to(device), processor, device=device, adapters=adapters)
+    return lm if Path(name).is_dir() else replace(lm, commit=source["revision"])
 
 
 def load_ears(name: str, *, revision: str | None, trust_remote_code: bool, trim: bool) -> AudioLM:
@@ -141,26 +140,40 @@ def load_ears(name: str, *, revision: str | None, trust_remote_code: bool, trim:
 
     Raises InputError as load_model does.
     """
-    source: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
+    source = _source(name, revision, trust_remote_code)
     whole, config = _read_config(name, source)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            processor = _load_processor(name, whole, source)
-    except Exception as error:
-        raise InputError(f"--model {name}: cannot be loaded ({type(error).__name__}: {first_line(error)})") from None
+    processor = _read_processor(name, whole, source)
     no_model = SimpleNamespace(dtype=torch.float32)
     return AudioLM(no_model, processor, nn.ModuleList(), _audio_token_id(config) or 0, torch.device("cpu"), trim=trim)
 
 
-def _read_config(name: str, source: dict[str, Any]) -> tuple[Any, Any]:
-    """Return the config of a folder or hub id, and the part of it that hears and answers (of Qwen-Omni the thinker's)."""
+def _source(name: str, revision: str | None, trust_remote_code: bool) -> dict[str, Any]:
+    """Return how the parts of a model are asked for: of a hub id all from one commit, also if a branch moves meanwhile."""
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
+    if not Path(name).is_dir():
+        try:
+            revision = extract_commit_hash(cached_file(name, "config.json", revision=revision), None)
+        except Exception as error:
+            raise InputError(f"--model {name}: no model folder or hub id that can be read ({_reason(error)})") from None
+    return {"revision": revision, "trust_remote_code": trust_remote_code}
+
+
+def _reason(error: BaseException) -> str:
+    """Say why something could not be loaded; of a download that broke off transformers says that a file is not there."""
+    below: BaseException | None = error
+    while below is not None and type(below).__name__ not in ("RemoteProtocolError", "ReadError", "ReadTimeout"):
+        below = below.__cause__ or below.__context__
+    told = below or error
+    return first_line(told) if isinstance(told, OSError) else f"{type(told).__name__}: {first_line(told)}"
+
+
+def _read_config(name: str, source: dict[str, Any]) -> tuple[Any, Any]:
+    """Return the config of a folder or hub id, and the part of it that hears and answers (of Qwen-Omni the thinker's)."""
     try:
         whole = AutoConfig.from_pretrained(name, **source)
     except Exception as error:  # whatever is wrong with a user's folder is not ours to list
-        raise InputError(f"--model {name}: no model folder or hub id that can be read ({first_line(error)})") from None
+        raise InputError(f"--model {name}: no model folder or hub id that can be read ({_reason(error)})") from None
     config = getattr(whole, "thinker_config", whole)
     if _audio_token_id(config) is None:
         raise InputError(
@@ -195,6 +208,16 @@ def _audio_token_id(config: Any) -> int | None:
     places = (config, getattr(config, "audio_config", None))
     ids = (getattr(place, key, None) for place in places for key in ("audio_token_id", "audio_token_index"))
     return next((i for i in ids if i is not None), None)
+
+
+def _read_processor(name: str, config: Any, source: dict[str, Any]) -> Any:
+    """Load the processor. Raises InputError where that cannot be."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return _load_processor(name, config, source)
+    except Exception as error:
+        raise InputError(f"--model {name}: its processor cannot be loaded ({_reason(error)})") from None
 
 
 def _load_processor(name: str, config: Any, source: dict[str, Any]) -> Any:
@@ -246,7 +269,7 @@ def weight_bytes(model_class: Any, config: Any, dtype: torch.dtype, *, trust_rem
 
 def _hear_through_lora(model: Any, name: str, source: dict[str, Any]) -> tuple[str, ...]:
     """Turn on the LoRA adapter that a checkpoint has for audio; return its name. Raises InputError where it should have one."""
-    place = {k: v for k, v in source.items() if k == "revision"}
+    place = {"revision": source["revision"]}
     quiet = dict.fromkeys(
         (f"_raise_exceptions_for_{what}" for what in ("missing_entries", "connection_errors", "gated_repo")), False
     )
