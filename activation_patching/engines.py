@@ -47,7 +47,7 @@ class Patched:
 def own_runs(session: Session, groups: Iterable[list[Pair]], *, budget: int) -> Kept[Clip, OwnRun]:
     def record_clip(clip: Clip) -> OwnRun:
         sample, silent = clip
-        trace, label_logits = record(session.lm, session.encode(sample, silent=silent), session.readout.ids)
+        trace, label_logits = record(session.lm, session.encode(sample, silent=silent), session.readout.ids, session.layers)
         check_finite(label_logits, sample.sample_id)
         return OwnRun(trace, label_logits[-1].cpu())
 
@@ -90,7 +90,7 @@ def by_sweep(session: Session, own: Kept[Clip, OwnRun], group: list[Pair], align
         recipient = session.encode(pair.recipient)
         donated = _aligned(session, pair, states, recipient, align)
         sweep_layers = partial(sweep, session.lm, str(session.engine), recipient, donated, tokens=session.readout.ids)
-        layers, at_once = in_chunks(sweep_layers, range(session.layers), at_once)
+        layers, at_once = in_chunks(sweep_layers, session.layers, at_once)
         runs = run_of_donor(own, pair), own.light((pair.recipient, False))
         all_patched.append(judge(session, pair, torch.cat(layers).cpu(), str(session.engine), runs, whole=align == "splice"))
     return all_patched, at_once
@@ -103,13 +103,12 @@ def by_rerun(session: Session, own: Kept[Clip, OwnRun], pair: Pair, align: str, 
     """
     donor, recipient = run_of_donor(own, pair), own.light((pair.recipient, False))
     if session.engine == "splice":
-        clip, tail = session.encode(pair.donor, silent=pair.silent), recipient.trace.tail
-        runs = [rerun(session.lm, clip, i, clip.tail, tail[i], session.readout.ids) for i in range(session.layers)]
-        logits = torch.stack(runs)
+        clip, tails = session.encode(pair.donor, silent=pair.silent), zip(session.layers, recipient.trace.tail)
+        logits = torch.stack([rerun(session.lm, clip, i, clip.tail, tail, session.readout.ids) for i, tail in tails])
     else:
         clip = session.encode(pair.recipient)
         donated = _aligned(session, pair, _span_states(session, pair), clip, align)
-        logits = sweep(session.lm, "rerun", clip, donated, range(session.layers), session.readout.ids)
+        logits = sweep(session.lm, "rerun", clip, donated, session.layers, session.readout.ids)
     check_finite(logits, pair.pair_id)
     patched = judge(session, pair, logits.cpu(), "rerun", (donor, recipient), whole=align == "splice")
     if patched.fault:

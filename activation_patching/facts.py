@@ -27,7 +27,7 @@ def _of_kind(tables: dict[str, pd.DataFrame]) -> dict[str, Fact]:
     for _, row in carried.iterrows():
         name = row.outcome if row.control_donor == _primary(carried) else f"{row.outcome}, {row.control_donor}"
         row = row.rename({"difference": name, "difference_lo": f"{name}_lo", "difference_hi": f"{name}_hi"})
-        inner = f"mean of l = {row.first_layer:.0f} to {row.last_layer:.0f}"
+        inner = f"mean of {_listed(real.layer.iloc[1:-1].astype(int).tolist())}"
         unit = "logits" if row.outcome == "delta" else "share of pairs"
         told: dict[str, Any] = {
             "control": row.control_donor,
@@ -55,6 +55,12 @@ def _of_kind(tables: dict[str, pd.DataFrame]) -> dict[str, Fact]:
     if len(carried) and len(without) > 1:
         facts.append(_without_labels(without, sided(carried[carried.primary].iloc[0], "difference")))
     return {f.name: f for f in facts}
+
+
+def _listed(layers: list[int]) -> str:
+    """Return "l = 1 to 35"; "the 8 listed layers from l = 4 to 32" where some in between have no rows."""
+    ends = f"l = {layers[0]} to {layers[-1]}" if len(layers) > 1 else f"l = {layers[0]}"
+    return ends if len(layers) == layers[-1] - layers[0] + 1 else f"the {len(layers)} listed layers from {ends}"
 
 
 def _primary(carried: pd.DataFrame) -> str:

@@ -38,7 +38,7 @@ def paired_layers(rows: pd.DataFrame, *, seed: int) -> pd.DataFrame:
 
 
 def transfer(rows: pd.DataFrame, *, seed: int) -> pd.DataFrame:
-    """Return one row per kind, control donor and outcome: the same difference in the mean of the inner layers, 1 to L - 1.
+    """Return one row per kind, control donor and outcome: the same difference in the mean of the inner layers that have rows.
 
     No layer is selected, so its interval needs no correction for that. `primary` marks the experiment's primary outcome: flips,
     against a donor with the recipient's own labels (where no pair has one, against the first control there is). `p_holm` corrects

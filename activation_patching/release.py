@@ -28,9 +28,8 @@ def release_layer(rows: pd.DataFrame, *, seed: int) -> pd.DataFrame:
         if not len(units.firsts):
             return pd.DataFrame(columns=columns)
         found, side, clusters = _halving(units, seed=seed)
-        places = [found.place, found.low, found.high]
-        layers = [units.layers[int(np.ceil(p - 1e-9))] if not np.isnan(p) else np.nan for p in places]
-        between = [np.interp(p, range(len(units.layers)), units.layers) if not np.isnan(p) else np.nan for p in places]
+        between = [found.place, found.low, found.high]
+        layers = [units.layers[units.layers >= p - 1e-9][0] if not np.isnan(p) else np.nan for p in between]
         left = _nothing_left(units, seed=seed)
         gone = units.layers[left] if left < len(units.layers) - 1 else np.nan
         row = [*layers, *between, gone, BOUND, side, found.reason, *counts(units).values(), clusters]
@@ -50,7 +49,7 @@ def _halving(units: Units, *, seed: int) -> tuple[Crossing, int, str]:
         return Crossing(nan, nan, nan, delta.shape[1], "the interval at l = 0 holds 0"), 0, of.clusters
     side = int(np.sign(of.mean[0, 0]))
     under = side * (delta[:, :1] / 2 - delta)
-    return crossing(estimate(under[:, None], units.design), seed=seed), side, of.clusters
+    return crossing(estimate(under[:, None], units.design), units.layers, seed=seed), side, of.clusters
 
 
 def _nothing_left(units: Units, *, seed: int) -> int:

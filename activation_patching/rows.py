@@ -29,7 +29,7 @@ def patch_pairs(
     of `earlier` starts; InputError where spans differ in length and `align` does not say what then.
     """
     spliced, own = session.engine == "splice", own_runs(session, groups, budget=cache_bytes(cache_gb))
-    at_once = max(1, _MAX_ROWS // session.layers) if spliced else session.layers  # recipients, layers
+    at_once = max(1, _MAX_ROWS // len(session.layers)) if spliced else len(session.layers)  # recipients, layers
     again = donors_again(earlier, session.engine)
     for group in groups:
         if spliced:
@@ -44,12 +44,15 @@ def patch_pairs(
                 again.append(pair.donor.sample_id)
                 check_share(again, of, str(session.engine), reason)
             pred_donor = session.readout.answer(found.logits[0] if spliced else run_of_donor(own, pair).label_logits)
-            rows += pair_rows(pair, found, pred_donor=pred_donor, readout=session.readout, reach=session.reach or 0)
+            readout, layers = session.readout, session.layers
+            rows += pair_rows(pair, found, pred_donor=pred_donor, readout=readout, layers=layers, reach=session.reach or 0)
         yield rows
 
 
-def pair_rows(pair: Pair, patched: Patched, *, pred_donor: str, readout: Readout, reach: int) -> list[dict[str, Any]]:
-    """Return one row per layer of a pair; `pred_donor` is the donor's own answer.
+def pair_rows(
+    pair: Pair, patched: Patched, *, pred_donor: str, readout: Readout, layers: Sequence[int], reach: int
+) -> list[dict[str, Any]]:
+    """Return one row for each of `layers` of a pair; `pred_donor` is the donor's own answer.
 
     Row L is the base, the recipient's answer, of the same pass: batches of other sizes round otherwise. `flip_to_target`: the
     patched answer is the target. `flip_from_base`: it differs from the base. `delta_logit`: the target's logit, patched minus
@@ -57,10 +60,10 @@ def pair_rows(pair: Pair, patched: Patched, *, pred_donor: str, readout: Readout
     answer. `own_run_difference`, at both ends: from donor's and recipient's own run. `tied`: the largest logit is that of two
     labels, of which the first is the answer. `engine`: "rerun" where a pair had to be patched again.
     """
-    target, last = readout.labels.index(pair.target), len(patched.logits) - 1
-    pred_base = readout.answer(patched.logits[last])
+    target, last, base = readout.labels.index(pair.target), layers[-1], patched.logits[-1]
+    pred_base = readout.answer(base)
     clips, rows = (("recipient", pair.recipient), ("donor", pair.donor)), []
-    for layer, logits in enumerate(patched.logits):
+    for layer, logits in zip(layers, patched.logits, strict=True):
         pred_patch = readout.answer(logits)
         rows.append(
             {
@@ -77,7 +80,7 @@ def pair_rows(pair: Pair, patched: Patched, *, pred_donor: str, readout: Readout
                 "pred_patch": pred_patch,
                 "flip_to_target": int(pred_patch == pair.target),
                 "flip_from_base": int(pred_patch != pred_base),
-                "delta_logit": float(logits[target] - patched.logits[last, target]),
+                "delta_logit": float(logits[target] - base[target]),
                 **{f"{role}_{name}": getattr(clip, name) for name in SHARED for role, clip in clips},
                 "kv_shared": int(reach <= layer < last),
                 "own_run_difference": {0: patched.row_0, last: patched.row_last}.get(layer),

@@ -38,7 +38,7 @@ def run(args: argparse.Namespace, prompt: str, out: Path) -> None:
     began, model, question = time.time(), arguments.chosen_model(args), arguments.asked_question(args, prompt)
     clips, others = read_clips(args.data, args.labels)
     choice = {"limit": args.limit, "seed": args.seed, "controls": args.controls, **arguments.pair_options(args)}
-    options = arguments.recorded(choice) | {"align": args.align, "skip_bad": args.skip_bad}
+    options = arguments.recorded(choice) | {"align": args.align, "skip_bad": args.skip_bad, "layers": args.layers}
     identity = identify("activation_patching", model=model, question=question, data=args.data, clips=clips, options=options)
     this = output.Run(out / "patches.csv", "pair_id", identity)
     if not output.is_finished(this, overwrite=args.overwrite):
@@ -49,7 +49,7 @@ def run(args: argparse.Namespace, prompt: str, out: Path) -> None:
         clips, bad = usable_clips(clips, model, question) if args.skip_bad else (clips, {})
         pairs, counts = choose_pairs(clips, **choice)
         counts["dropped"] |= {**others, **bad}
-        session = open_session(model, question, clips_of(pairs), engines=engines_for(args.align))
+        session = open_session(model, question, clips_of(pairs), engines=engines_for(args.align), layers=args.layers)
         session = session.warned(*counts.pop("warnings"))
         if parallel.is_leader():
             print(f"{len(pairs)} pairs of {counts['clips']} clips x {session.describe(prompt)}")

@@ -27,10 +27,10 @@ def decision_layer(rows: pd.DataFrame, *, seed: int) -> pd.DataFrame:
             return pd.DataFrame(columns=columns)
         found, side, layers = _decision(units, seed=seed)
         at = layers[found.shown] if found.shown < len(layers) else np.nan
-        first = layers[0]
-        places = [first + p for p in (found.place, found.low, found.high)]
         clusters = estimate(units.grid("margin")[:, None].astype(float), units.design).clusters
-        return pd.DataFrame([[at, *places, side, found.reason, *counts(units).values(), clusters]], columns=columns)
+        return pd.DataFrame(
+            [[at, found.place, found.low, found.high, side, found.reason, *counts(units).values(), clusters]], columns=columns
+        )
 
     return by_group(rows, ["control"], table)
 
@@ -50,12 +50,12 @@ def _decision(units: Units, *, seed: int) -> tuple[Crossing, str, np.ndarray]:
             layers,
         )
     leads = [wins[side] - wins[o] for o in OUTCOMES if o != side and (o != "other" or wins["other"].any())]
-    found = crossing(estimate(np.stack(leads, axis=1), units.design), seed=seed)
+    found = crossing(estimate(np.stack(leads, axis=1), units.design), layers, seed=seed)
     prior = prior_values(units)
     if prior is None or np.isnan(found.place):
         return found, side if not np.isnan(found.place) else "none", layers
     sign = 1 if side == "prosody" else -1
-    beyond = crossing(estimate(sign * (units.grid("margin") - prior)[:, None, inside], units.design), seed=seed)
+    beyond = crossing(estimate(sign * (units.grid("margin") - prior)[:, None, inside], units.design), layers, seed=seed)
     if np.isnan(beyond.place):
         reason = "the margin is not beyond the label prior at the last layer"
         return Crossing(nan, nan, nan, len(layers), beyond.reason if beyond.reason.startswith("none") else reason), "none", layers

@@ -30,7 +30,9 @@ def lens_facts(tables: dict[str, pd.DataFrame]) -> dict[str, Fact]:
         )
     if len(tables["decision_layer"]):
         found = tables["decision_layer"].iloc[0]
-        told = {"unit": "layer l", "row": "decision_layer.csv", "test": "Fieller's interval of the interpolated crossing"}
+        looked_at = tables["layers"].layer[tables["layers"].layer > 0]
+        row = f"decision_layer.csv, l = {looked_at.min():.0f} to {looked_at.max():.0f}"
+        told = {"unit": "layer l", "row": row, "test": "Fieller's interval of the interpolated crossing"}
         reason = found.reason if isinstance(found.reason, str) else ""
         facts.append(fact(found, "crossing", verdict=found.side if found.side != "none" else f"none: {reason}", **told))
         bands = "bands of the win rate over each other outcome and of the margin beyond the label prior"
@@ -42,7 +44,7 @@ def lens_facts(tables: dict[str, pd.DataFrame]) -> dict[str, Fact]:
                 n=int(found.n),
                 test=bands,
                 verdict=found.side,
-                row="decision_layer.csv",
+                row=row,
             )
         )
     if len(tables.get("generated", ())):

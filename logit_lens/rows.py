@@ -30,10 +30,10 @@ def layers_of(
         raise InputError(f"--generate: not with --input {session.question.input} for a model that hears through a LoRA adapter")
     for sample in chain.from_iterable(groups):
         clip = session.encode(sample)
-        logits, label_logits = lens(session.lm, clip, session.readout.ids, maps(sample) if maps else ())
+        logits, label_logits = lens(session.lm, clip, session.readout.ids, maps(sample) if maps else (), session.layers)
         whole = logits.float().logsumexp(dim=-1, keepdim=True)  # a number unless one of the vocabulary is none
         check_finite(torch.cat([label_logits, whole.to(label_logits)], dim=-1), sample.sample_id)
-        rows = lens_rows(session.readout, sample, logits, label_logits.cpu())
+        rows = lens_rows(session.readout, sample, logits, label_logits.cpu(), layers=session.layers)
         if speaking:
             text = generated(session.lm, clip) if sample.sample_id in speaking else None
             label = None if text is None else said(text, session.readout.labels, session.readout.words)
@@ -41,8 +41,10 @@ def layers_of(
         yield rows
 
 
-def lens_rows(readout: Readout, sample: Sample, logits: torch.Tensor, label_logits: torch.Tensor) -> list[dict[str, Any]]:
-    """Return one row per layer of a clip from its lens logits [layer, vocab] and those of the labels [layer, label].
+def lens_rows(
+    readout: Readout, sample: Sample, logits: torch.Tensor, label_logits: torch.Tensor, *, layers: Sequence[int]
+) -> list[dict[str, Any]]:
+    """Return one row for each of `layers` of a clip from its lens logits [layer, vocab] and those of the labels [layer, label].
 
     `winner` is the label with the largest of the label logits, `outcome` says whose label that is (semantic, prosody or
     other; both, where words and voice agree), `margin` is logit[prosody_label] - logit[semantic_label]: above 0 the answer
@@ -51,11 +53,11 @@ def lens_rows(readout: Readout, sample: Sample, logits: torch.Tensor, label_logi
     would say one of them. `tied` marks a largest logit that two labels share, of which the first is the winner.
     """
     health = {"mass": readout.mass(logits), "best_rank": readout.best_rank(logits), "kl": divergence(logits)}  # [layer] each
-    values = {name: of_layers.tolist() for name, of_layers in health.items()}
+    values = {name: dict(zip(layers, of_layers.tolist())) for name, of_layers in health.items()}
     semantic, prosody = readout.labels.index(sample.semantic_label), readout.labels.index(sample.prosody_label)
     outcomes = {sample.semantic_label: "semantic", sample.prosody_label: "prosody" if sample.conflict else "both"}
     rows = []
-    for layer, of_labels in enumerate(label_logits):
+    for layer, of_labels in zip(layers, label_logits, strict=True):
         winner, margin = readout.answer(of_labels), float(of_labels[prosody] - of_labels[semantic])
         rows.append(
             {

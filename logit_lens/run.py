@@ -38,7 +38,7 @@ def main(argv: list[str] | None = None) -> None:
 def run(args: argparse.Namespace, prompt: str, out: Path) -> None:
     began, model, question = time.time(), arguments.chosen_model(args), arguments.asked_question(args, prompt)
     clips, others = read_clips(args.data, args.labels, texts=args.input != "audio" and not args.skip_bad)
-    options = {"limit": args.limit, "seed": args.seed, "skip_bad": args.skip_bad, "lens": args.lens, "generate": args.generate}
+    options = {name: getattr(args, name) for name in ("limit", "seed", "skip_bad", "layers", "lens", "generate")}
     identity = identify("logit_lens", model=model, question=question, data=args.data, clips=clips, options=options)
     this = output.Run(out / "lens.csv", "sample_id", identity)
     if not output.is_finished(this, overwrite=args.overwrite):
@@ -50,7 +50,7 @@ def run(args: argparse.Namespace, prompt: str, out: Path) -> None:
         clips, bad = usable_clips(clips, model, question) if args.skip_bad else (clips, {})
         samples, counts = choose_clips(clips, limit=args.limit, seed=args.seed)
         counts["dropped"] |= {**others, **bad}
-        session = open_session(model, question, samples, engines=())
+        session = open_session(model, question, samples, engines=(), layers=args.layers)
         if parallel.is_leader():
             print(f"{counts['clips']} conflict and {counts['congruent clips']} congruent clips x {session.describe(prompt)}")
         this = this.known(session.identity())

@@ -79,7 +79,7 @@ def tuned_lens(session: Session, samples: Sequence[Sample]) -> Callable[[Sample]
         last = states_at(session.lm, clip, slice(clip.ids.shape[1] - 1, None))
         if last.dim() != 4:
             raise InputError("--lens tuned: this decoder carries several residual streams; only --lens logit reads them")
-        states.append(last[:, 0, -1].float().cpu())  # [layer, d_model]
+        states.append(last[list(session.layers), 0, -1].float().cpu())  # [layer, d_model]
     texts = [s.text_id for s in samples]
     names = sorted(set(texts))
     maps = fit_on_other_texts(torch.stack(states), texts)

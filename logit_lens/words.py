@@ -89,7 +89,8 @@ def _where(facts: dict[str, Fact], prompts: pd.DataFrame | None) -> str:
         why = place.verdict.removeprefix("none: ")
         return f"**Where**: at no layer is one cue decided for ({why}).{moved(prompts, 'crossing', '.1f')}"
     cue = CUES[place.verdict]
-    begins = "already from l = 1, the first that is looked at," if place.hi <= 1 else f"from l = {say(place, '.1f')}"
+    first = int(place.row.partition("l = ")[2].split()[0])
+    begins = f"already from l = {first}, the first that is looked at," if place.hi <= first else f"from l = {say(place, '.1f')}"
     seen = (
         f"these data show it from l = {detected.value:.0f} on"
         if not pd.isna(detected.value)

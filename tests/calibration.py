@@ -126,7 +126,10 @@ def units_of(simulated: Simulated) -> Units:
 def crossings(name: str, curve: str, draws: int) -> Line:
     mean, truth = CURVES[curve]
     simulated = designs.clips(name, 5, draws)
-    found = [crossing(one, seed=i, count=FEW) for i, one in enumerate(each(estimate(simulated.noise + mean, simulated.design)))]
+    found = [
+        crossing(one, range(LAYERS), seed=i, count=FEW)
+        for i, one in enumerate(each(estimate(simulated.noise + mean, simulated.design)))
+    ]
     there = [f for f in found if not np.isnan(f.place)]
     held = np.mean([f.low - 0.5 / 20 <= truth <= f.high + 0.5 / 20 for f in there])
     width, late = np.median([f.high - f.low for f in there]), np.median([f.shown for f in there])
@@ -147,7 +150,8 @@ def releases(draws: int, *, roles: int = 2) -> Line:
     curves = mean + mean / 2 * simulated.noise  # at the last layer a patch does nothing
     truth = float(np.interp(0, mean[0] / 2 - mean, range(LAYERS)))
     found = [
-        crossing(one, seed=i, count=FEW) for i, one in enumerate(each(estimate(curves[:, :, :1] / 2 - curves, simulated.design)))
+        crossing(one, range(LAYERS), seed=i, count=FEW)
+        for i, one in enumerate(each(estimate(curves[:, :, :1] / 2 - curves, simulated.design)))
     ]
     held = np.mean([f.low - 0.5 / 20 <= truth <= f.high + 0.5 / 20 for f in found if not np.isnan(f.place)])
     return Line("pairs", "release layer", float(held), note=f"width {np.median([f.high - f.low for f in found]):.1f}")

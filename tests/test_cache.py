@@ -26,7 +26,13 @@ def trace_of_7b() -> Trace:
         kept.keys, kept.values = (torch.empty(1, 32, 18 + 750, 128, **place) for _ in range(2))
         return kept
 
-    return Trace(torch.empty(33, 1, 28, 4096, **place), tuple(layer() for _ in range(32)), torch.empty(1, 28, device="meta"), 768)
+    return Trace(
+        torch.empty(33, 1, 28, 4096, **place),
+        tuple(layer() for _ in range(32)),
+        torch.empty(1, 28, device="meta"),
+        768,
+        tuple(range(33)),
+    )
 
 
 @pytest.mark.parametrize("gigabytes", [16, 40])
@@ -71,8 +77,8 @@ def test_recordings_of_a_run(tiny_folder: Path, manifest: Path, tmp_path: Path, 
         """Return how often each clip is recorded, and the bytes of all tails."""
         recorded, tails = Counter[str](), dict[str, int]()
 
-        def counting(lm: object, clip: object, tokens: object) -> object:
-            trace, logits = record(lm, clip, tokens)
+        def counting(lm: object, clip: object, tokens: object, layers: object) -> object:
+            trace, logits = record(lm, clip, tokens, layers)
             recorded[name := str(trace.tail.sum().item())] += 1
             tails[name] = trace.recipient().nbytes
             return trace, logits

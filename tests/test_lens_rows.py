@@ -18,7 +18,7 @@ def test_lens_rows_by_hand() -> None:
     """Words say sad (index 2), voice says angry (index 3)."""
     five = torch.tensor([[0, 0, 2.0, 0.5, 0], [0, 0, 1.0, 3.0, 0], [0, 9.0, 1.0, 1.0, 0]])
     logits = torch.cat([torch.tensor([[2.5], [4.0], [0.0]]), five, torch.tensor([[2.1], [0.0], [0.0]])], dim=1)
-    rows = lens_rows(READOUT, CLIP, logits, five)
+    rows = lens_rows(READOUT, CLIP, logits, five, layers=range(3))
     assert [r["layer"] for r in rows] == [0, 1, 2]
     assert [r["winner"] for r in rows] == ["sad", "angry", "happy"]
     assert [r["outcome"] for r in rows] == ["semantic", "prosody", "other"]
@@ -33,13 +33,13 @@ def test_lens_rows_by_hand() -> None:
 
 def test_a_congruent_clip_is_a_win_of_both_or_of_neither() -> None:
     logits = torch.tensor([[0, 0, 0, 2.0, 0, 0, 0], [0, 0, 3.0, 2.0, 0, 0, 0]])
-    rows = lens_rows(READOUT, replace(CLIP, prosody_label="sad"), logits, logits[:, 1:6])
+    rows = lens_rows(READOUT, replace(CLIP, prosody_label="sad"), logits, logits[:, 1:6], layers=range(2))
     assert [r["outcome"] for r in rows] == ["both", "other"] and [r["margin"] for r in rows] == [0, 0]
 
 
 def test_a_tie_is_marked_and_the_first_label_taken() -> None:
     logits = torch.tensor([[0, 1.0, 2.0, 2.0, 0, 0, 0], [0, 1.0, 1.0, 2.0, 0, 0, 0]])
-    rows = lens_rows(READOUT, CLIP, logits, logits[:, 1:6])
+    rows = lens_rows(READOUT, CLIP, logits, logits[:, 1:6], layers=range(2))
     assert [(r["tied"], r["winner"]) for r in rows] == [(1, "happy"), (0, "sad")]
 
 

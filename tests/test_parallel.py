@@ -36,8 +36,10 @@ def test_what_interrupted_processes_left_is_gathered(tmp_path: Path, monkeypatch
     rows.write_text("sample_id,layer\nd,0\nd,1\n")
     (tmp_path / "lens.part0000.csv").write_text("sample_id,layer\nb,0\nb,1\nc,0\n")  # c was not finished
     (tmp_path / "lens.part0001.csv").write_text("sample_id,layer\na,0\na,1\ne,0\ne")  # nor e, cut within a line
-    assert run_rows.finished_units(rows, "sample_id", 2) == set("abd") and [f.name for f in tmp_path.iterdir()] == ["lens.csv"]
-    run_rows.gather_rows(rows, "sample_id", 2, list("abd"))
+    assert run_rows.finished_units(rows, "sample_id", range(2)) == set("abd") and [f.name for f in tmp_path.iterdir()] == [
+        "lens.csv"
+    ]
+    run_rows.gather_rows(rows, "sample_id", range(2), list("abd"))
     assert rows.read_text() == "sample_id,layer\na,0\na,1\nb,0\nb,1\nd,0\nd,1\n"
 
 
@@ -46,7 +48,7 @@ def test_an_empty_part_leaves_the_rows_alone(tmp_path: Path) -> None:
     rows.write_text("sample_id,layer\na,0\na,1\n")
     for left in ("", "sample_", "sample_id,layer\nb,0\n"):
         (tmp_path / "lens.part0000.csv").write_text(left)
-        assert run_rows.finished_units(rows, "sample_id", 2) == {"a"}
+        assert run_rows.finished_units(rows, "sample_id", range(2)) == {"a"}
         assert rows.read_text() == "sample_id,layer\na,0\na,1\n" and len(list(tmp_path.iterdir())) == 1
 
 
@@ -54,10 +56,10 @@ def test_rows_that_are_missing_make_no_table(tmp_path: Path) -> None:
     rows = tmp_path / "lens.csv"
     rows.write_text("sample_id,layer\na,0\na,1\n")
     with pytest.raises(InputError, match="1 of 2 units are missing"):
-        run_rows.gather_rows(rows, "sample_id", 2, ["a", "b"])
+        run_rows.gather_rows(rows, "sample_id", range(2), ["a", "b"])
     rows.unlink()
     with pytest.raises(InputError, match="2 of 2 units are missing"):
-        run_rows.gather_rows(rows, "sample_id", 2, ["a", "b"])
+        run_rows.gather_rows(rows, "sample_id", range(2), ["a", "b"])
 
 
 def test_a_unit_that_is_there_twice_counts_once(tmp_path: Path) -> None:
@@ -67,7 +69,7 @@ def test_a_unit_that_is_there_twice_counts_once(tmp_path: Path) -> None:
     for there, left in ((a + b, b), (a, b + a), (a + b + a, a), ("b,0\n" + a + "a,0\n" + a, b), (b, a + "a,1\n")):
         rows.write_text(header + there)
         part.write_text(header + left)
-        run_rows.gather_rows(rows, "sample_id", 2, ["a", "b"])
+        run_rows.gather_rows(rows, "sample_id", range(2), ["a", "b"])
         assert rows.read_text() == header + a + b and not part.exists()
 
 

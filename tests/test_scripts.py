@@ -352,21 +352,6 @@ def test_no_pairs_and_doubled_kinds(tiny_folder: Path, tmp_path: Path) -> None:
     assert layers[layers.control == "none"].kind.tolist() == ["semantic"] * (LAYERS + 1) and set(layers.kind) == {"semantic"}
 
 
-def test_a_model_of_a_hub_id_is_known_by_its_commit(tiny_folder: Path, manifest: Path, tmp_path: Path) -> None:
-    """From the cache, offline, as on a compute node."""
-    commit = "0123456789abcdef0123456789abcdef01234567"
-    repository = tmp_path / "hub" / "models--me--tiny"
-    shutil.copytree(tiny_folder, repository / "snapshots" / commit)
-    (repository / "refs").mkdir()
-    (repository / "refs" / "main").write_text(commit)
-    command = [sys.executable, str(ROOT / "logit_lens" / "run.py"), "--model", "me/tiny", "--data", str(manifest)]
-    offline = {**os.environ, "HF_HUB_CACHE": str(tmp_path / "hub"), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    out = ["--limit", "4", "--out", str(tmp_path / "out")]
-    done = subprocess.run([*command, *out], capture_output=True, text=True, env=offline)
-    assert done.returncode == 0, done.stderr
-    assert json.loads((tmp_path / "out" / "run.json").read_text())["identity"]["commit"] == commit
-
-
 def test_one_kind_of_pair_alone_makes_a_report(tiny_folder: Path, manifest: Path, tmp_path: Path) -> None:
     """As of a data set whose words have one label."""
     start("logit_lens", tiny_folder, manifest, tmp_path / "lens")

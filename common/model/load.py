@@ -21,6 +21,11 @@ from common.errors import InputError, first_line
 from common.running.parallel import own_device, processes
 
 _AUTO_CLASSES = ("AutoModelForMultimodalLM", "AutoModelForSeq2SeqLM", "AutoModelForSpeechSeq2Seq", "AutoModelForCausalLM")
+_OFFERS = (  # the same three lines as in README.md
+    "a config or processor with an audio token, and a generating class, in transformers or in code of the checkpoint's own "
+    "(--trust-remote-code); a processor with a chat template, a tokenizer and an extractor with a sampling rate; a model that "
+    "gives its input embeddings and has its decoder's blocks in a list beside them"
+)
 _SPEECH_LORA = "speech-lora"  # the subfolder in which a checkpoint may hold the adapter that it hears through
 _HEARS_THROUGH_LORA = ("phi4_multimodal",)  # whose config does not tell: without its adapter it runs, and hears badly
 _FREE_SHARE = 0.85  # of a GPU's free memory may go to weights; the rest is for the work
@@ -51,14 +56,18 @@ class AudioLM:
         return self.model.dtype
 
     @property
+    def layers(self) -> tuple[int, ...]:
+        """The points 0..L, one more than there are blocks."""
+        return tuple(range(len(self.blocks) + 1))
+
+    @property
     def rate(self) -> int:
         """Samples a second that the model's extractor takes."""
         return self._extractor.sampling_rate
 
     @property
     def _extractor(self) -> Any:
-        names = ("feature_extractor", "audio_processor")
-        return next((getattr(self.processor, n) for n in names if hasattr(self.processor, n)), None)
+        return next((part for part in vars(self.processor).values() if hasattr(part, "sampling_rate")), None)
 
 
 def choose_device(name: str) -> torch.device:
@@ -101,13 +110,12 @@ def load_model(
     device is spread over all of them and main memory, as `device_map` spreads it by hand. Raises InputError where there is
     no such model or it is not an audio language model with an audio span in its token sequence.
     """
-    source: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
+    source = _source(name, revision, trust_remote_code)
     whole, config = _read_config(name, source)
-    model_class = _model_class(name, config)
+    model_class, processor = _model_class(name, config), _read_processor(name, whole, source)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            processor = _load_processor(name, whole, source)
             spread = device_map or _spread(model_class, config, dtype, device, trust_remote_code)
             model, loaded = model_class.from_pretrained(
                 name,
@@ -123,12 +131,12 @@ def load_model(
     except InputError:
         raise
     except Exception as error:
-        raise InputError(f"--model {name}: cannot be loaded ({type(error).__name__}: {first_line(error)})") from None
+        raise InputError(f"--model {name}: cannot be loaded ({_reason(error)})") from None
     if missing := sorted(loaded["missing_keys"]):  # transformers would go on with random numbers in their place
         raise InputError(f"--model {name}: {len(missing)} weights are not in its files, the first is {missing[0]}")
     model.eval()
-    commit = None if Path(name).is_dir() else extract_commit_hash(cached_file(name, "config.json", revision=revision), None)
-    return replace(wrap_model(model if spread else model.to(device), processor, device=device, adapters=adapters), commit=commit)
+    lm = wrap_model(model if spread else model.to(device), processor, device=device, adapters=adapters)
+    return lm if Path(name).is_dir() else replace(lm, commit=source["revision"])
 
 
 def load_ears(name: str, *, revision: str | None, trust_remote_code: bool, trim: bool) -> AudioLM:
@@ -136,28 +144,44 @@ def load_ears(name: str, *, revision: str | None, trust_remote_code: bool, trim:
 
     Raises InputError as load_model does.
     """
-    source: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
+    source = _source(name, revision, trust_remote_code)
     whole, config = _read_config(name, source)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            processor = _load_processor(name, whole, source)
-    except Exception as error:
-        raise InputError(f"--model {name}: cannot be loaded ({type(error).__name__}: {first_line(error)})") from None
+    processor = _read_processor(name, whole, source)
     no_model = SimpleNamespace(dtype=torch.float32)
-    return AudioLM(no_model, processor, nn.ModuleList(), _audio_token_id(config) or 0, torch.device("cpu"), trim=trim)
+    return AudioLM(no_model, processor, nn.ModuleList(), _audio_token_id(config, processor) or 0, torch.device("cpu"), trim=trim)
+
+
+def _source(name: str, revision: str | None, trust_remote_code: bool) -> dict[str, Any]:
+    """Return how the parts of a model are asked for: of a hub id all from one commit, also if a branch moves meanwhile."""
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    if not Path(name).is_dir():
+        try:
+            revision = extract_commit_hash(cached_file(name, "config.json", revision=revision), None)
+        except Exception as error:
+            raise InputError(f"--model {name}: no model folder or hub id that can be read ({_reason(error)})") from None
+    return {"revision": revision, "trust_remote_code": trust_remote_code}
+
+
+def _reason(error: BaseException) -> str:
+    """Say why something could not be loaded; of a download that broke off transformers says that a file is not there."""
+    below: BaseException | None = error
+    while below is not None and type(below).__name__ not in ("RemoteProtocolError", "ReadError", "ReadTimeout"):
+        below = below.__cause__ or below.__context__
+    told = below or error
+    return first_line(told) if isinstance(told, OSError) else f"{type(told).__name__}: {first_line(told)}"
 
 
 def _read_config(name: str, source: dict[str, Any]) -> tuple[Any, Any]:
     """Return the config of a folder or hub id, and the part of it that hears and answers (of Qwen-Omni the thinker's)."""
-    transformers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
     try:
         whole = AutoConfig.from_pretrained(name, **source)
     except Exception as error:  # whatever is wrong with a user's folder is not ours to list
-        raise InputError(f"--model {name}: no model folder or hub id that can be read ({first_line(error)})") from None
+        if "custom code" in str(error):
+            raise InputError(f"--model {name}: comes with code of its own; --trust-remote-code runs it") from None
+        raise InputError(f"--model {name}: no model folder or hub id that can be read ({_reason(error)})") from None
     config = getattr(whole, "thinker_config", whole)
-    if _audio_token_id(config) is None:
+    if _audio_token_id(config) is None and not getattr(config, "auto_map", None):  # own code may keep it in its processor
         raise InputError(
             f"--model {name}: {type(config).__name__} is not an audio language model with an audio span among its tokens: no "
             "audio token in its config"
@@ -167,29 +191,42 @@ def _read_config(name: str, source: dict[str, Any]) -> tuple[Any, Any]:
 
 def wrap_model(model: Any, processor: Any, *, device: torch.device, adapters: tuple[str, ...] = ()) -> AudioLM:
     """Find the decoder blocks and the audio token of a loaded model. Raises InputError where it has none."""
-    audio_token_id = _audio_token_id(model.config)
+    audio_token_id = _audio_token_id(model.config, processor)
     if audio_token_id is None:
-        raise InputError(f"{type(model).__name__} is not an audio language model: no audio token in its config")
-    lm = AudioLM(model, processor, _find_decoder(model).layers, audio_token_id, device, adapters)
+        raise InputError(f"{type(model).__name__} is not an audio language model: no audio token. Needed: {_OFFERS}")
+    lm = AudioLM(model, processor, _find_blocks(model), audio_token_id, device, adapters)
     if processor is not None and lm._extractor is None:
-        raise InputError(f"{type(processor).__name__} is of an unknown build: it has no extractor of audio")
+        raise InputError(f"{type(processor).__name__} is of an unknown build: no extractor of audio. Needed: {_OFFERS}")
     return lm
 
 
 def _model_class(name: str, config: Any) -> Any:
+    own = getattr(config, "auto_map", None) or {}  # code of the checkpoint's own, which the user has trusted
+    if of_own := next((auto for auto in (*_AUTO_CLASSES, "AutoModel") if auto in own), None):
+        return getattr(transformers, of_own)
     for auto in _AUTO_CLASSES:
-        if auto in getattr(config, "auto_map", {}):  # code of the checkpoint's own, which the user has trusted
-            return getattr(transformers, auto)
         mapping = getattr(transformers, auto)._model_mapping
         if type(config) in mapping:
             return mapping[type(config)]
-    raise InputError(f"--model {name}: {type(config).__name__} is not an audio language model: no generating class takes it")
+    kind = f"{type(config).__name__} is not an audio language model: no generating class takes it"
+    raise InputError(f"--model {name}: {kind}. Needed: {_OFFERS}")
 
 
-def _audio_token_id(config: Any) -> int | None:
-    places = (config, getattr(config, "audio_config", None))
+def _audio_token_id(config: Any, processor: Any = None) -> int | None:
+    places = (config, getattr(config, "audio_config", None), processor)
     ids = (getattr(place, key, None) for place in places for key in ("audio_token_id", "audio_token_index"))
-    return next((i for i in ids if i is not None), None)
+    token = getattr(processor, "audio_token", None)
+    return next((i for i in ids if i is not None), token and processor.tokenizer.convert_tokens_to_ids(token))
+
+
+def _read_processor(name: str, config: Any, source: dict[str, Any]) -> Any:
+    """Load the processor. Raises InputError where that cannot be."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return _load_processor(name, config, source)
+    except Exception as error:
+        raise InputError(f"--model {name}: its processor cannot be loaded ({_reason(error)})") from None
 
 
 def _load_processor(name: str, config: Any, source: dict[str, Any]) -> Any:
@@ -241,7 +278,7 @@ def weight_bytes(model_class: Any, config: Any, dtype: torch.dtype, *, trust_rem
 
 def _hear_through_lora(model: Any, name: str, source: dict[str, Any]) -> tuple[str, ...]:
     """Turn on the LoRA adapter that a checkpoint has for audio; return its name. Raises InputError where it should have one."""
-    place = {k: v for k, v in source.items() if k == "revision"}
+    place = {"revision": source["revision"]}
     quiet = dict.fromkeys(
         (f"_raise_exceptions_for_{what}" for what in ("missing_entries", "connection_errors", "gated_repo")), False
     )
@@ -260,12 +297,16 @@ def _hear_through_lora(model: Any, name: str, source: dict[str, Any]) -> tuple[s
     return ()
 
 
-def _find_decoder(model: Any) -> Any:
-    """Return the module that owns both the input embeddings and a ModuleList `layers`."""
-    embeddings = model.get_input_embeddings()
-    for module in model.modules():
-        if isinstance(getattr(module, "layers", None), nn.ModuleList) and any(c is embeddings for c in module.children()):
-            return module
+def _find_blocks(model: Any) -> nn.ModuleList:
+    """Return the decoder's blocks: of the lists in the innermost module around the input embeddings that has any, the largest."""
+    try:
+        embeddings = model.get_input_embeddings()
+    except (AttributeError, NotImplementedError):
+        embeddings = None
+    around = [m for m in model.modules() if embeddings is not None and any(inner is embeddings for inner in m.modules())]
+    for module in reversed(around):  # `modules` gives the outer ones first
+        if lists := [m for m in module.modules() if isinstance(m, nn.ModuleList) and len(m)]:
+            return max(lists, key=lambda blocks: sum(p.numel() for p in blocks.parameters()))
     raise InputError(
-        f"{type(model).__name__} is of an unknown build: no module owns both the input embeddings and a list of blocks"
+        f"{type(model).__name__} is of an unknown build: no list of blocks around its input embeddings. Needed: {_OFFERS}"
     )

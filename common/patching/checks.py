@@ -79,12 +79,19 @@ class SelfCheck:
 
 
 def self_check(
-    lm: AudioLM, a: EncodedClip, others: Sequence[EncodedClip], *, tokens: Sequence[int], engines: Sequence[str] = ENGINES
+    lm: AudioLM,
+    a: EncodedClip,
+    others: Sequence[EncodedClip],
+    *,
+    tokens: Sequence[int],
+    engines: Sequence[str] = ENGINES,
+    layers: Sequence[int] | None = None,
 ) -> SelfCheck:
     """Check lens, audio and patching on a clip `a` and `others`, the first of which is B; all lend their audio to `a`.
 
-    `tokens` are those that the answer is read at. Of `engines` the first that holds is taken; without any, as for the lens,
-    nothing is patched. Raises CheckFailed where an identity is off by more than the tolerance of the dtype.
+    `tokens` are those that the answer is read at, `layers` those of the run (default: all). Of `engines` the first that holds is
+    taken; without any, as for the lens, nothing is patched. Raises CheckFailed where an identity is off by more than the
+    tolerance of the dtype.
     """
     own, own_b = own_logits(lm, a), own_logits(lm, others[0])
     check_finite(own, "self-check")
@@ -106,21 +113,27 @@ def self_check(
         audio_tokens=a.span_length or None,
         moved_by_audio=[None, *(_moved_by_audio(lm, clip) for clip in heard)][-1],
         adapters=_effect_of_adapters(lm, a, own) if lm.adapters else None,
-        patch=_check_patching(lm, a, others, own, limit, engines) if engines else None,
+        patch=_check_patching(lm, a, others, own, limit, engines, layers or lm.layers) if engines else None,
     )
 
 
 def _check_patching(
-    lm: AudioLM, a: EncodedClip, donors: Sequence[EncodedClip], own: torch.Tensor, limit: float, engines: Sequence[str]
+    lm: AudioLM,
+    a: EncodedClip,
+    donors: Sequence[EncodedClip],
+    own: torch.Tensor,
+    limit: float,
+    engines: Sequence[str],
+    layers: Sequence[int],
 ) -> PatchCheck:
     """Find the first of `engines` that gives what a rerun gives, and check its identities.
 
     The oracle overwrites the span of A's run where the spans have equal length; else splice is held against the same hybrid
     read from the other side, the tail of the donor's run overwritten, and the others patch as many positions as both have.
     """
-    trace, _ = record(lm, a)
-    layers = range(len(lm.blocks) + 1)
-    checked = (len(layers) // 3, 2 * len(layers) // 3)
+    trace, _ = record(lm, a, layers=layers)
+    places = (len(layers) // 3, 2 * len(layers) // 3)
+    checked = [layers[i] for i in places]
 
     def donated(donor: EncodedClip) -> torch.Tensor:
         return aligned(states_at(lm, donor, donor.span), a.span_length, "crop")
@@ -128,13 +141,13 @@ def _check_patching(
     def by(engine: str, donor: EncodedClip) -> torch.Tensor:
         """Return [layer, vocab] of A patched with a donor."""
         if engine == "splice":
-            return splice(lm, record(lm, donor)[0], [trace])[0]
+            return splice(lm, record(lm, donor, layers=layers)[0], [trace])[0]
         return sweep(lm, engine, a, donated(donor), layers)
 
     def by_rerun(engine: str, donor: EncodedClip) -> torch.Tensor:
         """Return the same at the layers that are `checked`."""
         if engine == "splice" and a.span_length != donor.span_length:
-            return torch.stack([rerun(lm, donor, layer, donor.tail, trace.tail[layer]) for layer in checked])
+            return torch.stack([rerun(lm, donor, layers[i], donor.tail, trace.tail[i]) for i in places])
         return sweep(lm, "rerun", a, donated(donor), checked)
 
     from_rerun: dict[str, float] = {}
@@ -143,7 +156,7 @@ def _check_patching(
             from_rerun[engine] = torch.nan
             continue
         oracle = torch.stack([by_rerun(engine, donor) for donor in donors])
-        from_rerun[engine] = largest_difference(patched[:-1, list(checked)], oracle)
+        from_rerun[engine] = largest_difference(patched[:-1, list(places)], oracle)
         if from_rerun[engine] <= limit:  # False for nan
             break
     else:

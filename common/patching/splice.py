@@ -19,7 +19,8 @@ from common.patching.tracing import Trace
 def splice(lm: AudioLM, donor: Trace, recipients: Sequence[Trace], tokens: Sequence[int] | None = None) -> torch.Tensor:
     """Return logits [recipient, layer, vocab]: each recipient's answer with its audio span at h_l taken from the donor's run.
 
-    With `tokens` only their logits, in float32 and in their order: [recipient, layer, token].
+    The layers are those that all have been recorded at. With `tokens` only their logits, in float32 and in their order:
+    [recipient, layer, token].
 
     Attention is causal and the prefix is shared, so once the span of h_l is the donor's, its states at every later layer are
     the donor's too; what is left to compute is the recipient's tail, from block l on, over the donor's keys and values. At
@@ -31,12 +32,14 @@ def splice(lm: AudioLM, donor: Trace, recipients: Sequence[Trace], tokens: Seque
     first = tails[0].narrow(-3, 0, 1)
     entering = tails[0] if (tails[0] != first).any() else first  # of equal tails, the row 0 of all recipients is one row
     joined = []
+    *inner, last = donor.layers
     cache = Cache(layers=list(donor.cache))
 
     def join(layer: int) -> Callable[[torch.Tensor], torch.Tensor]:
         def edit(h: torch.Tensor) -> torch.Tensor:
-            joined.append(layer)
-            h = entering.to(h) if layer == 0 else torch.cat([h, tails[layer].to(h)], dim=-3)
+            if layer in inner:
+                joined.append(layer)
+                h = torch.cat([h, tails[inner.index(layer)].to(h)], dim=-3) if layer else entering.to(h)
             cache.layers[:layer] = donor.cache[:layer]  # what a block before has read and grown is not kept
             cache.layers[layer] = for_rows(donor.cache[layer], h.shape[-3], h.device)
             return h
@@ -59,9 +62,9 @@ def splice(lm: AudioLM, donor: Trace, recipients: Sequence[Trace], tokens: Seque
             use_cache=True,
         )
     logits = split(output.logits[:, -1])[1]  # [row, vocab] or [row, token]
-    if joined != list(range(len(lm.blocks))):
-        raise RuntimeError(f"splice: the rows joined at blocks {joined}, not once at each of {len(lm.blocks)}")
-    others = logits[entering.shape[-3] :].unflatten(0, (len(lm.blocks), len(recipients)))  # [layer from 1, recipient, vocab]
+    if joined != inner or (inner[0], last) != (0, len(lm.blocks)):
+        raise RuntimeError(f"splice: the rows joined at blocks {joined}, not once at each of {inner}")
+    others = logits[entering.shape[-3] :].unflatten(0, (len(inner), len(recipients)))  # [layer after 0, recipient, vocab]
     row_0 = logits[: entering.shape[-3]].expand(len(recipients), -1)
     return torch.cat([row_0[None], others]).transpose(0, 1)
 

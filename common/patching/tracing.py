@@ -23,9 +23,10 @@ from common.patching.hooks import hooks, way_in, way_out
 class Trace:
     """What one run of one clip leaves behind: enough to be recipient or donor of any splice.
 
-    tail: [layer, (stream,) 1, tail, d_model], the states of the tail's tokens at h_0..h_L; `stream` only where the decoder
-    carries several residual streams side by side. cache: for each block what it keeps of prefix and audio, in transformers'
-    own form: keys and values [1, head, pos, head_dim], the states of a recurrence, or nothing. tail_ids: [1, tail].
+    tail: [layer, (stream,) 1, tail, d_model], the states of the tail's tokens at the recorded `layers`, the first h_0 and the
+    last h_L; `stream` only where the decoder carries several residual streams side by side. cache: for each block what it keeps
+    of prefix and audio, in transformers' own form: keys and values [1, head, pos, head_dim], the states of a recurrence, or
+    nothing. tail_ids: [1, tail].
     span_stop: the position where the tail begins.
     """
 
@@ -33,6 +34,7 @@ class Trace:
     cache: tuple[Any, ...]
     tail_ids: torch.Tensor
     span_stop: int
+    layers: tuple[int, ...]
 
     @property
     def nbytes(self) -> int:
@@ -49,55 +51,68 @@ class Trace:
 
     def to(self, device: torch.device | str) -> "Trace":
         cache = tuple(copied(layer, lambda t: t.to(device)) for layer in self.cache)
-        return Trace(self.tail.to(device), cache, self.tail_ids.to(device), self.span_stop)
+        return replace(self, tail=self.tail.to(device), cache=cache, tail_ids=self.tail_ids.to(device))
 
 
 @torch.inference_mode()
-def record(lm: AudioLM, clip: EncodedClip, tokens: Sequence[int] | None = None) -> tuple[Trace, torch.Tensor]:
+def record(
+    lm: AudioLM, clip: EncodedClip, tokens: Sequence[int] | None = None, layers: Sequence[int] | None = None
+) -> tuple[Trace, torch.Tensor]:
     """Run a clip once; return its trace and its lens logits (see `lens`): [layer, vocab], or of `tokens` alone [layer, token].
+
+    Of `layers` alone, the first 0 and the last L, where they are given.
 
     Raises UnknownBlock where no block keeps anything of what it has read.
     """
     cache = new_cache(lm)
-    tail, logits = _run(lm, clip, tokens, past_key_values=cache, use_cache=True)
+    at = lm.layers if layers is None else tuple(layers)
+    tail, logits = _run(lm, clip, tokens, at, past_key_values=cache, use_cache=True)
     if cache.is_croppable:
         cache.crop(clip.span.stop - clip.ids.shape[1])
     else:  # a recurrence cannot go back: another run, which stops before the tail
         cache = new_cache(lm)
         front = {k: t[:, : clip.span.stop] if t.shape == clip.ids.shape else t for k, t in clip.inputs.items()}
         lm.model(**front, past_key_values=cache, use_cache=True)
-    layers = tuple(copied(layer, torch.clone) for layer in cache.layers)  # a cropped tensor is a view of the whole one
-    if not any(map(kept_tensors, layers)):
+    kept = tuple(copied(layer, torch.clone) for layer in cache.layers)  # a cropped tensor is a view of the whole one
+    if not any(map(kept_tensors, kept)):
         raise UnknownBlock("its blocks leave neither keys and values nor other states in transformers' DynamicCache")
-    return Trace(tail, layers, clip.ids[:, clip.tail], clip.span.stop), logits[1]
+    return Trace(tail, kept, clip.ids[:, clip.tail], clip.span.stop, at), logits[1]
 
 
 @torch.inference_mode()
 def lens(
-    lm: AudioLM, clip: EncodedClip, tokens: Sequence[int], maps: Sequence[Callable[[torch.Tensor], torch.Tensor]] = ()
+    lm: AudioLM,
+    clip: EncodedClip,
+    tokens: Sequence[int],
+    maps: Sequence[Callable[[torch.Tensor], torch.Tensor]] = (),
+    layers: Sequence[int] | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the lens logits of a clip: [layer, vocab], and in float32 those of `tokens` [layer, token].
 
+    Of `layers` alone, the last of them L, where they are given.
+
     The lens (nostalgebraist 2020, "interpreting GPT: the logit lens") uses the model's own way out: what leaves the last block
     is replaced by the last position of every h_l, stacked on the sequence axis, and norm, head, scaling, soft cap and merge
-    of streams do the rest. Row L is the model's own answer. `maps`, one for each layer but the last, change the states before.
+    of streams do the rest. Row L is the model's own answer. `maps`, one for each of the layers but the last, change the
+    states before.
     """
-    return _run(lm, clip, tokens, whole=True, maps=maps, use_cache=False)[1]
+    return _run(lm, clip, tokens, lm.layers if layers is None else layers, whole=True, maps=maps, use_cache=False)[1]
 
 
 def _run(
     lm: AudioLM,
     clip: EncodedClip,
     tokens: Sequence[int] | None,
+    layers: Sequence[int],
     *,
     whole: bool = False,
     maps: Sequence[Callable[[torch.Tensor], torch.Tensor]] = (),
     **options: Any,
 ) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor]]:
-    """Run a clip; return the tail's states [layer, (stream,) 1, tail, d_model] and the two parts of its lens logits."""
+    """Run a clip; return at `layers` the tail's states [layer, (stream,) 1, tail, d_model] and both parts of the lens logits."""
 
     def last_positions(h: torch.Tensor) -> torch.Tensor:
-        last = [state[..., -1, :] for state in states]
+        last = [states[layer][..., -1, :] for layer in layers]
         last[: len(maps)] = [translate(state) for translate, state in zip(maps, last)]
         return torch.stack(last, dim=-2).to(h.device)
 
@@ -107,7 +122,7 @@ def _run(
         head_reads(lm, tokens, whole=whole) as split,
     ):
         logits = split(lm.model(**clip.inputs, **options).logits[0])
-    return torch.stack(states), logits
+    return torch.stack([states[layer] for layer in layers]), logits
 
 
 @torch.inference_mode()

@@ -47,6 +47,8 @@ def argument_parser(description: str, out: Path | None) -> argparse.ArgumentPars
     add("--words", nargs="+", metavar="WORD", help="a word for each label, as the answer is to be read (default: the labels)")
     add("--system", metavar="TEXT", help="system prompt, for chat templates that take one")
     add = parser.add_argument_group("run").add_argument
+    listed = "rows at these layers alone, such as 0:36:4 or 1 5 12, and at 0 and L, the run's own controls (default: all)"
+    add("--layers", nargs="+", type=layer_range, action=_Layers, metavar="L", help=listed)
     add("--seed", type=whole_number(0), default=0, metavar="N", help="draws clips, pairs and what intervals need (default: 0)")
     add("--out", type=Path, default=out, help="output folder (default: outputs/ beside this script)")
     add("--overwrite", action="store_true", help="start anew where --out holds another run")
@@ -113,6 +115,25 @@ def whole_number(least: int) -> Callable[[str], int]:
 
     parse.__name__ = f"whole number from {least} on"  # argparse names the type in its message
     return parse
+
+
+def layer_range(text: str) -> range:
+    """Return a layer, or layers first:last or first:last:step with the last if a step meets it; an argument type."""
+    first, *more = map(int, text.split(":"))
+    last, step = more + [first, 1][len(more) :]
+    if not 0 <= first <= last < 10_000 or step < 1:  # a slip must not fill the memory
+        raise ValueError
+    return range(first, last + 1, step)
+
+
+layer_range.__name__ = "layer, or first:last:step"  # argparse names the type in its message
+
+
+class _Layers(argparse.Action):
+    """Keep the layers of all ranges, and 0, in their order."""
+
+    def __call__(self, parser: Any, namespace: argparse.Namespace, values: Any, option_string: str | None = None) -> None:
+        setattr(namespace, self.dest, sorted({0}.union(*values)))
 
 
 def seconds(text: str) -> float:

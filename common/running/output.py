@@ -38,7 +38,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Work:
-    """What makes the rows of a run: `make` takes groups of units and yields the rows of some units at a time, `layers` of each.
+    """What makes the rows of a run: `make` takes groups of units and yields the rows of some at a time, one for each of `layers`.
 
     The units of a group are made together, `name` tells how a unit is called in the rows, which are kept in this order.
     """
@@ -46,7 +46,7 @@ class Work:
     make: Callable[[Sequence[list[Any]]], Iterable[list[dict[str, Any]]]]
     groups: Sequence[list[Any]]
     name: Callable[[Any], str]
-    layers: int
+    layers: Sequence[int]
 
 
 def is_finished(run: Run, *, overwrite: bool) -> bool:
@@ -80,11 +80,11 @@ def make_rows(run: Run, work: Work, *, overwrite: bool) -> bool:
     with tqdm(total=sum(map(len, groups)), desc=run.rows.stem, unit=unit, disable=not parallel.is_leader()) as bar:
         for rows in work.make(groups):
             append_rows(own_part(run.rows), rows)
-            bar.update(len(rows) // work.layers)
+            bar.update(len(rows) // len(work.layers))
     return complete(run.rows, run.unit, work.layers, order=[work.name(item) for group in work.groups for item in group])
 
 
-def _begin(run: Run, layers: int, *, overwrite: bool) -> set[str]:
+def _begin(run: Run, layers: Sequence[int], *, overwrite: bool) -> set[str]:
     """Make the folder ready; return the units that have all their rows. Raises InputError as is_finished does."""
     _look(run, overwrite=overwrite)
     run.out.mkdir(parents=True, exist_ok=True)
@@ -134,7 +134,8 @@ def subtitle(record: dict[str, Any]) -> str:
     model, clips = ("/".join(Path(identity[name]).parts[-2:]) for name in ("model", "data"))
     given = identity.get("input", "audio")
     form = "" if given == "audio" else f", input: {given}"
-    return f"model: {model}, prompt: {Path(record['prompt_name']).name}{form}, clips: {clips}"
+    some = f", layers listed: {' '.join(map(str, listed))}" if (listed := identity.get("layers")) else ""
+    return f"model: {model}, prompt: {Path(record['prompt_name']).name}{form}, clips: {clips}{some}"
 
 
 def read_table(out: Path, name: str) -> pd.DataFrame:

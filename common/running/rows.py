@@ -3,7 +3,7 @@
 import csv
 import io
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,14 +27,14 @@ _OF_A_PAIR = (
 TEXT_COLUMNS = (*_OF_A_CLIP, *_OF_A_PAIR)
 
 
-def complete(rows: Path, unit: str, size: int, *, order: list[str]) -> bool:
+def complete(rows: Path, unit: str, layers: Sequence[int], *, order: list[str]) -> bool:
     """Wait for all processes; return True to the one that goes on, with the rows of all in one file, units in `order`.
 
     Raises InputError where a unit is missing: no table is made of a part of the rows.
     """
     parallel.wait()
     if parallel.is_leader():
-        gather_rows(rows, unit, size, order)
+        gather_rows(rows, unit, layers, order)
     return parallel.is_leader()
 
 
@@ -44,25 +44,25 @@ def read_rows(path: Path) -> pd.DataFrame:
     return pd.read_csv(path, dtype={c: str for c in TEXT_COLUMNS if c in columns}, keep_default_na=False, na_values=[""])
 
 
-def finished_units(rows: Path, unit: str, size: int) -> set[str]:
-    """Return the ids in column `unit` that have all their `size` rows; drop what an interruption left of other units.
+def finished_units(rows: Path, unit: str, layers: Sequence[int]) -> set[str]:
+    """Return the ids in column `unit` that have a row for each of `layers`; drop what an interruption left of other units.
 
     What several processes have written is gathered first. Raises InputError, touching nothing, where a file is not one of ours.
     """
     parts = parts_of(rows)
-    header, units = _collected([rows, *parts], unit, size)
+    header, units = _collected([rows, *parts], unit, layers)
     _store(rows, header, units.values(), parts)
     return set(units)
 
 
-def gather_rows(rows: Path, unit: str, size: int, order: list[str]) -> None:
+def gather_rows(rows: Path, unit: str, layers: Sequence[int], order: list[str]) -> None:
     """Make one file of the rows of all processes, units in `order`: the same file, whoever wrote them and when."""
-    expected = [u for u in order for _ in range(size)]
+    expected = [u for u in order for _ in layers]
     parts = parts_of(rows)
     alone = rows.exists() and not parts
     if alone and pd.read_csv(rows, usecols=[unit], dtype=str, keep_default_na=False)[unit].tolist() == expected:
         return  # a million rows need not be read for nothing
-    header, units = _collected([rows, *parts], unit, size)
+    header, units = _collected([rows, *parts], unit, layers)
     if set(units) != set(order):
         missing = len(set(order) - set(units))
         raise InputError(
@@ -72,14 +72,14 @@ def gather_rows(rows: Path, unit: str, size: int, order: list[str]) -> None:
     _store(rows, header, [units[u] for u in order], parts)
 
 
-def _collected(files: list[Path], unit: str, size: int) -> tuple[list[str], Units]:
+def _collected(files: list[Path], unit: str, layers: Sequence[int]) -> tuple[list[str], Units]:
     """Return the header of all files and their whole units.
 
     A unit that is there twice counts once: a process died between gathering and removing, or a group was made again.
     """
-    header, units = _whole_units(files[0], unit, size)
+    header, units = _whole_units(files[0], unit, layers)
     for part in files[1:]:
-        own_header, own_units = _whole_units(part, unit, size)
+        own_header, own_units = _whole_units(part, unit, layers)
         if units and own_units and own_header != header:
             raise InputError(f"{part}: its columns are not those of {files[0].name}; give another --out, or --overwrite")
         header, units = (own_header, own_units | units) if own_units else (header, units)
@@ -112,19 +112,20 @@ def parts_of(rows: Path) -> list[Path]:
     return sorted(rows.parent.glob(f"{rows.stem}.part*{rows.suffix}"))
 
 
-def _whole_units(path: Path, unit: str, size: int) -> tuple[list[str], Units]:
-    """Return the header of a CSV and the units that have all their rows, layers 0 to `size` - 1 one after the other."""
+def _whole_units(path: Path, unit: str, layers: Sequence[int]) -> tuple[list[str], Units]:
+    """Return the header of a CSV and the units that have all their rows, those of `layers` one after the other."""
     text = path.read_bytes() if path.exists() else b""
     text = text[: text.rfind(b"\n") + 1]  # the last line may be cut anywhere
     header, *table = list(csv.reader(io.StringIO(text.decode("utf-8", errors="replace"), newline=""))) or [[unit, "layer"]]
     if not {unit, "layer"} <= set(header) or any(len(row) != len(header) for row in table):
         raise InputError(f"{path}: not as this script writes it; give another --out, or --overwrite to start anew")
     name, layer = header.index(unit), header.index("layer")
-    starts = [i for i, row in enumerate(table) if row[layer] == "0"]
+    wanted = [str(at) for at in layers]
+    starts = [i for i, row in enumerate(table) if row[layer] == wanted[0]]
     units: Units = {}
     for start in starts:
-        rows = table[start : start + size]
-        if [(row[name], row[layer]) for row in rows] == [(rows[0][name], str(i)) for i in range(size)]:
+        rows = table[start : start + len(wanted)]
+        if [(row[name], row[layer]) for row in rows] == [(rows[0][name], at) for at in wanted]:
             units.setdefault(rows[0][name], rows)
     return header, units
 

@@ -27,8 +27,8 @@ _PROBED = 8  # clips on which the label tokens' share of the probability is look
 class Session:
     """A model that has been checked on this run's clips, with the prompt and the readout of the run.
 
-    From block `reach` on the blocks keep nothing of what they read: they see an earlier block's keys, or none, so that nothing
-    put into the audio span there can reach the answer.
+    `layers` are those that have rows, 0 and L among them. From block `reach` on the blocks keep nothing of what they read: they
+    see an earlier block's keys, or none, so that nothing put into the audio span there can reach the answer.
     """
 
     lm: AudioLM
@@ -36,6 +36,7 @@ class Session:
     readout: Readout
     first: EncodedClip
     check: SelfCheck
+    layers: tuple[int, ...]
     warnings: tuple[str, ...]
 
     @property
@@ -59,16 +60,12 @@ class Session:
             raise CheckFailed(f"{sample.sample_id}: the tokens around the audio differ from those of the first clip")
         return clip
 
-    @property
-    def layers(self) -> int:
-        """The number of points h_0..h_L, one more than there are blocks."""
-        return len(self.lm.blocks) + 1
-
     def describe(self, prompt_name: str) -> str:
         """Say what every unit of the run goes through, and what to beware of."""
         adapters = f", LoRA on: {', '.join(self.lm.adapters)}" if self.lm.adapters else ""
         engine = f", patches by {self.engine}" if self.engine else ""
-        line = f"{self.layers} layers, prompt {prompt_name}, {self.lm.dtype} on {self.lm.device}{engine}{adapters}"
+        layers = f"{len(self.layers)} layers" if self.layers == self.lm.layers else f"layers {' '.join(map(str, self.layers))}"
+        line = f"{layers}, prompt {prompt_name}, {self.lm.dtype} on {self.lm.device}{engine}{adapters}"
         return "\n".join([line, *(f"warning: {w}" for w in self.warnings)])
 
     def warned(self, *warnings: str) -> "Session":
@@ -107,10 +104,18 @@ def encoded(lm: AudioLM, question: Question, sample: Sample, *, silent: bool = F
     return encode_clip(lm, sample.audio, question.prompt, silent=silent, system=question.system)
 
 
-def open_session(model: ModelChoice, question: Question, samples: Sequence[Sample], *, engines: Sequence[str]) -> Session:
+def open_session(
+    model: ModelChoice,
+    question: Question,
+    samples: Sequence[Sample],
+    *,
+    engines: Sequence[str],
+    layers: Sequence[int] | None = None,
+) -> Session:
     """Check every clip, load the model and check it on some of the clips. Raises InputError or CheckFailed; writes nothing.
 
     `engines` are the ways of patching that the run may use, the first that holds is taken; none for a run that patches nothing.
+    `layers` are those to have rows, beside 0 and L; all by default.
     """
     device = choose_device(model.device)
     lm = load_model(
@@ -122,6 +127,9 @@ def open_session(model: ModelChoice, question: Question, samples: Sequence[Sampl
         attention=model.attention,
     )
     lm = replace(lm, trim=model.trim, level=model.level)
+    at = lm.layers if layers is None else tuple(sorted({0, *layers, len(lm.blocks)}))
+    if at[-1] > len(lm.blocks):
+        raise InputError(f"--layers {at[-1]}: the model has {len(lm.blocks)} blocks, so layers are 0 to {len(lm.blocks)}")
     lengths = _lengths(lm, question, samples)
     first = encoded(lm, question, samples[0])
     if question.system is not None:
@@ -134,12 +142,12 @@ def open_session(model: ModelChoice, question: Question, samples: Sequence[Sampl
     longest = samples[lengths.index(max(lengths))]
     others = [encoded(lm, question, s) for s in dict.fromkeys((partner, longest))]
     try:
-        check = self_check(lm, first, others, tokens=readout.ids, engines=engines)
+        check = self_check(lm, first, others, tokens=readout.ids, engines=engines, layers=at)
     except UnknownBlock as error:
         raise InputError(f"--model {model.name}: {error}; this kind of decoder is not supported yet") from None
     some = samples[:: max(1, len(samples) // _PROBED)][:_PROBED]
     probed = [encoded(lm, question, s) for s in some]
-    session = Session(lm, question, readout, first, check, ())
+    session = Session(lm, question, readout, first, check, at, ())
     return session.warned(_preferred(lm, readout, probed), *_cautions(lm, check, alone=len(samples) == 1))
 
 

@@ -179,10 +179,14 @@ function meanMargin(of) {
 // The drawing is as wide as its place, so that its letters keep their size on a phone.
 const room = () => Math.min(640, Math.max(300, $("detail").clientWidth || 640));
 
+// Where a layer, or a place between two, lies in a drawing: true to its number, as layers may be listed with gaps.
+const across = (layers, left, width) => (place) => left + ((place + 0.5) * (width - left)) / (layers[layers.length - 1] + 1);
+
 function heat(of, i, values, parent, marks) {
   make("p", { class: "note", text: `${say("label logits less their mean over the labels, by layer")}; ${say("the outlined label is the answer of the layer")}`, parent });
   const [left, high, bottom, width] = [96, 26, 22, room()];
-  const wide = (width - left) / of.layers.length;
+  const x = across(of.layers, left, width);
+  const edges = [-0.5, ...of.layers.slice(1).map((layer, l) => (of.layers[l] + layer) / 2), of.layers[of.layers.length - 1] + 0.5].map(x);
   const tall = labels().length * high;
   const svg = make("svg", { viewBox: `0 0 ${width} ${tall + bottom}`, role: "img", class: "heat", parent }, SVG);
   svg.setAttribute("aria-label", say("label logits less their mean over the labels, by layer"));
@@ -193,21 +197,23 @@ function heat(of, i, values, parent, marks) {
     if (marks[k]) name.setAttribute("style", `fill: var(--${marks[k]}); font-weight: 700`);
     of.layers.forEach((layer, l) => {
       const answer = of.answers[i * of.layers.length + l] === k;
-      const cell = make("rect", { x: left + l * wide + 1, y: k * high + 1, width: Math.max(1, wide - 2), height: high - 2, rx: 2, parent: svg }, SVG);
+      const cell = make("rect", { x: edges[l] + 1, y: k * high + 1, width: Math.max(1, edges[l + 1] - edges[l] - 2), height: high - 2, rx: 2, parent: svg }, SVG);
       const share = Math.round((100 * Math.abs(centred[l][k])) / most);
       cell.style.fill = `color-mix(in srgb, var(--${centred[l][k] > 0 ? "warm" : "cool"}) ${share}%, var(--mid))`;
       if (answer) cell.setAttribute("style", `${cell.getAttribute("style")}; stroke: var(--ink); stroke-width: 2`);
       make("title", { text: `${say("layer")} ${layer}, ${label}: ${values[l][k].toFixed(2)}`, parent: cell }, SVG);
     });
   });
-  axis(svg, of.layers, (l) => left + (l + 0.5) * wide, tall + 16);
+  axis(svg, of.layers, x, tall + 16);
 }
 
 function axis(svg, layers, x, y) {
-  const every = Math.ceil((layers.length * 26) / (x(layers.length) - x(0)));
-  layers.forEach((layer, l) => {
-    if (l % every === 0) make("text", { x: x(l), y, "text-anchor": "middle", text: String(layer), parent: svg }, SVG);
-  });
+  let last = -Infinity;
+  for (const layer of layers) {
+    if (x(layer) - last < 26) continue;
+    last = x(layer);
+    make("text", { x: last, y, "text-anchor": "middle", text: String(layer), parent: svg }, SVG);
+  }
 }
 
 function curve(layers, values, mean, title, parent) {
@@ -215,7 +221,7 @@ function curve(layers, values, mean, title, parent) {
   const [left, width, tall, bottom] = [96, room(), 150, 22];
   const all = [0, ...values, ...(mean ?? [])];
   const [low, top] = [Math.min(...all), Math.max(...all)];
-  const x = (l) => left + ((l + 0.5) * (width - left)) / layers.length;
+  const x = across(layers, left, width);
   const y = (v) => 8 + ((top - v) / Math.max(1e-9, top - low)) * (tall - 16);
   const svg = make("svg", { viewBox: `0 0 ${width} ${tall + bottom}`, role: "img", class: "curve", parent }, SVG);
   svg.setAttribute("aria-label", title);
@@ -223,11 +229,11 @@ function curve(layers, values, mean, title, parent) {
     make("line", { x1: left, x2: width, y1: y(v), y2: y(v), style: `stroke: var(--${v === 0 ? "soft" : "line"})`, parent: svg }, SVG);
     if (v === 0 || Math.abs(y(v) - y(0)) > 14) make("text", { x: left - 8, y: y(v) + 5, "text-anchor": "end", text: v.toFixed(1), parent: svg }, SVG);
   }
-  const line = (of, style) => make("polyline", { points: of.map((v, l) => `${x(l)},${y(v)}`).join(" "), style: `fill: none; ${style}`, parent: svg }, SVG);
+  const line = (of, style) => make("polyline", { points: of.map((v, l) => `${x(layers[l])},${y(v)}`).join(" "), style: `fill: none; ${style}`, parent: svg }, SVG);
   if (mean) line(mean, "stroke: var(--soft); stroke-dasharray: 5 4");
   line(values, "stroke: var(--ink); stroke-width: 2.5");
   values.forEach((v, l) => {
-    const dot = make("circle", { cx: x(l), cy: y(v), r: 4, style: "fill: var(--ink)", parent: svg }, SVG);
+    const dot = make("circle", { cx: x(layers[l]), cy: y(v), r: 4, style: "fill: var(--ink)", parent: svg }, SVG);
     make("title", { text: `${say("layer")} ${layers[l]}: ${v.toFixed(2)}`, parent: dot }, SVG);
   });
   axis(svg, layers, x, tall + 16);

@@ -222,6 +222,8 @@ PATTERNS: tuple[tuple[str, str], ...] = (
     (r"^(\d+) speakers?$", r"\1 位说话人"),
     (r"^(\d+) sources?$", r"\1 个来源"),
     (r"^mean of l = (\d+) to (\d+)$", r"l = \1–\2 的均值"),
+    (r"^mean of l = (\d+)$", r"l = \1"),
+    (r"^mean of the (\d+) listed layers from l = (\d+) to (\d+)$", r"l = \2–\3 中列出的 \1 层的均值"),
     (r"^l = (\d+) to (\d+)$", r"l = \1–\2"),
     (r"^l = (\d+)$", r"l = \1"),
     (
