@@ -60,4 +60,33 @@ def plot_lens(run: Path, out: Path, look: Look) -> list[str]:
         rank.set_ylim(bottom=0.7)
         curve(kl, layers, "kl", color=INK, name=say("to the final,\nmean"))
         level(kl, 0, "0")
-    return list(FIGURES)
+    return [*FIGURES, *plot_probe(run, out, look)]
+
+
+def plot_probe(run: Path, out: Path, look: Look) -> list[str]:
+    """Write what a probe tells of words and voice beside what is answered, where a `run` has it; return the figure's name."""
+    found = read_table(run, "probe") if (run / "probe.csv").exists() else []
+    if not len(found):
+        return []
+    say, labels = look.say, list(found.label.unique())
+    states = found[found.probe == "states"]
+    counts = say("n = {n} conflict clips; {over}", n=int(states.n.iloc[0]), over=resampled(states.iloc[0], look))
+    ylabels = [say(f"{NAMES[label]} (share of clips)") for label in labels]
+    with panels(out / PROBE, look, ylabels, xlabel=say(XLABEL), caption=counts) as all_axes:
+        for axes, label in zip(all_axes, labels):
+            of_label = found[found.label == label]
+            span, last = (of_label[(of_label.probe == "states") & (of_label.position == p)] for p in POSITIONS)
+            curve(axes, span, "accuracy", color=COLORS[label], name=say("told from\nthe span"))
+            curve(axes, last, "accuracy", color=COLORS[label], name=say("told from\nthe end"), style="--")
+            curve(axes, last, "answered", color=INK, name=say("answered"))
+            for probe, style in PROBES.items():
+                for position, color in zip((*POSITIONS, "clip"), (FAINT, FAINT, FAINT)):
+                    table = of_label[(of_label.probe == probe) & (of_label.position == position)]
+                    if probe == "duration_and_level" and len(table):
+                        axes.axhline(table.accuracy.iloc[0], color=color, linestyle=style, linewidth=1.2, label=say(SHORT[probe]))
+                    elif len(table) and (probe, position) != ("permuted", "last"):
+                        named = {"label": say(SHORT[probe])} if position == "span" else {}
+                        axes.plot(table.layer, table.accuracy, color=color, linestyle=style, linewidth=1.2, zorder=1, **named)
+            level(axes, span.chance.iloc[0], say("chance"))
+            axes.set_ylim(-0.03, 1.03)
+    return [PROBE]

@@ -4,6 +4,7 @@ import argparse
 import sys
 import time
 from functools import partial
+from operator import attrgetter
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -15,6 +16,7 @@ from common.running import arguments, lock, output, parallel
 from common.running.identity import identify
 from common.running.noise import noise_of
 from common.running.prompts import over_prompts
+from logit_lens import probe
 from logit_lens.choose import choose_clips, choose_speaking
 from logit_lens.plots import plot_lens
 from logit_lens.tables import agreement, headline, lens_tables, summary
@@ -25,6 +27,7 @@ def main(argv: list[str] | None = None) -> None:
     add = parser.add_argument_group("lens").add_argument
     add("--lens", choices=("logit", "tuned"), default="logit", help="tuned: states pass a map fitted on other texts first")
     add("--generate", type=arguments.whole_number(0), default=0, metavar="N", help="N clips answer in free text too (default: 0)")
+    add("--probe", action="store_true", help="keep the states, and say how well a linear probe tells words and voice from them")
     args = parser.parse_args(argv)
     one = partial(draw if args.redraw else run, args)
     with lock.held(args.out):
@@ -34,7 +37,7 @@ def main(argv: list[str] | None = None) -> None:
 def run(args: argparse.Namespace, prompt: str, out: Path) -> None:
     began, model, question = time.time(), arguments.chosen_model(args), arguments.asked_question(args, prompt)
     clips, others = read_clips(args.data, args.labels)
-    options = {"limit": args.limit, "seed": args.seed, "skip_bad": args.skip_bad, "lens": args.lens, "generate": args.generate}
+    options = {name: getattr(args, name) for name in ("limit", "seed", "skip_bad", "lens", "generate", "probe")}
     identity = identify("logit_lens", model=model, question=question, data=args.data, clips=clips, options=options)
     this = output.Run(out / "lens.csv", "sample_id", identity)
     if not output.is_finished(this, overwrite=args.overwrite):
@@ -42,6 +45,7 @@ def run(args: argparse.Namespace, prompt: str, out: Path) -> None:
         from common.running.session import open_session
         from logit_lens.rows import layers_of
         from logit_lens.tuned import tuned_lens
+        from logit_lens.untrained import open_states, record_untrained
 
         clips, bad = usable_clips(clips, model, question) if args.skip_bad else (clips, {})
         samples, counts = choose_clips(clips, limit=args.limit, seed=args.seed)
@@ -52,15 +56,16 @@ def run(args: argparse.Namespace, prompt: str, out: Path) -> None:
         this = this.known(session.identity())
         maps = tuned_lens(session, samples) if args.lens == "tuned" else None
         speaking = choose_speaking(samples, args.generate, seed=args.seed)
-        work = output.Work(
-            partial(layers_of, session, maps=maps, speaking=speaking),
-            [[s] for s in samples],
-            lambda s: s.sample_id,
-            session.layers,
-        )
-        if output.make_rows(this, work, overwrite=args.overwrite):
+        states = [open_states(session, samples, out / file) for file in probe.FILES] if args.probe else []
+        make = partial(layers_of, session, maps=maps, speaking=speaking, states=states[0] if states else None)
+        name = attrgetter("sample_id")
+        work = output.Work(make, [[s] for s in samples], name, session.layers, states[0].whole if states else set)
+        finished = output.make_rows(this, work, overwrite=args.overwrite)
+        lacking = record_untrained(session, samples, states[1], seed=args.seed) if states else ""
+        if finished:
             rows = output.read_rows(this.rows)
             noise, warnings = noise_of(rows)
+            warnings = (*warnings, lacking, *(s.cut() for s in states))
             facts = session.warned(*warnings).facts() | {"prompt_name": prompt}
             output.finish(this, facts, counts | noise | agreement(rows, seed=args.seed), began=began)
     if parallel.is_leader():
@@ -70,9 +75,12 @@ def run(args: argparse.Namespace, prompt: str, out: Path) -> None:
 def draw(args: argparse.Namespace, prompt: str, out: Path) -> None:
     record, rows = output.finished_run(out, "lens.csv")
     tables = lens_tables(rows, seed=record["identity"]["seed"])
+    lacking: list[str] = []
+    if record["identity"].get("probe"):
+        tables["probe"], lacking = probe.probe_table(out, rows, seed=record["identity"]["seed"])
     output.write_tables(out, tables)
     plot_lens(out, out, Look(output.subtitle(record), svg=args.svg))
-    print(summary(tables), f"written to {out}", sep="\n")
+    print(summary(tables), *lacking, f"written to {out}", sep="\n")
 
 
 if __name__ == "__main__":

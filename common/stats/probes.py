@@ -1,0 +1,148 @@
+"""How well a linear probe tells labels from vectors, on clips whose text and speaker it has not seen.
+
+Ridge regression on the labels' indicators, in closed form: it needs the products of the clips' vectors alone, so that many labels
+(a label and its permutations) and many strengths cost hardly more than one, whatever the width of the model.
+
+- Each indicator is divided by how often its label is there to learn from: then the largest value is that of the label under which
+  the vector is likeliest, whatever its frequency (equal priors), and guessing is right in 1 / labels.
+- Each pair of a words' and a voice's label counts alike in learning. Else the two go together (or apart) in the clips, and a probe
+  of the one would read the other: with half of the clips congruent it would be wrong in nearly all conflict clips.
+- The strength is chosen among `STRENGTHS` inside the clips to learn from, by what other texts and speakers among these would cost.
+- Code length: what the labels cost in bits if each portion of texts is sent with what was learned from those before it
+  (prequential code; Voita & Titov 2020, "Information-theoretic probing with minimum description length"). It tells a label that
+  is there plainly from one that a probe needs many clips to find.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.linalg import solve
+from scipy.special import log_softmax
+from sklearn.preprocessing import StandardScaler
+
+from common.stats.covariance import Floats
+from common.stats.folds import growing, unseen
+
+STRENGTHS = (0.01, 0.1, 1.0, 10.0)  # of the ridge, in mean squares of the vectors
+SHARPNESS = (0.3, 1.0, 3.0, 9.0)  # what values are multiplied by, before a softmax makes probabilities of them
+_INNER = 4  # splits at most to choose with; of texts and speakers at once there would be nine
+_TIE = 1e-9  # values as close as this are equal
+
+Codes = np.ndarray
+
+
+@dataclass(frozen=True)
+class Fold:
+    """Places of clips: `learn` from these, `out` are tried; `inner` parts `learn`, as places in it, to choose a strength."""
+
+    learn: Codes
+    out: Codes
+    inner: tuple[tuple[Codes, Codes], ...]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Who is told from whom: `apart` holds every clip out once, `portions` are those of the code, all but the first."""
+
+    apart: tuple[Fold, ...]
+    portions: tuple[Fold, ...]
+
+
+@dataclass(frozen=True)
+class Told:
+    """What became of each clip held out, [clip, target]: `right` (1, 0, or a part of a tie), `bits` it cost."""
+
+    right: Floats
+    bits: Floats
+
+
+def plan(texts: Sequence[str], speakers: Sequence[str], labels: Sequence[str], *, seed: int, folds: int = 4) -> Plan:
+    """Return the folds; texts are parted with their `labels`, those of the words, in proportion."""
+    t, s, x = (np.asarray(v, dtype=str) for v in (texts, speakers, labels))
+    rarest = min(len({*t[x == label]}) for label in set(x))  # with more parts than texts of a label, some part may have them all
+    folds = min(folds, max(2, rarest))
+
+    def fold(learn: Codes, out: Codes) -> Fold:
+        several = len(set(t[learn])) > 1
+        inner = [i for i in unseen(t[learn], s[learn], x[learn], folds=3, seed=seed) if len(i[0])] if several else []
+        drawn = np.random.default_rng(seed).permutation(len(inner))[:_INNER]
+        return Fold(learn, out, tuple(inner[i] for i in drawn))
+
+    apart, portions = unseen(t, s, x, folds=folds, seed=seed), growing(t, s, x, seed=seed)
+    return Plan(*(tuple(fold(learn, out) for learn, out in parts if len(learn)) for parts in (apart, portions)))
+
+
+def products(vectors: np.ndarray) -> Floats:
+    """Return the products of clips [clip, clip] from their vectors [clip, feature], every feature in its standard deviations.
+
+    The deviation is that over all clips: it knows no label. Features that are the same for all count nothing.
+    """
+    x = StandardScaler().fit_transform(vectors.astype(np.float32))
+    return (x @ x.T).astype(np.float64) / x.shape[1]
+
+
+def told(kernel: Floats, codes: Codes, labels: Codes, plan: Plan, *, cells: Codes) -> Told:
+    """Return how clips come out whose `codes` [clip, target], 0 to `labels` [target] - 1, are told from products [clip, clip].
+
+    Each of the `cells` [clip], the clips with one pair of labels, counts alike in learning. A clip that no fold tries (there
+    was nothing to learn from) is a guess.
+    """
+    right, bits = (np.broadcast_to(guess, codes.shape).copy() for guess in (1 / labels, np.log2(labels)))
+    for fold in plan.apart:
+        values = _learned(kernel, codes, fold, labels, cells)
+        best = values >= values.max(axis=-1, keepdims=True) - _TIE
+        right[fold.out] = _of(best / best.sum(axis=-1, keepdims=True), codes[fold.out])
+    for fold in plan.portions:
+        values = _learned(kernel, codes, fold, labels, cells)
+        bits[fold.out] = -_of(log_softmax(values, axis=-1), codes[fold.out]) / np.log(2)
+    return Told(right, bits)
+
+
+def _learned(kernel: Floats, codes: Codes, fold: Fold, labels: Codes, cells: Codes) -> Floats:
+    """Return the values [out, target, label] of a fold at the strength chosen, sharpened to what fits as log odds."""
+    own, target = codes[fold.learn], np.arange(codes.shape[1])
+    strength, sharpness = np.full(len(target), len(STRENGTHS) // 2), np.full(len(target), SHARPNESS[0])
+    if fold.inner:
+        within = kernel[np.ix_(fold.learn, fold.learn)]
+        cost = np.zeros((len(SHARPNESS), len(STRENGTHS), len(target)))
+        for learn, out in fold.inner:
+            values = _values(within, own, learn, out, labels, cells[fold.learn])
+            for i, sharp in enumerate(SHARPNESS):
+                cost[i] -= _of(log_softmax(sharp * values, axis=-1), own[out]).sum(axis=1)
+        chosen = cost.reshape(-1, len(target)).argmin(axis=0)
+        sharpness, strength = np.take(SHARPNESS, chosen // len(STRENGTHS)), chosen % len(STRENGTHS)
+    values = _values(kernel, codes, fold.learn, fold.out, labels, cells)
+    return values[strength, :, target].swapaxes(0, 1) * sharpness[:, None]
+
+
+def _values(kernel: Floats, codes: Codes, learn: Codes, out: Codes, labels: Codes, cells: Codes) -> Floats:
+    """Return what weighted ridge regressions of every strength say, [strength, out, target, label].
+
+    It is 0 where a vector tells nothing, -1 where it rules a label out, and -inf for what is no label of the target.
+    """
+    _, cell, size = np.unique(cells[learn], return_inverse=True, return_counts=True)
+    weight = 1 / size[cell] / len(size)  # they sum to 1
+    inside, across = kernel[np.ix_(learn, learn)], kernel[np.ix_(out, learn)]
+    mean = inside @ weight
+    across = across - (across @ weight)[:, None] - mean + weight @ mean
+    inside = inside - mean[:, None] - mean + weight @ mean
+    label = np.arange(labels.max())
+    there = codes[learn][:, :, None] == label  # [learn, target, label]
+    share = np.tensordot(weight, there, axes=1)
+    wanted = ((there - share) / np.where(share > 0, share, 1)).reshape(len(learn), -1)
+    never = np.where(label < labels[:, None], -1.0 * (share == 0), -np.inf)
+    root = np.sqrt(weight)
+    inside, across, wanted = root[:, None] * inside * root, across * root, root[:, None] * wanted
+    scale = max(float(np.trace(inside)) / len(learn), 1e-12)
+    found = []
+    for strength in STRENGTHS:
+        ridge = strength * scale * np.eye(len(learn))
+        weights = solve(inside + ridge, wanted, assume_a="pos", check_finite=False, overwrite_a=True)
+        found.append((across @ weights).reshape(len(out), *share.shape) + never)
+    return np.stack(found)
+
+
+def _of(values: Floats, codes: Codes) -> Floats:
+    """Return the entry of each clip's own label [..., clip, target]."""
+    return np.take_along_axis(values, np.broadcast_to(codes[..., None], (*values.shape[:-1], 1)), axis=-1)[..., 0]

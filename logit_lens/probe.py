@@ -1,0 +1,156 @@
+"""What a linear probe tells of words and voice from a run's states, beside what the answer says: states to probe.csv.
+
+A probe says that a label is there for a linear readout, on texts and speakers that it has not seen; not that the model uses it.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import PolynomialFeatures, StandardScaler
+from tqdm import tqdm
+
+from common.clips.pairs import KINDS
+from common.errors import InputError
+from common.stats.covariance import Floats
+from common.stats.folds import parted
+from common.stats.metrics import Metric, gain, layer_table
+from common.stats.probes import Plan, plan, products, told
+from common.stats.units import clip_units
+from logit_lens.decision import conflict_rows
+from logit_lens.states import POSITIONS, read_states
+
+FILES = ("states.npy", "states_random.npy")
+COLUMNS = ["label", "probe", "position", "layer"]
+CUES = {"semantic": "words", "prosody": "voice"}
+DEALT = 5  # permutations of each label: the null is their mean
+
+
+@dataclass(frozen=True)
+class Found:
+    """What became of every clip: `right` and `bits` [clip, target, position x layer]."""
+
+    right: Floats
+    bits: Floats
+
+
+def probe_table(out: Path, rows: pd.DataFrame, *, seed: int) -> tuple[pd.DataFrame, list[str]]:
+    """Return one row per label x probe x position x layer of the run in `out`; and what could not be probed, and why.
+
+    All clips are learned from, the conflict clips are counted: `accuracy` is the share of them whose label is told by a probe
+    that has seen neither their text nor their speaker (`held_out`), `code_length` what the label costs, in bits (log2 of the
+    labels where nothing is known). Labels count alike in learning, so that a guess is right in `chance`, 1 / labels, however
+    often each is there; the accuracy itself is plain, to stand beside the answers clip by clip. Probes:
+
+    - `states`; beside it `answered`, the share that the lens answers with this label at the layer, `gap` (accuracy less that,
+      paired), `unsaid` (accuracy less the share that the model answers, at l = L), and how much more is told than by each other
+      probe, `beyond_*`. The bands hold for all layers of both positions at once.
+    - `permuted`: labels dealt out anew, the voice's among clips with the same words' label, the words' among texts.
+    - `random_weights`: states of the same architecture before any training.
+    - `duration_and_level`: of the clip as the model heard it, with their squares and product; it has no layer.
+    """
+    clips = rows[rows.layer == rows.layer.min()].reset_index(drop=True)
+    kinds, lacking = _tellable(clips)
+    units = clip_units(conflict_rows(rows))
+    if not kinds or not len(units.firsts):
+        return pd.DataFrame(columns=[*COLUMNS, "n", "accuracy"]), lacking
+    codes = np.stack([pd.factorize(clips[f"{kind}_label"], sort=True)[0] for kind in kinds], axis=1)
+    targets = np.concatenate([codes, *(_dealt(clips, codes, kinds, seed=seed + i) for i in range(DEALT))], axis=1)
+    cells = pd.factorize(clips.semantic_label + "/" + clips.prosody_label)[0]
+    folds = plan(*(clips[c].fillna("") for c in ("text_id", "speaker", "semantic_label")), seed=seed)
+    found = {"states": _of_states(out / FILES[0], targets, folds, cells)}
+    if (out / FILES[1]).exists():
+        found["random_weights"] = _of_states(out / FILES[1], codes, folds, cells)
+    else:
+        lacking.append(f"no probe of random weights: there is no {FILES[1]}")
+    found["duration_and_level"] = _of_clips(clips, codes, folds, cells)
+    at = pd.Index(clips.sample_id).get_indexer(units.firsts.sample_id)
+    answers, parts = units.grid("winner"), []
+    for place, kind in enumerate(kinds):
+        right = {name: f.right[at, place] for name, f in found.items()}  # [clip, position x layer]
+        bits = {name: f.bits[at, place] for name, f in found.items()}
+        for values, own in ((right, found["states"].right), (bits, found["states"].bits)):
+            values["permuted"] = own[at, len(kinds) + place :: len(kinds)].mean(axis=1)
+        answered = (answers == units.grid(f"{kind}_label")).astype(float)
+        for name in right:
+            metrics = {"accuracy": Metric(right[name], share=True), "code_length": Metric(bits[name])}
+            if name == "states":
+                beside = np.tile(answered, len(POSITIONS))
+                metrics |= {"answered": Metric(beside, share=True), "gap": gain(right[name] - beside)}
+                metrics |= {"unsaid": gain(right[name] - answered[:, -1:])}
+                metrics |= {f"beyond_{other}": gain(right[name] - right[other]) for other in right if other != name}
+            width = right[name].shape[1]
+            table = layer_table(replace(units, layers=np.arange(width)), metrics, seed=seed)
+            if width > 1:
+                layer, position = np.tile(units.layers, len(POSITIONS)), np.repeat(POSITIONS, len(units.layers))
+            else:
+                layer, position = np.array([np.nan]), np.array(["clip"])
+            told_of = {"label": kind, "probe": name, "position": position, "layer": layer, "chance": 1 / len(set(codes[:, place]))}
+            parts.append(table.drop(columns="layer").assign(**told_of, held_out=_held_out(clips)))
+    table = pd.concat(parts, ignore_index=True)
+    return table[[*COLUMNS, *(c for c in table if c not in COLUMNS)]], lacking
+
+
+def _held_out(clips: pd.DataFrame) -> str:
+    return " and ".join(parted(clips.text_id.fillna(""), clips.speaker.fillna("")))
+
+
+def _tellable(clips: pd.DataFrame) -> tuple[list[str], list[str]]:
+    """Return the kinds of label that can be told on texts and speakers not seen, and why the others cannot."""
+    apart = {"texts": "text_id", "speakers": "speaker"}
+    kinds, lacking = [], []
+    for kind in KINDS:
+        labels = clips[f"{kind}_label"]
+        reasons = ["all clips have one label"] if labels.nunique() < 2 else []
+        for factor in parted(clips.text_id.fillna(""), clips.speaker.fillna("")):
+            number = clips.groupby(f"{kind}_label")[apart[factor]].nunique()
+            rare = number[number < 2]
+            reasons += [f"{', '.join(map(repr, rare.index))}: of fewer than two {factor}"] if len(rare) else []
+        kinds += [] if reasons else [kind]
+        lacking += [f"no probe of the {CUES[kind]}: {'; '.join(reasons)}"] if reasons else []
+    return kinds, lacking
+
+
+def _dealt(clips: pd.DataFrame, codes: np.ndarray, kinds: list[str], *, seed: int) -> np.ndarray:
+    """Return the codes [clip, kind] dealt out anew.
+
+    A text has one words' label: these go from text to text, among texts of one and the same voice's label where each text has
+    one alone, among all else. The voice's go from clip to clip with the same words' label.
+    """
+    rng = np.random.default_rng(seed)
+    texts = clips.text_id.fillna("")
+    voices = clips.groupby(texts).prosody_label.agg(["first", "nunique"])
+    dealt = codes.copy()
+    for place, kind in enumerate(kinds):
+        of = pd.Series(codes[:, place])
+        if kind == "prosody":
+            dealt[:, place] = of.groupby(clips.semantic_label).transform(lambda x: rng.permutation(x.to_numpy()))
+        else:
+            of_text = of.groupby(texts).first()
+            among = voices["first"] if (voices["nunique"] == 1).all() else pd.Series(0, index=of_text.index)
+            dealt[:, place] = texts.map(of_text.groupby(among).transform(lambda x: rng.permutation(x.to_numpy())))
+    return dealt
+
+
+def _of_states(path: Path, targets: np.ndarray, folds: Plan, cells: np.ndarray) -> Found:
+    """Return what is told from a file of states at each position and layer. Raises InputError where it is of other clips."""
+    states = read_states(path)
+    if len(states) != len(targets):
+        raise InputError(f"{path}: it holds {len(states)} clips where lens.csv has {len(targets)}; --overwrite makes it anew")
+    places = tqdm(list(np.ndindex(states.shape[1:3])), desc=f"probes of {path.stem}", unit="layer", leave=False)
+    return _found((states[:, position, layer] for position, layer in places), targets, folds, cells)
+
+
+def _of_clips(clips: pd.DataFrame, targets: np.ndarray, folds: Plan, cells: np.ndarray) -> Found:
+    """Return what is told from the length and level of clips, their squares and product: a middle one is no linear matter."""
+    features = make_pipeline(StandardScaler(), PolynomialFeatures(2, include_bias=False))
+    return _found([features.fit_transform(clips[["seconds", "level"]])], targets, folds, cells)
+
+
+def _found(vectors: Iterable[np.ndarray], targets: np.ndarray, folds: Plan, cells: np.ndarray) -> Found:
+    labels = targets.max(axis=0) + 1
+    parts = [told(products(of_place), targets, labels, folds, cells=cells) for of_place in vectors]
+    return Found(np.stack([part.right for part in parts], axis=-1), np.stack([part.bits for part in parts], axis=-1))

@@ -1,0 +1,66 @@
+"""Record states for the probes, and the same ones of the same architecture with random weights."""
+
+from collections.abc import Sequence
+from itertools import chain
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from common.clips.samples import Sample
+from common.model.load import AudioLM
+from common.patching.tracing import lens_and_states
+from common.running import parallel
+from common.running.session import Session
+from logit_lens.states import States
+
+
+def open_states(session: Session, samples: Sequence[Sample], path: Path) -> States:
+    """Return a file for the states of the `samples`; the first clip of the session tells their shape."""
+    _, states = lens_and_states(session.lm, session.first, session.readout.ids)
+    return States(path, tuple(s.sample_id for s in samples), tuple(states.shape))
+
+
+def record_untrained(session: Session, samples: Sequence[Sample], states: States, *, seed: int) -> str:
+    """Record the states of the model with random weights, which it is left with; return why that cannot be, or "".
+
+    Goes on where an interrupted run stopped. Every process draws the same weights.
+    """
+    left = parallel.broadcast(_left(states) if parallel.is_leader() else None)
+    if not left:
+        return ""
+    if reason := draw_weights(session.lm, seed=seed):
+        return f"no control with random weights: {reason}"
+    own = parallel.part_of([s for s in samples if s.sample_id in left])
+    for sample in tqdm(own, desc=states.path.stem, unit="clip", disable=not parallel.is_leader()):
+        _, found = lens_and_states(session.lm, session.encode(sample), session.readout.ids)
+        if not found.isfinite().all():
+            return "no control with random weights: its states are not all finite numbers"
+        states.write(sample.sample_id, found.cpu().numpy())
+    parallel.wait()
+    return ""
+
+
+def _left(states: States) -> set[str]:
+    return set(states.clips) - states.whole(set(states.clips))
+
+
+@torch.no_grad()
+def draw_weights(lm: AudioLM, *, seed: int) -> str:
+    """Draw all weights of a model anew in place, as its class does for a model to be trained; return why that cannot be, or ""."""
+    model = lm.model
+    weights = dict(lm.blocks.named_parameters())
+    if lm.adapters:
+        return f"it hears through LoRA ({', '.join(lm.adapters)})"
+    if getattr(model, "hf_quantizer", None) is not None or not all(w.is_floating_point() for w in weights.values()):
+        return "its weights are quantised"
+    if any(w.is_meta for w in weights.values()):
+        return "some of its weights are kept off the device"
+    before = {name: w.flatten()[:64].clone() for name, w in weights.items() if w.dim() > 1}
+    for part in chain(model.modules(), model.parameters(), model.buffers()):
+        if hasattr(part, "_is_hf_initialized"):  # transformers' mark of what must not be drawn again
+            del part._is_hf_initialized
+    torch.manual_seed(seed)
+    model.initialize_weights()
+    same = [name for name, old in before.items() if torch.equal(old, weights[name].flatten()[:64])]
+    return f"its class does not draw {len(same)} of its blocks' weights, the first is {same[0]}" if same else ""
