@@ -6,6 +6,7 @@ import pandas as pd
 
 from common.stats.facts import Fact, fact, sided
 
+CONTROLS = ("beyond_permuted", "beyond_random_weights", "beyond_duration_and_level")
 SIDES = {1: "prosody", -1: "semantic", 0: "none"}
 
 
@@ -57,4 +58,29 @@ def lens_facts(tables: dict[str, pd.DataFrame]) -> dict[str, Fact]:
         facts.append(
             Fact("voice_lead without a label", float("nan"), *ends, verdict="same" if same else ", ".join(names), **told)
         )
-    return {f.name: f for f in facts}
+    return {f.name: f for f in (*facts, *probe_facts(tables.get("probe", pd.DataFrame())))}
+
+
+def probe_facts(probe: pd.DataFrame) -> list[Fact]:
+    """Return, of each label, where a probe tells the most that the answer does not say, and what it is held against there.
+
+    The place is picked for being the largest, so every interval is the band over all layers of both positions.
+    """
+    facts = []
+    for kind, of_kind in probe[probe.probe == "states"].groupby("label", sort=False) if len(probe) else ():
+        place = of_kind.loc[of_kind.unsaid.idxmax()]
+        row = f"probe.csv, {place.position}, l = {place.layer:.0f}"
+        banded: dict[str, Any] = {"unit": "share of clips", "row": row, "test": "band over all layers of both positions"}
+
+        def at(column: str, **told: Any) -> Fact:
+            ends = {end: float(place[f"{column}_band_{end}"]) for end in ("lo", "hi")}
+            above = {1: "more", -1: "less", 0: "none"}[int(ends["lo"] > 0) - int(ends["hi"] < 0)]
+            return fact(place, column, **banded, **ends, **{"name": f"{column}: {kind}", "verdict": above} | told)
+
+        known = place.unsaid_band_lo > 0 and place.beyond_permuted_band_lo > 0  # an answer at 0 is less than a guess
+        facts += [at("unsaid", control=str(place.held_out), verdict="more" if known else "none"), at("accuracy", verdict="")]
+        facts += [at(c) for c in place.index if c in CONTROLS and not pd.isna(place[c])]
+        told: dict[str, Any] = {"unit": "share of clips", "row": row}
+        facts.append(Fact(f"chance: {kind}", float(place.chance), **told))
+        facts.append(Fact(f"answered: {kind}", float(place.accuracy - place.unsaid), n=int(place.n), **told))
+    return facts

@@ -18,7 +18,7 @@ from common.errors import InputError
 from common.stats.covariance import Floats
 from common.stats.folds import parted
 from common.stats.metrics import Metric, gain, layer_table
-from common.stats.probes import Plan, plan, products, told
+from common.stats.probes import Plan, Targets, plan, products, told
 from common.stats.units import clip_units
 from logit_lens.decision import conflict_rows
 from logit_lens.states import POSITIONS, read_states
@@ -42,8 +42,8 @@ def probe_table(out: Path, rows: pd.DataFrame, *, seed: int) -> tuple[pd.DataFra
 
     All clips are learned from, the conflict clips are counted: `accuracy` is the share of them whose label is told by a probe
     that has seen neither their text nor their speaker (`held_out`), `code_length` what the label costs, in bits (log2 of the
-    labels where nothing is known). Labels count alike in learning, so that a guess is right in `chance`, 1 / labels, however
-    often each is there; the accuracy itself is plain, to stand beside the answers clip by clip. Probes:
+    labels where nothing is known). How often a label is there is no help, so that a guess is right in `chance`, 1 / labels; the
+    accuracy itself is plain, not balanced, to stand beside the answers clip by clip. Probes:
 
     - `states`; beside it `answered`, the share that the lens answers with this label at the layer, `gap` (accuracy less that,
       paired), `unsaid` (accuracy less the share that the model answers, at l = L), and how much more is told than by each other
@@ -57,16 +57,20 @@ def probe_table(out: Path, rows: pd.DataFrame, *, seed: int) -> tuple[pd.DataFra
     units = clip_units(conflict_rows(rows))
     if not kinds or not len(units.firsts):
         return pd.DataFrame(columns=[*COLUMNS, "n", "accuracy"]), lacking
-    codes = np.stack([pd.factorize(clips[f"{kind}_label"], sort=True)[0] for kind in kinds], axis=1)
-    targets = np.concatenate([codes, *(_dealt(clips, codes, kinds, seed=seed + i) for i in range(DEALT))], axis=1)
-    cells = pd.factorize(clips.semantic_label + "/" + clips.prosody_label)[0]
+    codes, beside = (
+        np.stack([pd.factorize(clips[f"{k}_label"], sort=True)[0] for k in of], axis=1)
+        for of in (kinds, [KINDS[1 - KINDS.index(kind)] for kind in kinds])
+    )
+    true = Targets(codes, beside, codes.max(axis=0) + 1)
+    dealt = [codes, *(_dealt(clips, codes, kinds, seed=seed + i) for i in range(DEALT))]
+    targets = Targets(np.concatenate(dealt, axis=1), np.tile(beside, DEALT + 1), np.tile(true.labels, DEALT + 1))
     folds = plan(*(clips[c].fillna("") for c in ("text_id", "speaker", "semantic_label")), seed=seed)
-    found = {"states": _of_states(out / FILES[0], targets, folds, cells)}
+    found = {"states": _of_states(out / FILES[0], targets, folds)}
     if (out / FILES[1]).exists():
-        found["random_weights"] = _of_states(out / FILES[1], codes, folds, cells)
+        found["random_weights"] = _of_states(out / FILES[1], true, folds)
     else:
         lacking.append(f"no probe of random weights: there is no {FILES[1]}")
-    found["duration_and_level"] = _of_clips(clips, codes, folds, cells)
+    found["duration_and_level"] = _of_clips(clips, true, folds)
     at = pd.Index(clips.sample_id).get_indexer(units.firsts.sample_id)
     answers, parts = units.grid("winner"), []
     for place, kind in enumerate(kinds):
@@ -135,22 +139,21 @@ def _dealt(clips: pd.DataFrame, codes: np.ndarray, kinds: list[str], *, seed: in
     return dealt
 
 
-def _of_states(path: Path, targets: np.ndarray, folds: Plan, cells: np.ndarray) -> Found:
+def _of_states(path: Path, targets: Targets, folds: Plan) -> Found:
     """Return what is told from a file of states at each position and layer. Raises InputError where it is of other clips."""
     states = read_states(path)
-    if len(states) != len(targets):
-        raise InputError(f"{path}: it holds {len(states)} clips where lens.csv has {len(targets)}; --overwrite makes it anew")
+    if len(states) != len(targets.codes):
+        raise InputError(f"{path}: it holds {len(states)} clips where lens.csv has {len(targets.codes)}; --overwrite makes it anew")
     places = tqdm(list(np.ndindex(states.shape[1:3])), desc=f"probes of {path.stem}", unit="layer", leave=False)
-    return _found((states[:, position, layer] for position, layer in places), targets, folds, cells)
+    return _found((states[:, position, layer] for position, layer in places), targets, folds)
 
 
-def _of_clips(clips: pd.DataFrame, targets: np.ndarray, folds: Plan, cells: np.ndarray) -> Found:
+def _of_clips(clips: pd.DataFrame, targets: Targets, folds: Plan) -> Found:
     """Return what is told from the length and level of clips, their squares and product: a middle one is no linear matter."""
     features = make_pipeline(StandardScaler(), PolynomialFeatures(2, include_bias=False))
-    return _found([features.fit_transform(clips[["seconds", "level"]])], targets, folds, cells)
+    return _found([features.fit_transform(clips[["seconds", "level"]])], targets, folds)
 
 
-def _found(vectors: Iterable[np.ndarray], targets: np.ndarray, folds: Plan, cells: np.ndarray) -> Found:
-    labels = targets.max(axis=0) + 1
-    parts = [told(products(of_place), targets, labels, folds, cells=cells) for of_place in vectors]
+def _found(vectors: Iterable[np.ndarray], targets: Targets, folds: Plan) -> Found:
+    parts = [told(products(of_place), targets, folds) for of_place in vectors]
     return Found(np.stack([part.right for part in parts], axis=-1), np.stack([part.bits for part in parts], axis=-1))

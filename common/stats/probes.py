@@ -3,10 +3,9 @@
 Ridge regression on the labels' indicators, in closed form: it needs the products of the clips' vectors alone, so that many labels
 (a label and its permutations) and many strengths cost hardly more than one, whatever the width of the model.
 
-- Each indicator is divided by how often its label is there to learn from: then the largest value is that of the label under which
-  the vector is likeliest, whatever its frequency (equal priors), and guessing is right in 1 / labels.
-- Each pair of a words' and a voice's label counts alike in learning. Else the two go together (or apart) in the clips, and a probe
-  of the one would read the other: with half of the clips congruent it would be wrong in nearly all conflict clips.
+- An indicator is taken relative to how often its label is there beside the clip's other label: the largest value is that of the
+  label that the vector makes likelier by most, whatever its frequency, and a guess is right in 1 / labels. Else a probe of the
+  voice could read the words where the two go together in the clips (or apart, as in conflict clips alone).
 - The strength is chosen among `STRENGTHS` inside the clips to learn from, by what other texts and speakers among these would cost.
 - Code length: what the labels cost in bits if each portion of texts is sent with what was learned from those before it
   (prequential code; Voita & Titov 2020, "Information-theoretic probing with minimum description length"). It tells a label that
@@ -14,7 +13,7 @@ Ridge regression on the labels' indicators, in closed form: it needs the product
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.linalg import solve
@@ -50,6 +49,15 @@ class Plan:
 
 
 @dataclass(frozen=True)
+class Targets:
+    """What is to be told: `codes` [clip, target] of labels, 0 to `labels` [target] - 1, and those of the other label `beside`."""
+
+    codes: Codes
+    beside: Codes
+    labels: Codes
+
+
+@dataclass(frozen=True)
 class Told:
     """What became of each clip held out, [clip, target]: `right` (1, 0, or a part of a tie), `bits` it cost."""
 
@@ -82,64 +90,61 @@ def products(vectors: np.ndarray) -> Floats:
     return (x @ x.T).astype(np.float64) / x.shape[1]
 
 
-def told(kernel: Floats, codes: Codes, labels: Codes, plan: Plan, *, cells: Codes) -> Told:
-    """Return how clips come out whose `codes` [clip, target], 0 to `labels` [target] - 1, are told from products [clip, clip].
-
-    Each of the `cells` [clip], the clips with one pair of labels, counts alike in learning. A clip that no fold tries (there
-    was nothing to learn from) is a guess.
-    """
+def told(kernel: Floats, targets: Targets, plan: Plan) -> Told:
+    """Return what of the targets is told from the products [clip, clip]; a clip that there was nothing to learn for is a guess."""
+    labels, codes = targets.labels, targets.codes
     right, bits = (np.broadcast_to(guess, codes.shape).copy() for guess in (1 / labels, np.log2(labels)))
     for fold in plan.apart:
-        values = _learned(kernel, codes, fold, labels, cells)
+        values = _learned(kernel, targets, fold)
         best = values >= values.max(axis=-1, keepdims=True) - _TIE
         right[fold.out] = _of(best / best.sum(axis=-1, keepdims=True), codes[fold.out])
     for fold in plan.portions:
-        values = _learned(kernel, codes, fold, labels, cells)
+        values = _learned(kernel, targets, fold)
         bits[fold.out] = -_of(log_softmax(values, axis=-1), codes[fold.out]) / np.log(2)
     return Told(right, bits)
 
 
-def _learned(kernel: Floats, codes: Codes, fold: Fold, labels: Codes, cells: Codes) -> Floats:
+def _learned(kernel: Floats, targets: Targets, fold: Fold) -> Floats:
     """Return the values [out, target, label] of a fold at the strength chosen, sharpened to what fits as log odds."""
-    own, target = codes[fold.learn], np.arange(codes.shape[1])
+    own = replace(targets, codes=targets.codes[fold.learn], beside=targets.beside[fold.learn])
+    target = np.arange(len(targets.labels))
     strength, sharpness = np.full(len(target), len(STRENGTHS) // 2), np.full(len(target), SHARPNESS[0])
     if fold.inner:
         within = kernel[np.ix_(fold.learn, fold.learn)]
         cost = np.zeros((len(SHARPNESS), len(STRENGTHS), len(target)))
         for learn, out in fold.inner:
-            values = _values(within, own, learn, out, labels, cells[fold.learn])
+            values = _values(within, own, learn, out)
             for i, sharp in enumerate(SHARPNESS):
-                cost[i] -= _of(log_softmax(sharp * values, axis=-1), own[out]).sum(axis=1)
+                cost[i] -= _of(log_softmax(sharp * values, axis=-1), own.codes[out]).sum(axis=1)
         chosen = cost.reshape(-1, len(target)).argmin(axis=0)
         sharpness, strength = np.take(SHARPNESS, chosen // len(STRENGTHS)), chosen % len(STRENGTHS)
-    values = _values(kernel, codes, fold.learn, fold.out, labels, cells)
+    values = _values(kernel, targets, fold.learn, fold.out)
     return values[strength, :, target].swapaxes(0, 1) * sharpness[:, None]
 
 
-def _values(kernel: Floats, codes: Codes, learn: Codes, out: Codes, labels: Codes, cells: Codes) -> Floats:
-    """Return what weighted ridge regressions of every strength say, [strength, out, target, label].
+def _values(kernel: Floats, targets: Targets, learn: Codes, out: Codes) -> Floats:
+    """Return what ridge regressions of every strength say, [strength, out, target, label].
 
     It is 0 where a vector tells nothing, -1 where it rules a label out, and -inf for what is no label of the target.
     """
-    _, cell, size = np.unique(cells[learn], return_inverse=True, return_counts=True)
-    weight = 1 / size[cell] / len(size)  # they sum to 1
     inside, across = kernel[np.ix_(learn, learn)], kernel[np.ix_(out, learn)]
-    mean = inside @ weight
-    across = across - (across @ weight)[:, None] - mean + weight @ mean
-    inside = inside - mean[:, None] - mean + weight @ mean
-    label = np.arange(labels.max())
-    there = codes[learn][:, :, None] == label  # [learn, target, label]
-    share = np.tensordot(weight, there, axes=1)
-    wanted = ((there - share) / np.where(share > 0, share, 1)).reshape(len(learn), -1)
-    never = np.where(label < labels[:, None], -1.0 * (share == 0), -np.inf)
-    root = np.sqrt(weight)
-    inside, across, wanted = root[:, None] * inside * root, across * root, root[:, None] * wanted
-    scale = max(float(np.trace(inside)) / len(learn), 1e-12)
+    mean = inside.mean(axis=0)
+    across = across - across.mean(axis=1, keepdims=True) - mean + mean.mean()
+    inside = inside - mean[:, None] - mean + mean.mean()
+    label = np.arange(targets.labels.max())
+    there = targets.codes[learn][:, :, None] == label  # [learn, target, label]
+    other = targets.beside[learn][:, :, None] == np.arange(targets.beside.max() + 1)  # [learn, target, other]
+    pairs = np.einsum("nto,ntl->tol", other.astype(float), there.astype(float))
+    usual = pairs / np.maximum(pairs.sum(axis=2, keepdims=True), 1)  # how often a label is there, given the other one
+    usual = np.take_along_axis(usual, targets.beside[learn].T[:, :, None], axis=1).swapaxes(0, 1)  # [learn, target, label]
+    wanted = np.where(usual > 0, there / np.where(usual > 0, usual, 1) - 1, 0).reshape(len(learn), -1)
+    never = np.where(label < targets.labels[:, None], -1.0 * ~there.any(axis=0), -np.inf)
+    scale = max(float(np.trace(inside)) / len(learn), 1e-9)
     found = []
     for strength in STRENGTHS:
         ridge = strength * scale * np.eye(len(learn))
         weights = solve(inside + ridge, wanted, assume_a="pos", check_finite=False, overwrite_a=True)
-        found.append((across @ weights).reshape(len(out), *share.shape) + never)
+        found.append((across @ weights).reshape(len(out), *never.shape) + never)
     return np.stack(found)
 
 
