@@ -26,7 +26,7 @@ from logit_lens.states import POSITIONS, read_states
 FILES = ("states.npy", "states_random.npy")
 COLUMNS = ["label", "probe", "position", "layer"]
 CUES = {"semantic": "words", "prosody": "voice"}
-DEALT = 5  # permutations of each label: the null is their mean
+DEALT = 10  # permutations of each label: the null is their mean
 
 
 @dataclass(frozen=True)
