@@ -69,18 +69,23 @@ def probe_facts(probe: pd.DataFrame) -> list[Fact]:
     facts = []
     for kind, of_kind in probe[probe.probe == "states"].groupby("label", sort=False) if len(probe) else ():
         place = of_kind.loc[of_kind.unsaid.idxmax()]
-        row = f"probe.csv, {place.position}, l = {place.layer:.0f}"
-        banded: dict[str, Any] = {"unit": "share of clips", "row": row, "test": "band over all layers of both positions"}
-
-        def at(column: str, **told: Any) -> Fact:
-            ends = {end: float(place[f"{column}_band_{end}"]) for end in ("lo", "hi")}
-            above = {1: "more", -1: "less", 0: "none"}[int(ends["lo"] > 0) - int(ends["hi"] < 0)]
-            return fact(place, column, **banded, **ends, **{"name": f"{column}: {kind}", "verdict": above} | told)
-
         known = place.unsaid_band_lo > 0 and place.beyond_permuted_band_lo > 0  # an answer at 0 is less than a guess
-        facts += [at("unsaid", control=str(place.held_out), verdict="more" if known else "none"), at("accuracy", verdict="")]
-        facts += [at(c) for c in place.index if c in CONTROLS and not pd.isna(place[c])]
-        told: dict[str, Any] = {"unit": "share of clips", "row": row}
-        facts.append(Fact(f"chance: {kind}", float(place.chance), **told))
-        facts.append(Fact(f"answered: {kind}", float(place.accuracy - place.unsaid), n=int(place.n), **told))
+        facts += [_banded(place, "unsaid", control=str(place.held_out), verdict="more" if known else "none")]
+        facts += [_banded(place, c) for c in ("accuracy", *CONTROLS) if not pd.isna(place.get(c, float("nan")))]
+        values = {"chance": place.chance, "answered": place.accuracy - place.unsaid}
+        facts += [
+            Fact(f"{name}: {kind}", float(value), n=int(place.n), unit="share of clips", row=_row(place))
+            for name, value in values.items()
+        ]
     return facts
+
+
+def _row(place: pd.Series) -> str:
+    return f"probe.csv, {place.position}, l = {place.layer:.0f}"
+
+
+def _banded(place: pd.Series, column: str, **told: Any) -> Fact:
+    """Return a column of probe.csv at a place with its band for an interval."""
+    ends = {end: float(place[f"{column}_band_{end}"]) for end in ("lo", "hi")}
+    base: dict[str, Any] = {"name": f"{column}: {place.label}", "unit": "share of clips", "row": _row(place)}
+    return fact(place, column, **(base | ends | {"test": "band over all layers of both positions"} | told))

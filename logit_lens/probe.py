@@ -3,9 +3,10 @@
 A probe says that a label is there for a linear readout, on texts and speakers that it has not seen; not that the model uses it.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,12 +19,11 @@ from common.errors import InputError
 from common.stats.covariance import Floats
 from common.stats.folds import parted
 from common.stats.metrics import Metric, gain, layer_table
-from common.stats.probes import Plan, Targets, plan, products, told
-from common.stats.units import clip_units
+from common.stats.probes import Plan, Targets, plan, products, told, widening
+from common.stats.units import Units, clip_units
 from logit_lens.decision import conflict_rows
-from logit_lens.states import POSITIONS, read_states
+from logit_lens.states import FILES, POSITIONS, read_states
 
-FILES = ("states.npy", "states_random.npy")
 COLUMNS = ["label", "probe", "position", "layer"]
 CUES = {"semantic": "words", "prosody": "voice"}
 DEALT = 10  # permutations of each label: the null is their mean
@@ -35,6 +35,14 @@ class Found:
 
     right: Floats
     bits: Floats
+
+
+def probe_tables(out: Path, record: dict[str, Any], rows: pd.DataFrame) -> tuple[dict[str, pd.DataFrame], list[str]]:
+    """Return the table of the run in `out` by its name, where its `record` says that states were kept, and what it lacks."""
+    if not record["identity"].get("probe"):
+        return {}, []
+    table, lacking = probe_table(out, rows, seed=record["identity"]["seed"])
+    return {"probe": table}, lacking
 
 
 def probe_table(out: Path, rows: pd.DataFrame, *, seed: int) -> tuple[pd.DataFrame, list[str]]:
@@ -55,51 +63,67 @@ def probe_table(out: Path, rows: pd.DataFrame, *, seed: int) -> tuple[pd.DataFra
     clips = rows[rows.layer == rows.layer.min()].reset_index(drop=True)
     kinds, lacking = _tellable(clips)
     units = clip_units(conflict_rows(rows))
+    nothing = pd.DataFrame(columns=[*COLUMNS, "n", "accuracy"])
     if not kinds or not len(units.firsts):
-        return pd.DataFrame(columns=[*COLUMNS, "n", "accuracy"]), lacking
+        return nothing, lacking
+    try:
+        found = _probes(out, clips, kinds, lacking, seed=seed)
+    except InputError as error:
+        return nothing, [*lacking, f"no probes: {error}"]
+    at = pd.Index(clips.sample_id).get_indexer(units.firsts.sample_id)
+    counted = {name: Found(f.right[at], f.bits[at]) for name, f in found.items()}
+    tables = [t for place, kind in enumerate(kinds) for t in _tables(units, counted, kind, place, len(kinds), seed=seed)]
+    chance = {kind: 1 / clips[f"{kind}_label"].nunique() for kind in kinds}
+    table = pd.concat(tables, ignore_index=True)
+    table = table.assign(chance=table.label.map(chance), held_out=" and ".join(_parted(clips)))
+    return table[[*COLUMNS, *(c for c in table if c not in COLUMNS)]], lacking
+
+
+def _probes(out: Path, clips: pd.DataFrame, kinds: list[str], lacking: list[str], *, seed: int) -> dict[str, Found]:
+    """Return what each probe found; of `states` the labels come first, then `DEALT` times dealt anew. Adds to what is lacking."""
+    others = [KINDS[1 - KINDS.index(kind)] for kind in kinds]
     codes, beside = (
-        np.stack([pd.factorize(clips[f"{k}_label"], sort=True)[0] for k in of], axis=1)
-        for of in (kinds, [KINDS[1 - KINDS.index(kind)] for kind in kinds])
+        np.stack([pd.factorize(clips[f"{kind}_label"], sort=True)[0] for kind in of], axis=1) for of in (kinds, others)
     )
     true = Targets(codes, beside, codes.max(axis=0) + 1)
     dealt = [codes, *(_dealt(clips, codes, kinds, seed=seed + i) for i in range(DEALT))]
     targets = Targets(np.concatenate(dealt, axis=1), np.tile(beside, DEALT + 1), np.tile(true.labels, DEALT + 1))
     folds = plan(*(clips[c].fillna("") for c in ("text_id", "speaker", "semantic_label")), seed=seed)
     found = {"states": _of_states(out / FILES[0], targets, folds)}
-    if (out / FILES[1]).exists():
+    try:
         found["random_weights"] = _of_states(out / FILES[1], true, folds)
-    else:
-        lacking.append(f"no probe of random weights: there is no {FILES[1]}")
-    found["duration_and_level"] = _of_clips(clips, true, folds)
-    at = pd.Index(clips.sample_id).get_indexer(units.firsts.sample_id)
-    answers, parts = units.grid("winner"), []
-    for place, kind in enumerate(kinds):
-        right = {name: f.right[at, place] for name, f in found.items()}  # [clip, position x layer]
-        bits = {name: f.bits[at, place] for name, f in found.items()}
-        for values, own in ((right, found["states"].right), (bits, found["states"].bits)):
-            values["permuted"] = own[at, len(kinds) + place :: len(kinds)].mean(axis=1)
-        answered = (answers == units.grid(f"{kind}_label")).astype(float)
-        for name in right:
-            metrics = {"accuracy": Metric(right[name], share=True), "code_length": Metric(bits[name])}
-            if name == "states":
-                beside = np.tile(answered, len(POSITIONS))
-                metrics |= {"answered": Metric(beside, share=True), "gap": gain(right[name] - beside)}
-                metrics |= {"unsaid": gain(right[name] - answered[:, -1:])}
-                metrics |= {f"beyond_{other}": gain(right[name] - right[other]) for other in right if other != name}
-            width = right[name].shape[1]
-            table = layer_table(replace(units, layers=np.arange(width)), metrics, seed=seed)
-            if width > 1:
-                layer, position = np.tile(units.layers, len(POSITIONS)), np.repeat(POSITIONS, len(units.layers))
-            else:
-                layer, position = np.array([np.nan]), np.array(["clip"])
-            told_of = {"label": kind, "probe": name, "position": position, "layer": layer, "chance": 1 / len(set(codes[:, place]))}
-            parts.append(table.drop(columns="layer").assign(**told_of, held_out=_held_out(clips)))
-    table = pd.concat(parts, ignore_index=True)
-    return table[[*COLUMNS, *(c for c in table if c not in COLUMNS)]], lacking
+    except InputError as error:
+        lacking.append(f"no probe of random weights: {error}")
+    return found | {"duration_and_level": _of_clips(clips, true, folds)}
 
 
-def _held_out(clips: pd.DataFrame) -> str:
-    return " and ".join(parted(clips.text_id.fillna(""), clips.speaker.fillna("")))
+def _tables(units: Units, found: dict[str, Found], kind: str, place: int, kinds: int, *, seed: int) -> Iterator[pd.DataFrame]:
+    """Yield the table of each probe of one kind of label, which is the target at `place` of as many as there are `kinds`."""
+    states = found["states"]
+    right = {name: f.right[:, place] for name, f in found.items()}  # [clip, position x layer]
+    bits = {name: f.bits[:, place] for name, f in found.items()}
+    right["permuted"], bits["permuted"] = (v[:, kinds + place :: kinds].mean(axis=1) for v in (states.right, states.bits))
+    answered = (units.grid("winner") == units.grid(f"{kind}_label")).astype(float)
+    widen = widening(units.firsts.text_id.fillna(""), units.firsts[f"{kind}_label"])
+    for name in right:
+        layers = units.layers if right[name].shape[1] > 1 else np.array([np.nan])
+        positions = POSITIONS if len(layers) > 1 else ("clip",)
+        wide = replace(units, layers=np.arange(right[name].shape[1]))
+        metrics = {"accuracy": Metric(right[name], share=True), "code_length": Metric(bits[name])}
+        if name == "states":
+            beside = np.tile(answered, len(POSITIONS))
+            metrics |= {"gap": gain(right[name] - beside), "unsaid": gain(right[name] - answered[:, -1:])}
+            metrics |= {f"beyond_{other}": gain(right[name] - right[other]) for other in right if other != name}
+        table = layer_table(wide, metrics, seed=seed, widen=widen)
+        if name == "states":
+            own = layer_table(wide, {"answered": Metric(beside, share=True)}, seed=seed)
+            table = table.assign(**own[[c for c in own if c.startswith("answered")]])
+        place_of = {"position": np.repeat(positions, len(layers)), "layer": np.tile(layers, len(positions))}
+        yield table.drop(columns="layer").assign(label=kind, probe=name, **place_of)
+
+
+def _parted(clips: pd.DataFrame) -> tuple[str, ...]:
+    return parted(clips.text_id.fillna(""), clips.speaker.fillna(""))
 
 
 def _tellable(clips: pd.DataFrame) -> tuple[list[str], list[str]]:
@@ -109,7 +133,7 @@ def _tellable(clips: pd.DataFrame) -> tuple[list[str], list[str]]:
     for kind in KINDS:
         labels = clips[f"{kind}_label"]
         reasons = ["all clips have one label"] if labels.nunique() < 2 else []
-        for factor in parted(clips.text_id.fillna(""), clips.speaker.fillna("")):
+        for factor in _parted(clips):
             number = clips.groupby(f"{kind}_label")[apart[factor]].nunique()
             rare = number[number < 2]
             reasons += [f"{', '.join(map(repr, rare.index))}: of fewer than two {factor}"] if len(rare) else []
@@ -143,7 +167,11 @@ def _of_states(path: Path, targets: Targets, folds: Plan) -> Found:
     """Return what is told from a file of states at each position and layer. Raises InputError where it is of other clips."""
     states = read_states(path)
     if len(states) != len(targets.codes):
-        raise InputError(f"{path}: it holds {len(states)} clips where lens.csv has {len(targets.codes)}; --overwrite makes it anew")
+        raise InputError(
+            f"{path}: it holds {len(states)} clips where lens.csv has {len(targets.codes)}; --overwrite makes it anew"
+        )
+    if not all(np.isfinite(of_clip).all() for of_clip in states):
+        raise InputError(f"{path}: its states are not all finite numbers")
     places = tqdm(list(np.ndindex(states.shape[1:3])), desc=f"probes of {path.stem}", unit="layer", leave=False)
     return _found((states[:, position, layer] for position, layer in places), targets, folds)
 

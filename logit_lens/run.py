@@ -4,7 +4,6 @@ import argparse
 import sys
 import time
 from functools import partial
-from operator import attrgetter
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -16,9 +15,9 @@ from common.running import arguments, lock, output, parallel
 from common.running.identity import identify
 from common.running.noise import noise_of
 from common.running.prompts import over_prompts
-from logit_lens import probe
 from logit_lens.choose import choose_clips, choose_speaking
 from logit_lens.plots import plot_lens
+from logit_lens.probe import probe_tables
 from logit_lens.tables import agreement, headline, lens_tables, summary
 
 
@@ -53,20 +52,17 @@ def run(args: argparse.Namespace, prompt: str, out: Path) -> None:
         session = open_session(model, question, samples, engines=())
         if parallel.is_leader():
             print(f"{counts['clips']} conflict and {counts['congruent clips']} congruent clips x {session.describe(prompt)}")
-        this = this.known(session.identity())
         maps = tuned_lens(session, samples) if args.lens == "tuned" else None
         speaking = choose_speaking(samples, args.generate, seed=args.seed)
-        states = [open_states(session, samples, out / file) for file in probe.FILES] if args.probe else []
-        make = partial(layers_of, session, maps=maps, speaking=speaking, states=states[0] if states else None)
-        name = attrgetter("sample_id")
-        work = output.Work(make, [[s] for s in samples], name, session.layers, states[0].whole if states else set)
-        finished = output.make_rows(this, work, overwrite=args.overwrite)
-        lacking = record_untrained(session, samples, states[1], seed=args.seed) if states else ""
+        states, whole = open_states(session, samples, out) if args.probe else (None, set)
+        make = partial(layers_of, session, maps=maps, speaking=speaking, states=states and states[0])
+        work = output.Work(make, [[s] for s in samples], lambda s: s.sample_id, session.layers, whole)
+        finished = output.make_rows(this := this.known(session.identity()), work, overwrite=args.overwrite)
+        more = record_untrained(session, samples, states, seed=args.seed) if states else []
         if finished:
             rows = output.read_rows(this.rows)
             noise, warnings = noise_of(rows)
-            warnings = (*warnings, lacking, *(s.cut() for s in states))
-            facts = session.warned(*warnings).facts() | {"prompt_name": prompt}
+            facts = session.warned(*warnings, *more).facts() | {"prompt_name": prompt}
             output.finish(this, facts, counts | noise | agreement(rows, seed=args.seed), began=began)
     if parallel.is_leader():
         draw(args, prompt, out)
@@ -74,11 +70,8 @@ def run(args: argparse.Namespace, prompt: str, out: Path) -> None:
 
 def draw(args: argparse.Namespace, prompt: str, out: Path) -> None:
     record, rows = output.finished_run(out, "lens.csv")
-    tables = lens_tables(rows, seed=record["identity"]["seed"])
-    lacking: list[str] = []
-    if record["identity"].get("probe"):
-        tables["probe"], lacking = probe.probe_table(out, rows, seed=record["identity"]["seed"])
-    output.write_tables(out, tables)
+    probed, lacking = probe_tables(out, record, rows)
+    output.write_tables(out, tables := lens_tables(rows, seed=record["identity"]["seed"]) | probed)
     plot_lens(out, out, Look(output.subtitle(record), svg=args.svg))
     print(summary(tables), *lacking, f"written to {out}", sep="\n")
 

@@ -7,6 +7,7 @@ import numpy as np
 
 from common.errors import InputError, first_line
 
+FILES = ("states.npy", "states_random.npy")
 POSITIONS = ("span", "last")
 LARGEST = float(np.finfo(np.float16).max)  # 65504: a larger value is kept as this, and counted
 
@@ -44,13 +45,14 @@ class States:
 
     def cut(self) -> str:
         """Say how many values were beyond float16; nothing where none was."""
-        kept = read_states(self.path) if self.path.exists() else []
-        count = sum(int((np.abs(of_clip) == LARGEST).sum()) for of_clip in kept)
-        return f"{self.path.name}: {count} values beyond {LARGEST:.0f}, the largest of float16, were kept as that" if count else ""
+        count = sum(int((np.abs(of_clip) == LARGEST).sum()) for of_clip in read_states(self.path))
+        return (
+            f"{self.path.name}: {count} values beyond {LARGEST:.0f}, the largest of float16, were kept as that" if count else ""
+        )
 
 
 def read_states(path: Path) -> np.memmap:
-    """Return states [clip, position, layer, d_model], mapped and not loaded. Raises InputError where the file is not of states."""
+    """Return states [clip, position, layer, d_model], mapped and not loaded. Raises InputError where there are none."""
     try:
         found = np.load(path, mmap_mode="r")
         if found.dtype == np.float16 and found.ndim == 4:

@@ -1,6 +1,6 @@
 """Record states for the probes, and the same ones of the same architecture with random weights."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import chain
 from pathlib import Path
 
@@ -12,42 +12,44 @@ from common.model.load import AudioLM
 from common.patching.tracing import lens_and_states
 from common.running import parallel
 from common.running.session import Session
-from logit_lens.states import States
+from logit_lens.states import FILES, States
+
+Whole = Callable[[set[str]], set[str]]
 
 
-def open_states(session: Session, samples: Sequence[Sample], path: Path) -> States:
-    """Return a file for the states of the `samples`; the first clip of the session tells their shape."""
+def open_states(session: Session, samples: Sequence[Sample], out: Path) -> tuple[tuple[States, States], Whole]:
+    """Return the files in `out` for the states of the `samples`, and for those with random weights; and what tells which of
+    the clips are whole in the first. The first clip of the session tells their shape.
+    """
     _, states = lens_and_states(session.lm, session.first, session.readout.ids)
-    return States(path, tuple(s.sample_id for s in samples), tuple(states.shape))
+    clips = tuple(s.sample_id for s in samples)
+    trained, untrained = (States(out / file, clips, tuple(states.shape)) for file in FILES)
+    return (trained, untrained), trained.whole
 
 
-def record_untrained(session: Session, samples: Sequence[Sample], states: States, *, seed: int) -> str:
-    """Record the states of the model with random weights, which it is left with; return why that cannot be, or "".
+def record_untrained(session: Session, samples: Sequence[Sample], files: tuple[States, States], *, seed: int) -> list[str]:
+    """Record the states of the model with random weights, which it is left with; return warnings of both files.
 
     Goes on where an interrupted run stopped. Every process draws the same weights.
     """
-    left = parallel.broadcast(_left(states) if parallel.is_leader() else None)
-    if not left:
-        return ""
-    if reason := draw_weights(session.lm, seed=seed):
-        return f"no control with random weights: {reason}"
+    states = files[1]
+    left = parallel.broadcast(set(states.clips) - states.whole(set(states.clips)) if parallel.is_leader() else None)
+    reason = draw_weights(session.lm, seed=seed) if left else ""
+    if reason:
+        parallel.wait()
+        states.path.unlink(missing_ok=True)  # zeros would be taken for what random weights tell
+        return [f"no control with random weights: {reason}", files[0].cut()]
     own = parallel.part_of([s for s in samples if s.sample_id in left])
     for sample in tqdm(own, desc=states.path.stem, unit="clip", disable=not parallel.is_leader()):
         _, found = lens_and_states(session.lm, session.encode(sample), session.readout.ids)
-        if not found.isfinite().all():
-            return "no control with random weights: its states are not all finite numbers"
         states.write(sample.sample_id, found.cpu().numpy())
     parallel.wait()
-    return ""
-
-
-def _left(states: States) -> set[str]:
-    return set(states.clips) - states.whole(set(states.clips))
+    return [file.cut() for file in files]
 
 
 @torch.no_grad()
 def draw_weights(lm: AudioLM, *, seed: int) -> str:
-    """Draw all weights of a model anew in place, as its class does for a model to be trained; return why that cannot be, or ""."""
+    """Draw all weights of a model anew, in place, as its class does before any training; return why that cannot be, or ""."""
     model = lm.model
     weights = dict(lm.blocks.named_parameters())
     if lm.adapters:

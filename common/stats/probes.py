@@ -6,7 +6,7 @@ Ridge regression on the labels' indicators, in closed form: it needs the product
 - An indicator is taken relative to how often its label is there beside the clip's other label: the largest value is that of the
   label that the vector makes likelier by most, whatever its frequency, and a guess is right in 1 / labels. Else a probe of the
   voice could read the words where the two go together in the clips (or apart, as in conflict clips alone).
-- The strength is chosen among `STRENGTHS` inside the clips to learn from, by what other texts and speakers among these would cost.
+- The strength is chosen among `STRENGTHS` inside the clips to learn from, by what others of their texts and speakers cost.
 - Code length: what the labels cost in bits if each portion of texts is sent with what was learned from those before it
   (prequential code; Voita & Titov 2020, "Information-theoretic probing with minimum description length"). It tells a label that
   is there plainly from one that a probe needs many clips to find.
@@ -25,6 +25,7 @@ from common.stats.folds import growing, unseen
 
 STRENGTHS = (0.01, 0.1, 1.0, 10.0)  # of the ridge, in mean squares of the vectors
 SHARPNESS = (0.3, 1.0, 3.0, 9.0)  # what values are multiplied by, before a softmax makes probabilities of them
+_FOLDS = 4
 _INNER = 4  # splits at most to choose with; of texts and speakers at once there would be nine
 _TIE = 1e-9  # values as close as this are equal
 
@@ -65,11 +66,11 @@ class Told:
     bits: Floats
 
 
-def plan(texts: Sequence[str], speakers: Sequence[str], labels: Sequence[str], *, seed: int, folds: int = 4) -> Plan:
+def plan(texts: Sequence[str], speakers: Sequence[str], labels: Sequence[str], *, seed: int) -> Plan:
     """Return the folds; texts are parted with their `labels`, those of the words, in proportion."""
     t, s, x = (np.asarray(v, dtype=str) for v in (texts, speakers, labels))
     rarest = min(len({*t[x == label]}) for label in set(x))  # with more parts than texts of a label, some part may have them all
-    folds = min(folds, max(2, rarest))
+    folds = min(_FOLDS, max(2, rarest))
 
     def fold(learn: Codes, out: Codes) -> Fold:
         several = len(set(t[learn])) > 1
@@ -79,6 +80,20 @@ def plan(texts: Sequence[str], speakers: Sequence[str], labels: Sequence[str], *
 
     apart, portions = unseen(t, s, x, folds=folds, seed=seed), growing(t, s, x, seed=seed)
     return Plan(*(tuple(fold(learn, out) for learn, out in parts if len(learn)) for parts in (apart, portions)))
+
+
+def widening(texts: Sequence[str], labels: Sequence[str]) -> float:
+    """Return by how much the standard error of an accuracy is larger than its clips tell, as they share what was learned from.
+
+    sqrt(1 + folds x tried / learned) for labels that go with whole texts (Nadeau & Bengio 2003, Machine Learning 52), of which
+    there are few to learn from; 1 where a label varies within texts: then what was learned is of many clips, and calibration
+    shows nothing missing.
+    """
+    of_text: dict[str, set[str]] = {}
+    for text, label in zip(texts, labels):
+        of_text.setdefault(text, set()).add(label)
+    whole = sum(len(found) == 1 for found in of_text.values()) > len(of_text) / 2
+    return float(np.sqrt(1 + _FOLDS / (_FOLDS - 1))) if whole else 1.0
 
 
 def products(vectors: np.ndarray) -> Floats:
@@ -91,7 +106,7 @@ def products(vectors: np.ndarray) -> Floats:
 
 
 def told(kernel: Floats, targets: Targets, plan: Plan) -> Told:
-    """Return what of the targets is told from the products [clip, clip]; a clip that there was nothing to learn for is a guess."""
+    """Return what of the targets is told from the products [clip, clip]; one that there was nothing to learn for is a guess."""
     labels, codes = targets.labels, targets.codes
     right, bits = (np.broadcast_to(guess, codes.shape).copy() for guess in (1 / labels, np.log2(labels)))
     for fold in plan.apart:

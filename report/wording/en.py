@@ -193,7 +193,9 @@ def _probed(facts: Facts, kind: str) -> str:
         "beyond_duration_and_level": "from duration and level alone",
     }
     beyond = ", ".join(
-        f"{say(facts[f'{name}: {kind}'], '+.2f')} more than {than}" for name, than in controls.items() if f"{name}: {kind}" in facts
+        f"{say(facts[f'{name}: {kind}'], '+.2f')} more than {than}"
+        for name, than in controls.items()
+        if f"{name}: {kind}" in facts
     )
     says = {
         "more": f"the {whose} label is there for a linear readout, and is not what is answered",
