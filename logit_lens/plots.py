@@ -75,7 +75,7 @@ def plot_lens(run: Path, out: Path, look: Look) -> list[str]:
 
 def plot_probe(run: Path, out: Path, look: Look) -> list[str]:
     """Write how much of words and voice a probe tells beside how much is answered, where a `run` has it; return the name."""
-    found = read_table(run, "probe") if (run / "probe.csv").exists() else []
+    found = read_table(run, "probe") if (run / "probe.csv").exists() else pd.DataFrame()
     if not len(found):
         return []
     say, labels, first = look.say, list(found.label.unique()), found.iloc[0]

@@ -28,8 +28,8 @@ class States:
         shape = (len(self.clips), *self.shape)
         if not self.path.exists() or read_states(self.path).shape != shape:
             np.lib.format.open_memmap(self.path, mode="w+", dtype=np.float16, shape=shape).flush()  # no room until written
-        written = read_states(self.path)[:, -1, -1].any(axis=-1)  # h_L of the last position is written last
-        return {clip for clip, there in zip(self.clips, written) if there and clip in clips}
+        written = np.any(read_states(self.path)[:, -1, -1], axis=-1)  # h_L of the last position is written last
+        return {clip for clip, there in zip(self.clips, written.tolist()) if there and clip in clips}
 
     def write(self, clip: str, states: np.ndarray) -> None:
         """Write a clip's states [position, layer, d_model].

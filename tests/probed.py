@@ -1,4 +1,4 @@
-"""Simulated states with a known truth: what of them is words, voice, text and speaker; few texts, few speakers, unequal labels."""
+"""Simulated states with a known truth: what of them is words, voice, text, speaker; few texts and speakers, unequal labels."""
 
 from dataclasses import dataclass
 

@@ -69,16 +69,17 @@ class Told:
 def plan(texts: Sequence[str], speakers: Sequence[str], labels: Sequence[str], *, seed: int) -> Plan:
     """Return the folds; texts are parted with their `labels`, those of the words, in proportion."""
     t, s, x = (np.asarray(v, dtype=str) for v in (texts, speakers, labels))
+    clips = (t.tolist(), s.tolist(), x.tolist())
     rarest = min(len({*t[x == label]}) for label in set(x))  # with more parts than texts of a label, some part may have them all
     folds = min(_FOLDS, max(2, rarest))
 
     def fold(learn: Codes, out: Codes) -> Fold:
         several = len(set(t[learn])) > 1
-        inner = [i for i in unseen(t[learn], s[learn], x[learn], folds=3, seed=seed) if len(i[0])] if several else []
+        inner = [i for i in unseen(*(v[learn].tolist() for v in (t, s, x)), folds=3, seed=seed) if len(i[0])] if several else []
         drawn = np.random.default_rng(seed).permutation(len(inner))[:_INNER]
         return Fold(learn, out, tuple(inner[i] for i in drawn))
 
-    apart, portions = unseen(t, s, x, folds=folds, seed=seed), growing(t, s, x, seed=seed)
+    apart, portions = unseen(*clips, folds=folds, seed=seed), growing(*clips, seed=seed)
     return Plan(*(tuple(fold(learn, out) for learn, out in parts if len(learn)) for parts in (apart, portions)))
 
 
