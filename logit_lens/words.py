@@ -37,7 +37,7 @@ def _probed(facts: dict[str, Fact], kind: str) -> str:
         f"**There, and not said?** A linear probe tells the {whose} label of {unsaid.n} conflict clips ({unsaid.control} unseen) "
         f"in {say(facts[f'accuracy: {kind}'])} ({where}; chance {facts[f'chance: {kind}'].value:.2f}); it is the answer in "
         f"{facts[f'answered: {kind}'].value:.2f}. The difference, the largest there is, is {say(unsaid, '+.2f')}{shown}. The "
-        f"probe tells {beyond}. Test: {unsaid.test}; {scope(unsaid)}. A probe says what is there to be read, not what the model uses."
+        f"probe tells {beyond}. Test: {unsaid.test}; {scope(unsaid)}. A probe says what can be read, not what the model uses."
     )
 
 

@@ -268,7 +268,7 @@ def everything(draws: int) -> Sequence[Callable[[], Line]]:
 
 
 def probes(draws: int) -> Iterator[Line]:
-    """Intervals of a probe's accuracy, whose truth is its mean over all draws; false: that what is not there is told beyond a guess."""
+    """Intervals of a probe's accuracy, whose truth is its mean over draws; false: what is not there is told beyond a guess."""
     for design in probed.DESIGNS:
         for label, found in probed.coverage(design, draws).groupby("label", sort=False):
             nothing = found[found.strength == 0].iloc[0]

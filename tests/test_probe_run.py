@@ -16,7 +16,7 @@ from common.model.encoding import encode_clip
 from common.model.load import AudioLM, load_model
 from common.patching.tracing import states_at
 from logit_lens import states as statefile
-from logit_lens.facts import lens_facts
+from logit_lens.facts import probe_facts
 from logit_lens.probe import probe_table
 from logit_lens.states import FILES, LARGEST, States, read_states
 from logit_lens.untrained import draw_weights
@@ -173,15 +173,9 @@ def test_what_the_states_know_and_the_answer_does_not_say_is_found_where_it_begi
     assert (late.beyond_random_weights_band_lo > 0.3).all() and (late.code_length < 1.2).all()
     others = table[(table.label == "prosody") & (table.probe != "states")]
     assert (others.accuracy < 0.35).all() and set(table.chance) == {0.2}
-    tables = {name: pd.DataFrame() for name in ("congruent", "decision_layer")}
-    facts = lens_facts(
-        tables | {"layers": pd.DataFrame([{"layer": 6, "n": 1, "clusters": "none", "held_fixed": ""} | {
-            c: 0.0 for k in ("win_semantic", "win_prosody", "win_other", "voice_lead", "margin") for c in (k, f"{k}_lo", f"{k}_hi")
-        }]), "leave_out": pd.DataFrame({"label": ["none"]}), "probe": table}
-    )  # fmt: skip
-    unsaid = facts["unsaid: prosody"]
+    unsaid = {f.name: f for f in probe_facts(table)}["unsaid: prosody"]
     assert unsaid.verdict == "more" and unsaid.row.startswith("probe.csv, ") and int(unsaid.row.rpartition(" ")[2]) >= 3
-    assert unsaid.value == voice.unsaid.max() and unsaid.lo < voice.unsaid_lo[voice.unsaid.idxmax()]  # the band, not the interval
+    assert unsaid.value == voice.unsaid.max() and unsaid.lo < voice.unsaid_lo[voice.unsaid.idxmax()]  # the band
 
 
 def test_where_labels_cannot_be_held_out_one_line_says_so(tmp_path: Path) -> None:
