@@ -6,6 +6,7 @@ import pandas as pd
 
 from common.stats.facts import Fact, fact, sided
 
+CONTROLS = ("beyond_permuted", "beyond_random_weights", "beyond_duration_and_level")
 SIDES = {1: "prosody", -1: "semantic", 0: "none"}
 
 
@@ -64,4 +65,34 @@ def lens_facts(tables: dict[str, pd.DataFrame]) -> dict[str, Fact]:
         facts.append(
             Fact("voice_lead without a label", float("nan"), *ends, verdict="same" if same else ", ".join(names), **told)
         )
-    return {f.name: f for f in facts}
+    return {f.name: f for f in (*facts, *probe_facts(tables.get("probe", pd.DataFrame())))}
+
+
+def probe_facts(probe: pd.DataFrame) -> list[Fact]:
+    """Return, of each label, where a probe tells the most that the answer does not say, and what it is held against there.
+
+    The place is picked for being the largest, so every interval is the band over all layers of both positions.
+    """
+    facts = []
+    for kind, of_kind in probe[probe.probe == "states"].groupby("label", sort=False) if len(probe) else ():
+        place = of_kind.loc[of_kind.unsaid.idxmax()]
+        known = place.unsaid_band_lo > 0 and place.beyond_permuted_band_lo > 0  # an answer at 0 is less than a guess
+        facts += [_banded(place, "unsaid", control=str(place.held_out), verdict="more" if known else "none")]
+        facts += [_banded(place, c) for c in ("accuracy", *CONTROLS) if not pd.isna(place.get(c, float("nan")))]
+        values = {"chance": place.chance, "answered": place.accuracy - place.unsaid}
+        facts += [
+            Fact(f"{name}: {kind}", float(value), n=int(place.n), unit="share of clips", row=_row(place))
+            for name, value in values.items()
+        ]
+    return facts
+
+
+def _row(place: pd.Series) -> str:
+    return f"probe.csv, {place.position}, l = {place.layer:.0f}"
+
+
+def _banded(place: pd.Series, column: str, **told: Any) -> Fact:
+    """Return a column of probe.csv at a place with its band for an interval."""
+    ends = {end: float(place[f"{column}_band_{end}"]) for end in ("lo", "hi")}
+    base: dict[str, Any] = {"name": f"{column}: {place.label}", "unit": "share of clips", "row": _row(place)}
+    return fact(place, column, **(base | ends | {"test": "band over all layers of both positions"} | told))

@@ -2,10 +2,20 @@
 
 from pathlib import Path
 
-from common.plotting import COLORS, INK, Look, curve, faint, figure, landmark, level, panels, resampled
+import numpy as np
+import pandas as pd
+
+from common.plotting import COLORS, FAINT, INK, Look, curve, faint, figure, landmark, level, panels, resampled
 from common.running.output import read_table
 
 FIGURES = ("margin_curve_conflict.png", "winrate_curve_conflict.png", "congruent_curve.png", "lens_health.png")
+PROBE = "probe_curve.png"
+PROBE_CONTROLS = {  # (probe, position): name, style
+    ("random_weights", "span"): ("random weights, span", "-"),
+    ("random_weights", "last"): ("end", "--"),
+    ("duration_and_level", "clip"): ("duration, level", "-."),
+    ("permuted", "span"): ("labels dealt anew", ":"),
+}
 NAMES = {"semantic": "words", "prosody": "voice", "other": "neither"}
 XLABEL = "layer l (state entering block l)"
 
@@ -60,4 +70,32 @@ def plot_lens(run: Path, out: Path, look: Look) -> list[str]:
         rank.set_ylim(bottom=0.7)
         curve(kl, layers, "kl", color=INK, name=say("to the final,\nmean"))
         level(kl, 0, "0")
-    return list(FIGURES)
+    return [*FIGURES, *plot_probe(run, out, look)]
+
+
+def plot_probe(run: Path, out: Path, look: Look) -> list[str]:
+    """Write how much of words and voice a probe tells beside how much is answered, where a `run` has it; return the name."""
+    found = read_table(run, "probe") if (run / "probe.csv").exists() else pd.DataFrame()
+    if not len(found):
+        return []
+    say, labels, first = look.say, list(found.label.unique()), found.iloc[0]
+    counts = say("n = {n} conflict clips; {over}", n=int(first.n), over=resampled(first, look))
+    ylabels = [say(f"{NAMES[label]} (share of clips)") for label in labels]
+    with panels(out / PROBE, look, ylabels, xlabel=say(XLABEL), caption=counts) as all_axes:
+        for axes, label in zip(all_axes, labels):
+            tables = {place: t for place, t in found[found.label == label].groupby(["probe", "position"])}
+            for (probe, position), (name, style) in PROBE_CONTROLS.items():
+                if (probe, position) in tables:
+                    axes.plot(*_flat(tables[probe, position], len(tables["states", "last"])), color=FAINT, linestyle=style)
+                    axes.lines[-1].set(linewidth=1.3, zorder=1, label=say(name))
+            curve(axes, tables["states", "span"], "accuracy", color=COLORS[label], name=say("probe,\nspan"))
+            curve(axes, tables["states", "last"], "accuracy", color=COLORS[label], name=say("probe,\nend"), style="--")
+            curve(axes, tables["states", "last"], "answered", color=INK, name=say("answer"))
+            level(axes, tables["states", "span"].chance.iloc[0], say("chance"))
+            axes.set_ylim(-0.03, 1.03)
+    return [PROBE]
+
+
+def _flat(table: pd.DataFrame, layers: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the layers and accuracies of a probe; one without layers is the same at all of them."""
+    return np.arange(layers), np.broadcast_to(table.accuracy, layers)

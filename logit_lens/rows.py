@@ -4,23 +4,34 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 from typing import Any
 
+import numpy as np
 import torch
 
 from common.clips.samples import Sample
 from common.errors import InputError
+from common.model.encoding import load_clip
 from common.model.generating import generated, said
 from common.model.readout import Readout, divergence, tied
 from common.patching.tolerance import check_finite
-from common.patching.tracing import lens
+from common.patching.tracing import lens_and_states
 from common.running.session import Session
+from logit_lens.states import States
 
 Maps = Callable[[Sample], Sequence[Callable[[torch.Tensor], torch.Tensor]]]
 
 
 def layers_of(
-    session: Session, groups: Iterable[list[Sample]], *, maps: Maps | None = None, speaking: frozenset[str] = frozenset()
+    session: Session,
+    groups: Iterable[list[Sample]],
+    *,
+    maps: Maps | None = None,
+    speaking: frozenset[str] = frozenset(),
+    states: States | None = None,
 ) -> Iterator[list[dict[str, Any]]]:
     """Yield the rows of one clip at a time; `maps` are those of the tuned lens.
+
+    With `states` the same forward leaves its states there, before the rows are given out: a clip with rows has its states. The
+    rows then say how long (`seconds`) and how loud (`level`, dB of full scale) the clip is that the model heard.
 
     The clips `speaking` answer in free text besides: their rows have it as `generated`, and the label in it as `said`. Raises
     CheckFailed where the model gives no numbers, InputError where it would not speak as it is read: some models take off the
@@ -30,15 +41,25 @@ def layers_of(
         raise InputError(f"--generate: not with --input {session.question.input} for a model that hears through a LoRA adapter")
     for sample in chain.from_iterable(groups):
         clip = session.encode(sample)
-        logits, label_logits = lens(session.lm, clip, session.readout.ids, maps(sample) if maps else (), session.layers)
+        maps_of = maps(sample) if maps else ()
+        (logits, label_logits), vectors = lens_and_states(session.lm, clip, session.readout.ids, maps_of, session.layers)
         whole = logits.float().logsumexp(dim=-1, keepdim=True)  # a number unless one of the vocabulary is none
         check_finite(torch.cat([label_logits, whole.to(label_logits)], dim=-1), sample.sample_id)
         rows = lens_rows(session.readout, sample, logits, label_logits.cpu(), layers=session.layers)
+        if states:
+            check_finite(vectors, sample.sample_id)
+            states.write(sample.sample_id, vectors.cpu().numpy())
+            rows = [row | _heard(session, sample) for row in rows]
         if speaking:
             text = generated(session.lm, clip) if sample.sample_id in speaking else None
             label = None if text is None else said(text, session.readout.labels, session.readout.words)
             rows = [row | {"generated": text, "said": label} for row in rows]
         yield rows
+
+
+def _heard(session: Session, sample: Sample) -> dict[str, float]:
+    wave = load_clip(session.lm, sample.audio).astype(np.float64)
+    return {"seconds": len(wave) / session.lm.rate, "level": float(10 * np.log10(np.mean(wave**2) + 1e-20))}
 
 
 def lens_rows(

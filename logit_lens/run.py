@@ -18,6 +18,7 @@ from common.running.noise import noise_of
 from common.running.prompts import over_prompts
 from logit_lens.choose import choose_clips, choose_speaking
 from logit_lens.plots import plot_lens
+from logit_lens.probe import probe_tables
 from logit_lens.tables import agreement, headline, lens_tables, summary
 
 
@@ -28,6 +29,7 @@ def main(argv: list[str] | None = None) -> None:
     given = "transcript: a clip's text in quotes in its place; told: text and tone by name (default: audio)"
     add("--input", choices=INPUTS, default="audio", help=given)
     add("--generate", type=arguments.whole_number(0), default=0, metavar="N", help="N clips answer in free text too (default: 0)")
+    add("--probe", action="store_true", help="keep the states, and say how well a linear probe tells words and voice from them")
     args = parser.parse_args(argv)
     args.out = args.out or HERE / "outputs" / ("" if args.input == "audio" else args.input)
     one = partial(draw if args.redraw else run, args)
@@ -38,7 +40,7 @@ def main(argv: list[str] | None = None) -> None:
 def run(args: argparse.Namespace, prompt: str, out: Path) -> None:
     began, model, question = time.time(), arguments.chosen_model(args), arguments.asked_question(args, prompt)
     clips, others = read_clips(args.data, args.labels, texts=args.input != "audio" and not args.skip_bad)
-    options = {name: getattr(args, name) for name in ("limit", "seed", "skip_bad", "layers", "lens", "generate")}
+    options = {name: getattr(args, name) for name in ("limit", "seed", "skip_bad", "layers", "lens", "generate", "probe")}
     identity = identify("logit_lens", model=model, question=question, data=args.data, clips=clips, options=options)
     this = output.Run(out / "lens.csv", "sample_id", identity)
     if not output.is_finished(this, overwrite=args.overwrite):
@@ -46,6 +48,7 @@ def run(args: argparse.Namespace, prompt: str, out: Path) -> None:
         from common.running.session import open_session
         from logit_lens.rows import layers_of
         from logit_lens.tuned import tuned_lens
+        from logit_lens.untrained import open_states, record_untrained
 
         clips, bad = usable_clips(clips, model, question) if args.skip_bad else (clips, {})
         samples, counts = choose_clips(clips, limit=args.limit, seed=args.seed)
@@ -53,15 +56,17 @@ def run(args: argparse.Namespace, prompt: str, out: Path) -> None:
         session = open_session(model, question, samples, engines=(), layers=args.layers)
         if parallel.is_leader():
             print(f"{counts['clips']} conflict and {counts['congruent clips']} congruent clips x {session.describe(prompt)}")
-        this = this.known(session.identity())
         maps = tuned_lens(session, samples) if args.lens == "tuned" else None
         speaking = choose_speaking(samples, args.generate, seed=args.seed)
-        make = partial(layers_of, session, maps=maps, speaking=speaking)
-        work = output.Work(make, [[s] for s in samples], lambda s: s.sample_id, session.layers)
-        if output.make_rows(this, work, overwrite=args.overwrite):
+        states, whole = open_states(session, samples, out) if args.probe else (None, set)
+        make = partial(layers_of, session, maps=maps, speaking=speaking, states=states and states[0])
+        work = output.Work(make, [[s] for s in samples], lambda s: s.sample_id, session.layers, whole)
+        finished = output.make_rows(this := this.known(session.identity()), work, overwrite=args.overwrite)
+        more = record_untrained(session, samples, states, seed=args.seed) if states else []
+        if finished:
             rows = output.read_rows(this.rows)
             noise, warnings = noise_of(rows)
-            facts = session.warned(*warnings).facts() | {"prompt_name": prompt}
+            facts = session.warned(*warnings, *more).facts() | {"prompt_name": prompt}
             output.finish(this, facts, counts | noise | agreement(rows, seed=args.seed), began=began)
     if parallel.is_leader():
         draw(args, prompt, out)
@@ -69,10 +74,10 @@ def run(args: argparse.Namespace, prompt: str, out: Path) -> None:
 
 def draw(args: argparse.Namespace, prompt: str, out: Path) -> None:
     record, rows = output.finished_run(out, "lens.csv")
-    tables = lens_tables(rows, seed=record["identity"]["seed"])
-    output.write_tables(out, tables)
+    probed, lacking = probe_tables(out, record, rows)
+    output.write_tables(out, tables := lens_tables(rows, seed=record["identity"]["seed"]) | probed)
     plot_lens(out, out, Look(output.subtitle(record), svg=args.svg))
-    print(summary(tables, record["identity"].get("input", "audio")), f"written to {out}", sep="\n")
+    print(summary(tables, record["identity"].get("input", "audio")), *lacking, f"written to {out}", sep="\n")
 
 
 if __name__ == "__main__":

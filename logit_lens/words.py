@@ -7,6 +7,11 @@ import pandas as pd
 from common.stats.facts import Fact, moved, one_label, say, scope
 
 CUES = {"prosody": "voice", "semantic": "words"}
+BEYOND = {
+    "beyond_permuted": "of labels dealt anew",
+    "beyond_random_weights": "with random weights",
+    "beyond_duration_and_level": "from duration and level alone",
+}
 
 
 def lens_statements(facts: dict[str, Fact], prompts: pd.DataFrame | None = None, *, given: str = "audio") -> list[str]:
@@ -25,7 +30,24 @@ def lens_statements(facts: dict[str, Fact], prompts: pd.DataFrame | None = None,
         [one_label(facts["voice_lead without a label"], facts["voice_lead"])] if "voice_lead without a label" in facts else []
     )
     statements += [_spoken(facts)] if "agreement" in facts else []
+    statements += [_probed(facts, kind) for kind in CUES if f"unsaid: {kind}" in facts]
     return statements
+
+
+def _probed(facts: dict[str, Fact], kind: str) -> str:
+    unsaid, whose = facts[f"unsaid: {kind}"], {"prosody": "voice's", "semantic": "words'"}[kind]
+    _, position, layer = unsaid.row.split(", ")
+    where = f"{layer}, {'mean of the audio span' if position == 'span' else 'last position'}"
+    beyond = ", ".join(
+        f"{say(facts[f'{name}: {kind}'], '+.2f')} more than {than}" for name, than in BEYOND.items() if f"{name}: {kind}" in facts
+    )
+    shown = "" if unsaid.verdict == "more" else "; that it tells more than the answer, and more than a guess, is shown nowhere"
+    return (
+        f"**There, and not said?** A linear probe tells the {whose} label of {unsaid.n} conflict clips ({unsaid.control} unseen) "
+        f"in {say(facts[f'accuracy: {kind}'])} ({where}; chance {facts[f'chance: {kind}'].value:.2f}); it is the answer in "
+        f"{facts[f'answered: {kind}'].value:.2f}. The difference, the largest there is, is {say(unsaid, '+.2f')}{shown}. The "
+        f"probe tells {beyond}. Test: {unsaid.test}; {scope(unsaid)}. A probe says what can be read, not what the model uses."
+    )
 
 
 def _spoken(facts: dict[str, Fact]) -> str:

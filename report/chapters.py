@@ -27,7 +27,13 @@ from report.published import published_beside
 from report.wording.words import FIGURES, LANGUAGES
 
 NO_OPTIONS = {"model_files", "data_files", "code", "versions", "tokens", "engine", "commit", "prompt"}
-LENS_ORDER = ("winrate_curve_conflict.png", "margin_curve_conflict.png", "congruent_curve.png", "lens_health.png")
+LENS_ORDER = (
+    "winrate_curve_conflict.png",
+    "margin_curve_conflict.png",
+    "probe_curve.png",
+    "congruent_curve.png",
+    "lens_health.png",
+)
 
 
 @dataclass(frozen=True)

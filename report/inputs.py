@@ -119,7 +119,7 @@ def read_outputs(experiment: str, folder: Path, *, given: str = "audio") -> Outp
         return Trouble("partial", told | {"why": "its run has not finished; the same command goes on with it"})
     try:
         record, rows = finished_run(folder, ROWS[experiment])
-        asked_for = [name for name in ("generated",) if (folder / f"{name}.csv").exists()]
+        asked_for = [name for name in ("generated", "probe") if (folder / f"{name}.csv").exists()]
         tables = {name: read_table(folder, name) for name in (*TABLES[experiment], *asked_for)}
         above = next((p for p in (folder, folder.parent.parent) if (p / "prompts.csv").exists()), None)
         return Outputs(experiment, folder, record, rows, tables, read_table(above, "prompts") if above else None)

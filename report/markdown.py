@@ -66,6 +66,14 @@ LENS_LAYERS = {
 }
 DECISION = {"crossing": ("crossing", ".1f"), "decision_layer": ("shown from", ".0f")}
 LEFT_OUT = {"voice_lead": ("voice − words", SIGNED), "margin": ("margin (logits)", SIGNED), "crossing": ("crossing", ".1f")}
+PROBE = {
+    "accuracy": ("probe", SHARE),
+    "answered": ("answered", SHARE),
+    "unsaid": ("probe − answer at L", SIGNED),
+    "beyond_permuted": ("beyond dealt labels", SIGNED),
+    "beyond_random_weights": ("beyond random weights", SIGNED),
+    "beyond_duration_and_level": ("beyond duration, level", SIGNED),
+}
 GENERATED = {"agreement": ("as the first token", SHARE), "no_label": ("no label", SHARE)}
 PATCH_LAYERS = {
     "flip_to_target": ("flip to target", SHARE),
@@ -96,6 +104,9 @@ def lens_tables(run: Outputs, say: Say) -> dict[str, str]:
     }
     if "generated" in t:
         found["generated.csv"] = columns(t["generated"], GENERATED, say, keys={"n": "n"})
+    if "probe" in t and len(t["probe"]):
+        states = t["probe"][t["probe"].probe == "states"]
+        found["probe.csv"] = columns(states, PROBE, say, keys={"label": "label", "position": "position"} | LAYER)
     return found
 
 

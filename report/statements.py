@@ -5,6 +5,7 @@ from types import ModuleType
 
 from common.stats.facts import Fact
 
+PROBED = ("accuracy", "chance", "answered", "beyond_permuted", "beyond_random_weights", "beyond_duration_and_level")
 # A sentence's first fact: the others that it uses. Kept in the order in which they are read.
 LENS: Mapping[str, tuple[str, ...]] = {
     "voice_lead": ("win_prosody", "win_semantic", "win_other", "margin", "margin_excess"),
@@ -16,6 +17,7 @@ LENS: Mapping[str, tuple[str, ...]] = {
     "accuracy": (),
     "cells": (),
     "agreement": ("no_label",),
+    **{f"unsaid: {kind}": tuple(f"{name}: {kind}" for name in PROBED) for kind in ("prosody", "semantic")},
     "voice_lead without a label": (),
 }
 PATCHING: Mapping[str, tuple[str, ...]] = {

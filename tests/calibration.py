@@ -21,7 +21,7 @@ from common.stats.nulls import shuffled_hits
 from common.stats.units import Units
 from logit_lens.decision import decision_layer
 from logit_lens.tables import lens_layers
-from tests import designs, planted
+from tests import designs, planted, probed
 from tests.designs import FACTORS, FIXED_BELOW, LAYERS, Simulated
 
 FEW = 1000  # normals per band: enough for its quantile here
@@ -281,6 +281,15 @@ def everything(draws: int) -> Sequence[Callable[[], Line]]:
     return [*lines, lambda: releases(draws), lambda: new_sources(draws)]
 
 
+def probes(draws: int) -> Iterator[Line]:
+    """Intervals of a probe's accuracy, whose truth is its mean over draws; false: what is not there is told beyond a guess."""
+    for design in probed.DESIGNS:
+        for label, found in probed.coverage(design, draws).groupby("label", sort=False):
+            nothing = found[found.strength == 0].iloc[0]
+            held = ", ".join(f"{s:.0f}: {a:.3f} held {h:.3f}" for s, a, h in zip(found.strength, found.accuracy, found.held))
+            yield Line(design, f"probe of the {label}", found.held.mean(), nothing.missed, nothing.above, held)
+
+
 def lines_of(args: argparse.Namespace) -> Iterator[Line]:
     if args.only in (None, "designs"):
         yield from (make() for make in everything(args.draws))
@@ -288,13 +297,15 @@ def lines_of(args: argparse.Namespace) -> Iterator[Line]:
         yield from resampled(pd.read_csv(args.rows, dtype={"text_id": str}), args.draws)
     if args.only in (None, "claims"):
         yield from claims(args.draws // 5)
+    if args.only in (None, "probes"):
+        yield from probes(args.draws * 3 // 5)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--draws", type=int, default=500)
     parser.add_argument("--rows", type=Path, help="lens.csv of a run whose texts are drawn again")
-    parser.add_argument("--only", choices=("designs", "rows", "claims"), help="one part of it")
+    parser.add_argument("--only", choices=("designs", "rows", "claims", "probes"), help="one part of it")
     args = parser.parse_args()
     print("| design | what | intervals hold | bands miss | any false p | |\n|---|---|---|---|---|---|")
     for line in lines_of(args):

@@ -14,8 +14,11 @@ from activation_patching.tables import patch_tables
 from common.clips.pairs import KINDS, PairRules, build_pairs, control_pairs
 from common.clips.samples import COLUMNS, LABELS, Sample
 from common.running.output import write_record, write_tables
+from logit_lens.probe import probe_table
+from logit_lens.states import FILES, POSITIONS
 from logit_lens.tables import lens_tables
 
+WIDTH = 12  # of its states
 LAYERS = 7  # l = 0 to L = 6
 RATE = 16000
 
@@ -71,10 +74,25 @@ def save_study(
     ):
         out = folder / experiment
         out.mkdir(parents=True, exist_ok=True)
+        probed = {}
+        if experiment == "lens":
+            save_states(out, samples, voice=3)
+            rows = rows.assign(seconds=0.25, level=-20.0)
+            probed = {"probe": probe_table(out, rows, seed=0)[0]} if texts > 1 else {}
         rows.to_csv(out / ("lens.csv" if experiment == "lens" else "patches.csv"), index=False)
-        write_tables(out, tables(rows, seed=0))
+        write_tables(out, tables(rows, seed=0) | probed)
         write_record(out, _record(folder, experiment, rows, list(labels), name))
     return folder
+
+
+def save_states(out: Path, samples: list[Sample], *, voice: int) -> None:
+    """Write states, of which those of the model have the voice's label in a direction from layer `voice` on."""
+    rng = np.random.default_rng(1)
+    known = {label: rng.normal(size=WIDTH) for label in sorted({s.prosody_label for s in samples})}
+    told = 2 * np.stack([known[s.prosody_label] for s in samples])[:, None, None] * (np.arange(LAYERS) >= voice)[:, None]
+    for file, signal in zip(FILES, (told, 0 * told)):
+        noise = rng.normal(size=(len(samples), len(POSITIONS), LAYERS, WIDTH))
+        np.save(out / file, (noise + signal).astype(np.float16))
 
 
 def _logits(samples: list[Sample], labels: list[str], truth: Truth) -> np.ndarray:

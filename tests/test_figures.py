@@ -15,7 +15,7 @@ from logit_lens.plots import plot_lens
 from report.wording.words import FIGURES
 from tests.study import save_study
 
-FILES = {"lens": 4, "patching": 9}
+FILES = {"lens": 5, "patching": 9}
 
 
 @pytest.fixture(scope="module")

@@ -31,7 +31,13 @@ WITHOUT_TORCH = (
     "common.clips",
     "common.stats",
     *(f"{script}.{part}" for script in ("logit_lens", "activation_patching") for part in ("facts", "plots", "tables", "words")),
-    *("activation_patching.paired", "activation_patching.release", "logit_lens.decision"),
+    *(
+        "activation_patching.paired",
+        "activation_patching.release",
+        "logit_lens.decision",
+        "logit_lens.probe",
+        "logit_lens.states",
+    ),
     "report",
 )
 

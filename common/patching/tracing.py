@@ -66,7 +66,7 @@ def record(
     """
     cache = new_cache(lm)
     at = lm.layers if layers is None else tuple(layers)
-    tail, logits = _run(lm, clip, tokens, at, past_key_values=cache, use_cache=True)
+    tail, logits = _run(lm, clip, tokens, at, keep=_at(clip.tail), past_key_values=cache, use_cache=True)
     if cache.is_croppable:
         cache.crop(clip.span.stop - clip.ids.shape[1])
     else:  # a recurrence cannot go back: another run, which stops before the tail
@@ -96,7 +96,29 @@ def lens(
     of streams do the rest. Row L is the model's own answer. `maps`, one for each of the layers but the last, change the
     states before.
     """
-    return _run(lm, clip, tokens, lm.layers if layers is None else layers, whole=True, maps=maps, use_cache=False)[1]
+    at = lm.layers if layers is None else layers
+    return _run(lm, clip, tokens, at, keep=_at(slice(-1, None)), whole=True, maps=maps, use_cache=False)[1]
+
+
+@torch.inference_mode()
+def lens_and_states(
+    lm: AudioLM,
+    clip: EncodedClip,
+    tokens: Sequence[int],
+    maps: Sequence[Callable[[torch.Tensor], torch.Tensor]] = (),
+    layers: Sequence[int] | None = None,
+) -> tuple[tuple[torch.Tensor, torch.Tensor], torch.Tensor]:
+    """Return what `lens` does, and of the same run [2, layer, d_model] in float32: of every h_l the mean of the audio span, and
+    the last position. Of several residual streams it is their mean; `maps` change what the lens reads alone.
+    """
+
+    def keep(h: torch.Tensor) -> torch.Tensor:  # the last position stays last, where the lens reads
+        wide = h[..., clip.span, :].to(torch.promote_types(h.dtype, torch.float32))
+        return torch.cat([wide.mean(dim=-2, keepdim=True), h[..., -1:, :].to(wide)], dim=-2)
+
+    at = lm.layers if layers is None else layers
+    states, logits = _run(lm, clip, tokens, at, keep=keep, whole=True, maps=maps, use_cache=False)
+    return logits, states.flatten(1, -3).mean(dim=1).transpose(0, 1).float()
 
 
 def _run(
@@ -105,19 +127,24 @@ def _run(
     tokens: Sequence[int] | None,
     layers: Sequence[int],
     *,
+    keep: Callable[[torch.Tensor], torch.Tensor],
     whole: bool = False,
     maps: Sequence[Callable[[torch.Tensor], torch.Tensor]] = (),
     **options: Any,
 ) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor]]:
-    """Run a clip; return at `layers` the tail's states [layer, (stream,) 1, tail, d_model] and both parts of the lens logits."""
+    """Run a clip; return what `keep` takes of its states at `layers`, [layer, (stream,) 1, kept, d_model], and the parts of its
+    lens logits.
+
+    The lens reads the last that is kept, which must be the last position.
+    """
 
     def last_positions(h: torch.Tensor) -> torch.Tensor:
         last = [states[layer][..., -1, :] for layer in layers]
         last[: len(maps)] = [translate(state) for translate, state in zip(maps, last)]
-        return torch.stack(last, dim=-2).to(h.device)
+        return torch.stack(last, dim=-2).to(h)
 
     with (
-        _collect(lm, clip.tail) as states,
+        _collect(lm, keep) as states,
         hooks(lm.blocks[-1].register_forward_hook(way_out(last_positions))),
         head_reads(lm, tokens, whole=whole) as split,
     ):
@@ -128,7 +155,7 @@ def _run(
 @torch.inference_mode()
 def states_at(lm: AudioLM, clip: EncodedClip, positions: slice) -> torch.Tensor:
     """Return [layer, (stream,) 1, pos, d_model]: the states at `positions` of h_0..h_L in a clip's own run."""
-    with _collect(lm, positions) as states:
+    with _collect(lm, _at(positions)) as states:
         lm.model(**clip.inputs, use_cache=False)
     return torch.stack(states)
 
@@ -139,17 +166,21 @@ def own_logits(lm: AudioLM, clip: EncodedClip) -> torch.Tensor:
     return lm.model(**clip.inputs, use_cache=False).logits[0, -1]
 
 
+def _at(positions: slice) -> Callable[[torch.Tensor], torch.Tensor]:
+    return lambda h: h[..., positions, :]
+
+
 @contextmanager
-def _collect(lm: AudioLM, positions: slice) -> Iterator[list[torch.Tensor]]:
-    """Fill the list with [(stream,) 1, pos, d_model] at h_0..h_L during one run; raise unless there are exactly L + 1."""
+def _collect(lm: AudioLM, keep: Callable[[torch.Tensor], torch.Tensor]) -> Iterator[list[torch.Tensor]]:
+    """Fill the list with what `keep` takes of h_0..h_L [(stream,) 1, pos, d_model] in one run; raise unless it is L + 1 times."""
     states: list[torch.Tensor] = []
 
-    def keep(h: torch.Tensor) -> torch.Tensor:
-        states.append(h[..., positions, :].to(lm.device, copy=True))  # a view would keep the whole sequence alive
+    def look(h: torch.Tensor) -> torch.Tensor:
+        states.append(keep(h).to(lm.device, copy=True))  # a view would keep the whole sequence alive
         return h
 
-    handles = [b.register_forward_pre_hook(way_in(keep), with_kwargs=True) for b in lm.blocks]
-    with hooks(*handles, lm.blocks[-1].register_forward_hook(way_out(keep))):
+    handles = [b.register_forward_pre_hook(way_in(look), with_kwargs=True) for b in lm.blocks]
+    with hooks(*handles, lm.blocks[-1].register_forward_hook(way_out(look))):
         yield states
     if len(states) != len(lm.blocks) + 1:
         raise RuntimeError(f"collected {len(states)} states from {len(lm.blocks)} blocks; the hooks were not reached once each")

@@ -40,13 +40,15 @@ class Run:
 class Work:
     """What makes the rows of a run: `make` takes groups of units and yields the rows of some at a time, one for each of `layers`.
 
-    The units of a group are made together, `name` tells how a unit is called in the rows, which are kept in this order.
+    The units of a group are made together, `name` tells how a unit is called in the rows, which are kept in this order. `whole`
+    takes the units whose rows are there, and returns those that need not be made again: less, where a run keeps more than rows.
     """
 
     make: Callable[[Sequence[list[Any]]], Iterable[list[dict[str, Any]]]]
     groups: Sequence[list[Any]]
     name: Callable[[Any], str]
     layers: Sequence[int]
+    whole: Callable[[set[str]], set[str]] = set
 
 
 def is_finished(run: Run, *, overwrite: bool) -> bool:
@@ -72,7 +74,7 @@ def _look(run: Run, *, overwrite: bool) -> bool:
 
 def make_rows(run: Run, work: Work, *, overwrite: bool) -> bool:
     """Make the rows that are not there yet; return True to the process that goes on, when all of them are."""
-    begun = _begin(run, work.layers, overwrite=overwrite) if parallel.is_leader() else None
+    begun = work.whole(_begin(run, work.layers, overwrite=overwrite)) if parallel.is_leader() else None
     done = parallel.broadcast(begun)  # the leader's: another would take what this one writes for the remains of a run
     left = [group for group in work.groups if not done.issuperset(map(work.name, group))]  # whole: fewer would round otherwise
     groups = parallel.part_of(left)
@@ -89,7 +91,7 @@ def _begin(run: Run, layers: Sequence[int], *, overwrite: bool) -> set[str]:
     _look(run, overwrite=overwrite)
     run.out.mkdir(parents=True, exist_ok=True)
     if overwrite:
-        drawn = (f for kind in ("*.csv", "*.png", "*.svg") for f in run.out.glob(kind))
+        drawn = (f for kind in ("*.csv", "*.npy", "*.png", "*.svg") for f in run.out.glob(kind))
         for old in (run.rows, *parts_of(run.rows), *drawn):
             old.unlink(missing_ok=True)
     write_record(run.out, {"identity": run.identity, "finished": False})

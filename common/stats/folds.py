@@ -25,6 +25,34 @@ def unseen(
     return found
 
 
+def growing(
+    texts: Sequence[str], speakers: Sequence[str], labels: Sequence[str], *, portions: int = 4, seed: int = 0
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Return (learn, next), places of clips: texts come in portions that double, what has come is learned from for the next one.
+
+    From other speakers too, as in `unseen`. The clips of the first portion are in no next one: for them nothing has been learned.
+    """
+    names = np.unique(np.asarray(texts, dtype=str))
+    order = np.random.default_rng(seed).permutation(len(names))
+    of_text = dict(zip(texts, labels))
+    seen: dict[str, int] = {}
+    turn = {}
+    for name in names[order]:  # labels take turns, so that the first portion has them all where it can
+        turn[name] = seen[of_text[name]] = seen.get(of_text[name], 0) + 1
+    ranked = sorted(names[order], key=turn.__getitem__)
+    ends = [len(names) >> step for step in range(portions - 1, 0, -1)]
+    place = {name: int(np.searchsorted(ends, rank, side="right")) for rank, name in enumerate(ranked)}
+    portion = np.array([place[t] for t in map(str, texts)])
+    by_speaker = _parts(speakers, labels, 3, seed) if "speakers" in parted(texts, speakers) else np.zeros(len(texts), int)
+    several = by_speaker.max() > 0
+    found = []
+    for number, speaker in sorted({*zip(portion.tolist(), by_speaker.tolist())}):
+        learn = (portion < number) & ((by_speaker != speaker) | (not several))
+        if learn.any():
+            found.append((np.flatnonzero(learn), np.flatnonzero((portion == number) & (by_speaker == speaker))))
+    return found
+
+
 def parted(texts: Sequence[str], speakers: Sequence[str]) -> tuple[str, ...]:
     """Return what `unseen` holds out: texts, and speakers where every clip has one and there are two or more."""
     known = len(set(speakers)) > 1 and "" not in set(speakers)

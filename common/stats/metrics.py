@@ -30,10 +30,11 @@ def gain(difference: np.ndarray) -> Metric:
     return Metric(np.maximum(difference, 0), down=np.maximum(-difference, 0))
 
 
-def layer_table(units: Units, metrics: dict[str, Metric], *, seed: int, test: bool = False) -> pd.DataFrame:
+def layer_table(units: Units, metrics: dict[str, Metric], *, seed: int, test: bool = False, widen: float = 1.0) -> pd.DataFrame:
     """Return one row per layer: counts, what was resampled, and each metric's value with interval and band.
 
     With `test` also `_p` (that it is 0), and the ends of the 90 % interval, `_lo90` and `_hi90`, of two one-sided tests.
+    `widen` is by how much the standard errors are larger than the units tell, of values that were learned from other units.
     """
     ends = ("_lo", "_hi", "_band_lo", "_band_hi", *(("_lo90", "_hi90", "_p") if test else ()))
     columns = [f"{name}{end}" for name in metrics for end in ("", *ends)]
@@ -41,6 +42,7 @@ def layer_table(units: Units, metrics: dict[str, Metric], *, seed: int, test: bo
     if not len(units.firsts):
         return pd.DataFrame(columns=[*table, "clusters", *columns], dtype=float)
     of, shares, counted = measure(units, metrics)
+    of = replace(of, se=widen * of.se)
     reaches = [*critical(of, seed=seed), *([critical(of, seed=seed, level=2 * LEVEL - 1)[0]] if test else [])]
     figures = [of.mean[: len(metrics)]]
     for reach in reaches:

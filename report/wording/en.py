@@ -37,6 +37,9 @@ CAPTIONS = {
     "congruent_curve.png": "How often congruent clips (words and voice agree) would be answered rightly, beside the conflict clips.",
     "lens_health.png": "Whether the labels mean anything yet: their share of the probability of the whole vocabulary, the rank of the "
     "best of them, and how far the layer's distribution is from the final one.",
+    "probe_curve.png": "How often a linear probe tells the label, on texts and speakers that it has not seen, from the mean of the audio span and "
+    "from the last position; and how often the lens answers with it. Thin and grey: the same architecture with random weights, "
+    "duration and level alone, and labels dealt anew.",
     "flip_rate_curve_kind.png": "Share of pairs whose patched answer is the donor's label (to target), and whose answer is no longer the "
     "recipient's own (from base); thin and grey: the same patch with control donors, to target.",
     "paired_curve_kind.png": "Flips to target minus those by the control donor, pair by pair; thin and grey: minus the other controls.",
@@ -181,6 +184,33 @@ def _agreement(facts: Facts) -> str:
     )
 
 
+def _probed(facts: Facts, kind: str) -> str:
+    unsaid, whose = facts[f"unsaid: {kind}"], {"prosody": "voice's", "semantic": "words'"}[kind]
+    _, position, layer = unsaid.row.split(", ")
+    where = f"{layer}, {'mean of the audio span' if position == 'span' else 'last position'}"
+    controls = {
+        "beyond_permuted": "of labels dealt anew",
+        "beyond_random_weights": "with random weights",
+        "beyond_duration_and_level": "from duration and level alone",
+    }
+    beyond = ", ".join(
+        f"{say(facts[f'{name}: {kind}'], '+.2f')} more than {than}"
+        for name, than in controls.items()
+        if f"{name}: {kind}" in facts
+    )
+    says = {
+        "more": f"the {whose} label is there for a linear readout, and is not what is answered",
+        "none": "no layer shows more there than the answer says, beyond a guess",
+    }[unsaid.verdict]
+    return (
+        f"**Is the {CUES[kind]} there and not said?** At {where}, a linear probe that has not seen their {unsaid.control} tells the {whose} "
+        f"label of {unsaid.n} conflict clips in {say(facts[f'accuracy: {kind}'])} (a guess: {facts[f'chance: {kind}'].value:.2f}); "
+        f"{facts[f'answered: {kind}'].value:.2f} of the answers are that label. The difference, the largest of all layers and both "
+        f"positions, is {say(unsaid, '+.2f')}: {says}. The probe tells {beyond}. A probe says what can be read, not what the model uses. "
+        f"Test: {unsaid.test}, so that picking the place is allowed for; {scope(unsaid)}."
+    )
+
+
 def _one_label(facts: Facts, name: str, primary: str) -> str:
     fact, same = facts[name], facts[name].verdict == "same"
     if facts[primary].verdict == "none":
@@ -274,6 +304,8 @@ LENS = {
     "accuracy": _accuracy,
     "cells": _cells,
     "agreement": _agreement,
+    "unsaid: prosody": lambda facts: _probed(facts, "prosody"),
+    "unsaid: semantic": lambda facts: _probed(facts, "semantic"),
     "voice_lead without a label": lambda facts: _one_label(facts, "voice_lead without a label", "voice_lead"),
 }
 PATCHING = {

@@ -32,6 +32,7 @@ CAPTIONS = {
     "margin_curve_conflict.png": "平均 margin：韵律标签的 logit 减语义标签的 logit。标签先验：仅由标签偏好造成的部分。",
     "congruent_curve.png": "一致样本（语义与韵律相同）逐层读出的正确率，与冲突样本并列。",
     "lens_health.png": "标签词是否已有意义：它们在整个词表概率中的占比、其中最高者的名次，以及该层分布与末层分布的距离。",
+    "probe_curve.png": "线性探针在未见过的文本和说话人上读出标签的占比（取自音频片段的均值与末位），以及逐层读出的回答为该标签的占比。灰色细线：随机权重的同一架构、仅用时长与响度、标签重新分配。",
     "flip_rate_curve_kind.png": "修补后的回答成为供体标签的样本对占比（目标翻转率），以及回答不再是受体自身回答的占比（基线翻转率）；灰色细线：换成对照供体时的目标翻转率。",
     "paired_curve_kind.png": "目标翻转率减去对照供体的目标翻转率，逐对比较；灰色细线：减去其他对照。",
     "delta_logit_curve_kind.png": "修补给目标 logit 带来的增量；灰色细线：换成对照供体时。",
@@ -162,6 +163,30 @@ def _agreement(facts: Facts) -> str:
     )
 
 
+def _probed(facts: Facts, kind: str) -> str:
+    unsaid, cue = facts[f"unsaid: {kind}"], CUES[kind]
+    _, position, layer = unsaid.row.split(", ")
+    where = f"{layer}（{'音频片段的均值' if position == 'span' else '末位'}）"
+    controls = {
+        "beyond_permuted": "标签重新分配",
+        "beyond_random_weights": "随机权重",
+        "beyond_duration_and_level": "仅用时长与响度",
+    }
+    beyond = "，".join(
+        f"比{than}高 {say(facts[f'{name}: {kind}'], '+.2f')}" for name, than in controls.items() if f"{name}: {kind}" in facts
+    )
+    says = {
+        "more": f"{cue}标签可以被线性读出，却不是所答",
+        "none": "没有一层显示出能读出的多于所答并超出猜测",
+    }[unsaid.verdict]
+    return (
+        f"**{cue}是否在状态之中而未被说出**。在 {where}处，未见过其{chinese(unsaid.control)}的线性探针在 {unsaid.n} 个冲突样本上读出{cue}标签的占 "
+        f"{say(facts[f'accuracy: {kind}'])}（猜测为 {facts[f'chance: {kind}'].value:.2f}），回答为该标签的占 "
+        f"{facts[f'answered: {kind}'].value:.2f}。差值在所有层和两种位置中最大，为 {say(unsaid, '+.2f')}：{says}。探针的正确率{beyond}。"
+        f"探针说明能读出什么，而不是模型用了什么。检验：{chinese(unsaid.test)}，已计入对位置的挑选；{scope(unsaid)}。"
+    )
+
+
 def _one_label(facts: Facts, name: str, primary: str) -> str:
     fact, same = facts[name], facts[name].verdict == "same"
     if facts[primary].verdict == "none":
@@ -250,6 +275,8 @@ LENS = {
     "accuracy": _accuracy,
     "cells": _cells,
     "agreement": _agreement,
+    "unsaid: prosody": lambda facts: _probed(facts, "prosody"),
+    "unsaid: semantic": lambda facts: _probed(facts, "semantic"),
     "voice_lead without a label": lambda facts: _one_label(facts, "voice_lead without a label", "voice_lead"),
 }
 PATCHING = {
