@@ -10,13 +10,13 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
 from common.clips.samples import read_clips
-from common.model.prompts import INPUTS
 from common.plotting import Look
 from common.running import arguments, lock, output, parallel
 from common.running.identity import identify
 from common.running.noise import noise_of
 from common.running.prompts import over_prompts
 from logit_lens.choose import choose_clips, choose_speaking
+from logit_lens.options import add_options
 from logit_lens.plots import plot_lens
 from logit_lens.probe import probe_tables
 from logit_lens.tables import agreement, headline, lens_tables, summary
@@ -24,12 +24,7 @@ from logit_lens.tables import agreement, headline, lens_tables, summary
 
 def main(argv: list[str] | None = None) -> None:
     parser = arguments.argument_parser(__doc__, out=None)
-    add = parser.add_argument_group("lens").add_argument
-    add("--lens", choices=("logit", "tuned"), default="logit", help="tuned: states pass a map fitted on other texts first")
-    given = "transcript: a clip's text in quotes in its place; told: text and tone by name (default: audio)"
-    add("--input", choices=INPUTS, default="audio", help=given)
-    add("--generate", type=arguments.whole_number(0), default=0, metavar="N", help="N clips answer in free text too (default: 0)")
-    add("--probe", action="store_true", help="keep the states, and say how well a linear probe tells words and voice from them")
+    add_options(parser)
     args = parser.parse_args(argv)
     args.out = args.out or HERE / "outputs" / ("" if args.input == "audio" else args.input)
     one = partial(draw if args.redraw else run, args)
