@@ -20,26 +20,38 @@ def patching_facts(tables: dict[str, pd.DataFrame]) -> dict[str, dict[str, Fact]
     return {kind: _of_kind({n: t[t.kind == kind] for n, t in tables.items() if "kind" in t}) for kind in layers.kind.unique()}
 
 
+def edit_facts(tables: dict[str, pd.DataFrame]) -> dict[str, dict[str, Fact]]:
+    """Return the findings of a run that erased or exchanged a subspace, by kind and name.
+
+    The primary outcome, named before any number, against a random subspace in the mean of the layers: of erasure the answers that
+    are `changed`, of exchange the `flips` to the donor's label. The first fact's `verdict` says which edit, its `test` where.
+    """
+    kinds = tables["layers"].kind.unique()
+    return {kind: _of_edit({n: t[t.kind == kind] for n, t in tables.items()}) for kind in kinds}
+
+
+def _of_edit(tables: dict[str, pd.DataFrame]) -> dict[str, Fact]:
+    layers, carried = tables["layers"], tables["transfer"]
+    real = layers[layers.control == "none"]
+    n = int(real.n.iloc[0])
+    facts = [Fact("pairs", float(n), n=n, verdict=real.edit.iloc[0], test=real["at"].iloc[0], row="layers.csv")]
+    if len(carried):
+        facts += _against_controls(carried)
+        facts.append(_layers_shown(tables["paired"], _primary(carried)))
+    best = real.loc[real.told.idxmax()]
+    knows = _runs(real.layer[real.told_band_lo > real.chance].astype(int).tolist())
+    known: dict[str, Any] = {"control": f"{best.chance:.2f}", "verdict": knows, "test": "band over all layers at once"}
+    facts.append(fact(best, "told", unit="share of pairs", row=f"layers.csv, l = {best.layer:.0f}", **known))
+    for _, row in tables.get("carried_mean", real[:0]).iterrows():
+        told: dict[str, Any] = {"unit": "of what the whole state does", "control": "whole", "row": "carried_mean.csv"}
+        facts += [fact(row, name, **told | {"name": f"carried: {name}"}) for name in ("flips", "delta")]
+    return {f.name: f for f in facts}
+
+
 def _of_kind(tables: dict[str, pd.DataFrame]) -> dict[str, Fact]:
     layers, carried, until = (tables[n] for n in ("layers", "transfer", "release_layer"))
     real = layers[layers.control == "none"]
-    facts = [Fact("pairs", float(real.n.iloc[0]), n=int(real.n.iloc[0]), row="layers.csv")]
-    for _, row in carried.iterrows():
-        name = row.outcome if row.control_donor == _primary(carried) else f"{row.outcome}, {row.control_donor}"
-        row = row.rename({"difference": name, "difference_lo": f"{name}_lo", "difference_hi": f"{name}_hi"})
-        inner = f"mean of l = {row.first_layer:.0f} to {row.last_layer:.0f}"
-        unit = "logits" if row.outcome == "delta" else "share of pairs"
-        told: dict[str, Any] = {
-            "control": row.control_donor,
-            "p": float(row.p_holm),
-            "unit": unit,
-            "test": PAIRED,
-            "row": f"transfer.csv, {inner}",
-        }
-        above = {1: "more", -1: "less", 0: "none"}[sided(row, name) if row.p_holm < SIGNIFICANT else 0]
-        facts.append(fact(row, name, verdict=above, **told))
-        for side in ("real", "control"):
-            facts.append(Fact(f"{name}: {side}", float(row[side]), n=int(row.n), row=f"transfer.csv, {inner}"))
+    facts = [Fact("pairs", float(real.n.iloc[0]), n=int(real.n.iloc[0]), row="layers.csv"), *_against_controls(carried)]
     if len(carried):
         facts.append(_layers_shown(tables["paired"], _primary(carried)))
     for _, row in until[until.control == "none"].iterrows():
@@ -57,13 +69,36 @@ def _of_kind(tables: dict[str, pd.DataFrame]) -> dict[str, Fact]:
     return {f.name: f for f in facts}
 
 
+def _against_controls(carried: pd.DataFrame) -> list[Fact]:
+    """Return each outcome of transfer.csv and the means of its two sides; those against other controls than the primary by name."""
+    facts = []
+    for _, row in carried.iterrows():
+        name = row.outcome if row.control_donor == _primary(carried) else f"{row.outcome}, {row.control_donor}"
+        row = row.rename({"difference": name, "difference_lo": f"{name}_lo", "difference_hi": f"{name}_hi"})
+        inner = f"mean of l = {row.first_layer:.0f} to {row.last_layer:.0f}"
+        unit = "logits" if row.outcome == "delta" else "share of pairs"
+        told: dict[str, Any] = {
+            "control": row.control_donor,
+            "p": float(row.p_holm),
+            "unit": unit,
+            "test": PAIRED,
+            "row": f"transfer.csv, {inner}",
+        }
+        above = {1: "more", -1: "less", 0: "none"}[sided(row, name) if row.p_holm < SIGNIFICANT else 0]
+        facts.append(fact(row, name, verdict=above, **told))
+        for side in ("real", "control"):
+            facts.append(Fact(f"{name}: {side}", float(row[side]), n=int(row.n), row=f"transfer.csv, {inner}"))
+    return facts
+
+
 def _primary(carried: pd.DataFrame) -> str:
     return str(carried.control_donor[carried.primary].iloc[0]) if carried.primary.any() else ""
 
 
 def _layers_shown(paired: pd.DataFrame, control: str) -> Fact:
     """Return at which layers flips exceed the control's, as `verdict` "1 to 4, 6"; nan where at none."""
-    rows = paired[(paired.control_donor == control) & (paired.outcome == "flips")]
+    rows = paired[paired.control_donor == control]
+    rows = rows[rows.outcome == paired.outcome.iloc[0]]
     shown = rows[(rows.p_holm < SIGNIFICANT) & (rows.difference > 0)].layer.astype(int).tolist()
     tested = int(rows.p_holm.notna().sum())
     test = f"paired test at each of {tested} layers, Holm over layers and kinds"

@@ -17,8 +17,11 @@ from common.model.prompts import Question
 
 ROOT = Path(__file__).resolve().parents[2]
 # The modules that make rows, beside choose.py and rows.py of the experiment; tests hold them against what those import.
-ROW_MAKERS = ("common/clips", "common/model", "common/patching", "common/running/cache.py", "common/running/session.py")
-PACKAGES = ("torch", "transformers", "tokenizers", "numpy", "pandas", "soundfile", "soxr", "peft", "mistral-common", "torchaudio")
+ROW_MAKERS = (
+    *("common/clips", "common/model", "common/patching"),
+    *("common/running/cache.py", "common/running/session.py", "common/stats/folds.py"),
+)
+PACKAGES = ("torch", "transformers", "tokenizers", "numpy", "pandas", "soundfile", "soxr", "peft", "mistral-common", "torchaudio", "concept-erasure")
 
 
 def identify(
@@ -51,7 +54,7 @@ def identify(
 
 def row_makers(experiment: str) -> list[Path]:
     """Return the files whose code the rows of an experiment depend on."""
-    own = (ROOT / experiment / f"{name}.py" for name in ("choose", "engines", "rows", "tuned"))
+    own = (ROOT / experiment / f"{name}.py" for name in ("choose", "edits", "engines", "how", "learned", "rows", "tuned"))
     places = [*(ROOT / place for place in ROW_MAKERS), *(file for file in own if file.exists())]
     return [file for place in places for file in (sorted(place.rglob("*.py")) if place.is_dir() else [place])]
 
