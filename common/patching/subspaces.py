@@ -30,7 +30,12 @@ class Subspace:
         return (x @ self.right.T) @ self.left.T
 
     def label(self, state: torch.Tensor) -> int:
-        """Return the label whose mean is nearest to a state [d_model] in the subspace, where the states have unit variance."""
+        """Return the label whose mean is nearest to a state [d_model] in the subspace, where the states have unit variance.
+
+        -1 in a subspace of rank 0, which tells none.
+        """
+        if not len(self.right):
+            return -1
         return int((self.right @ (state - self.mean) - self.centres).square().sum(dim=1).argmin())
 
     def to(self, device: torch.device) -> "Subspace":
