@@ -2,8 +2,8 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from itertools import groupby
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -129,7 +129,7 @@ def unseen_clips(clips: list[Sample], pairs: list[Pair], *, seed: int) -> Unseen
         if short:
             pair = next(p for p in pairs if (p.kind, found.key(p)) == (kind, key))
             raise InputError(
-                f"{pair.pair_id}: of the {len(clips)} clips {left.total()} have other texts and speakers, and fewer than {_LEAST} of "
-                f"them the {kind}_label {', '.join(short)}: too few to learn from; it takes more texts or speakers"
+                f"{pair.pair_id}: of the {len(clips)} clips {left.total()} have other texts and speakers, and fewer "
+                f"than {_LEAST} of them the {kind}_label {', '.join(short)}: too few to learn from; it takes more texts or speakers"
             )
     return found

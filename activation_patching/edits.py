@@ -10,8 +10,8 @@ import torch
 
 from activation_patching.choose import Unseen
 from activation_patching.engines import Clip, OwnRun, Patched, own_runs, run_of_donor
-from activation_patching.learned import Lesson, positions, teacher
 from activation_patching.how import How
+from activation_patching.learned import Lesson, positions, teacher
 from activation_patching.rows import pair_rows, patch_pairs
 from common.clips.pairs import Pair
 from common.errors import CheckFailed

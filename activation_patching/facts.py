@@ -70,7 +70,7 @@ def _of_kind(tables: dict[str, pd.DataFrame]) -> dict[str, Fact]:
 
 
 def _against_controls(carried: pd.DataFrame) -> list[Fact]:
-    """Return each outcome of transfer.csv and the means of its two sides; those against other controls than the primary by name."""
+    """Return each outcome of transfer.csv and the means of its two sides; those against further controls by name."""
     facts = []
     for _, row in carried.iterrows():
         name = row.outcome if row.control_donor == _primary(carried) else f"{row.outcome}, {row.control_donor}"

@@ -29,7 +29,9 @@ def chosen_edit(args: argparse.Namespace, labels: int) -> How:
     if args.rank is not None and (args.edit != "exchange" or args.rank >= labels):
         raise InputError(f"--rank {args.rank}: allowed: 1 to {labels - 1} (labels - 1), with --edit exchange")
     if args.align is not None and args.edit != "span" and (not aligned or args.align == "splice"):
-        raise InputError(f"--align {args.align}: allowed: stretch, crop with --edit exchange --at span, whose states stand in pairs")
+        raise InputError(
+            f"--align {args.align}: allowed: stretch, crop with --edit exchange --at span, whose states stand in pairs"
+        )
     rank = None if args.edit == "span" else args.rank or labels - 1
     return How(args.edit, args.at, rank, args.align or ("stretch" if aligned else "splice"))
 

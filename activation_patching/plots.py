@@ -10,6 +10,7 @@ from common.running.output import read_table
 
 NAMES = {"semantic": "words", "prosody": "voice"}
 EDIT_CONTROLS = {"random_subspace": ":", "whole": "--", "same_labels_donor": "-."}
+EDIT_NAMES = {"random_subspace": "random subspace", "whole": "whole state", "same_labels_donor": "same labels"}
 XLABEL = "layer l (audio span of h_l is the donor's)"
 
 
@@ -66,22 +67,27 @@ def plot_edits(run: Path, out: Path, look: Look) -> list[str]:
         "told": look.say("label told by\nthe subspace (share)"),
     }
     xlabel = look.say(f"layer l ({'last position' if real['at'].iloc[0] == 'last' else 'audio span'} of h_l is edited)")
-    caption = "; ".join([*(look.say(f"n = {{n}}, {k}", n=int(t.n.iloc[0])) for k, t in _by(real, "kind")), resampled(real.iloc[0], look)])
+    each = "{n} conflict clips" if erased else "{n} pairs of a kind"
+    caption = "n = " + look.say(each, n=int(real.n.min())) + "; " + resampled(real.iloc[0], look)
     with panels(out / edit_figure(layers), look, list(shown.values()), xlabel=xlabel, caption=caption) as all_axes:
         for axes, column in zip(all_axes, shown):
             for kind, of_kind in _by(layers, "kind"):
                 tables = dict(_by(of_kind, "control"))
+                if column == "told":
+                    tables = {name: t[t["rank"] > 0] for name, t in tables.items()}  # where nothing varies there is no subspace
                 curve(axes, tables["none"], column, color=COLORS[kind], name=look.say(NAMES[kind]))
                 for control, style in EDIT_CONTROLS.items():
                     if control in tables and column != "told":
-                        axes.plot(tables[control].layer, tables[control][column], color=COLORS[kind], linestyle=style, linewidth=1.3)
+                        axes.plot(
+                            tables[control].layer, tables[control][column], color=COLORS[kind], linestyle=style, linewidth=1.3
+                        )
             if column == "told":
                 level(axes, real.chance.iloc[0], look.say("chance"))
             if column != "delta_logit":
                 axes.set_ylim(-0.03, 1.03)
         for control, style in EDIT_CONTROLS.items():
             if (layers.control == control).any():
-                all_axes[0].plot([], [], color=FAINT, linestyle=style, linewidth=1.3, label=look.say(control.replace("_", " ")))
+                all_axes[0].plot([], [], color=FAINT, linestyle=style, linewidth=1.3, label=look.say(EDIT_NAMES[control]))
     return [edit_figure(layers)]
 
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from activation_patching.facts import edit_facts, patching_facts
 from activation_patching.edited import edit_tables
+from activation_patching.facts import edit_facts, patching_facts
 from activation_patching.paired import TESTED, edit_of, paired_layers, transfer
 from activation_patching.release import release_layer
 from activation_patching.words import CONSTRUCTION, edit_statements, patching_statements, primary_name

@@ -19,6 +19,7 @@ from logit_lens.plots import plot_lens
 from report import statements
 from report.alignment import Alignment, alignment
 from report.clips import described
+from report.edits import Edited, edited
 from report.inputs import EXPERIMENTS, Outputs, Study
 from report.markdown import Say, checks, lens_tables, patching_tables, slug
 from report.observations import beyond_prior, cells, stretches, telling_from
@@ -46,6 +47,7 @@ class Chapter:
     tables: list[tuple[str, str]]
     published: str
     alignment: Alignment | None
+    edits: list[Edited]
     checks: str
     commands: list[str]
     facts: dict[str, Fact]
@@ -86,6 +88,7 @@ def chapter(
         tables=[(heading, text) for _, _, heading, text in tables],
         published=published_beside(study.lens.tables["layers"], study.lens.record, say) if study.lens else "",
         alignment=alignment(study.patching, out=out, folder=folder, words=words) if study.patching else None,
+        edits=edited(study.patching, wording=wording, out=out, folder=folder, words=words) if study.patching else [],
         checks=checks(study.runs, say),
         commands=[command(run) for run in study.runs],
         facts=facts,
@@ -170,6 +173,8 @@ def command(run: Outputs) -> str:
     parts = ["python", f"{EXPERIMENTS[run.experiment]}/run.py", "--prompt", str(run.record["prompt_name"])]
     options = {name: value for name, value in run.identity.items() if name not in NO_OPTIONS}
     options |= dict(options.pop("rules", {}))
+    if options.get("edit") == "span":
+        del options["edit"], options["at"]
     for name, value in options.items():
         flag = f"--{name.replace('_', '-')}"
         if value is False and name.startswith("same_"):

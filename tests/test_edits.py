@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import activation_patching.run
-from activation_patching.edits import at_last, before_last, edit_of
+from activation_patching.edits import before_last, edit_of
 from activation_patching.learned import positions
 from common.clips.samples import LABELS, read_manifest
 from common.errors import InputError
@@ -48,7 +48,9 @@ def planted(clips: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[
         key = {_key(encode_clip(lm, audio, PROMPTS["speaker"]).inputs["input_features"]): x for audio, x in told.items()}
         current: list[int] = []
         tower, projector = lm.model.model.audio_tower, lm.model.model.multi_modal_projector
-        tower.register_forward_pre_hook(lambda _, args, kw: current.append(key.get(_key(_features(args, kw)), -1)), with_kwargs=True)
+        tower.register_forward_pre_hook(
+            lambda _, args, kw: current.append(key.get(_key(_features(args, kw)), -1)), with_kwargs=True
+        )
         projector.register_forward_hook(lambda _, args, out: _coded(out, current.pop()))
         with torch.no_grad():
             lm.model.get_input_embeddings().weight[:, :10] = 0
@@ -204,7 +206,9 @@ def test_a_run_goes_on_after_a_kill_and_says_what_it_checked(
         (("--edit", "erase", "--align", "crop"), "--align crop: allowed"),
     ],
 )
-def test_options_that_do_not_go_together(options: tuple[str, ...], message: str, tiny_folder: Path, clips: Path, tmp_path: Path) -> None:
+def test_options_that_do_not_go_together(
+    options: tuple[str, ...], message: str, tiny_folder: Path, clips: Path, tmp_path: Path
+) -> None:
     with pytest.raises(InputError, match=message):
         start(tiny_folder, clips, tmp_path, *options)
 

@@ -162,7 +162,9 @@ def control_pairs(
             recipient = pair.recipient
             alike = [s for s in by_labels[recipient.semantic_label, recipient.prosody_label] if s is not recipient]
             same_labels = [s for s in alike if s.speaker == recipient.speaker] or alike
-            donors = {"random_donor": _other(pool, recipient, rng)} | dict.fromkeys(("silence", *SUBSPACE_CONTROLS[:2]), pair.donor)
+            donors = {"random_donor": _other(pool, recipient, rng)} | dict.fromkeys(
+                ("silence", *SUBSPACE_CONTROLS[:2]), pair.donor
+            )
             if same_labels:
                 donors["same_labels_donor"] = same_labels[rng.integers(len(same_labels))]
             if i % 10 == 0:

@@ -21,7 +21,19 @@ ROW_MAKERS = (
     *("common/clips", "common/model", "common/patching"),
     *("common/running/cache.py", "common/running/session.py", "common/stats/folds.py"),
 )
-PACKAGES = ("torch", "transformers", "tokenizers", "numpy", "pandas", "soundfile", "soxr", "peft", "mistral-common", "torchaudio", "concept-erasure")
+PACKAGES = (
+    "torch",
+    "transformers",
+    "tokenizers",
+    "numpy",
+    "pandas",
+    "soundfile",
+    "soxr",
+    "peft",
+    "mistral-common",
+    "torchaudio",
+    "concept-erasure",
+)
 
 
 def identify(
