@@ -111,7 +111,7 @@ class Unseen:
         return one, other
 
     def places(self, key: tuple[int, int]) -> np.ndarray:
-        return np.intersect1d(*(self.learn[part] for part in key))
+        return np.intersect1d(self.learn[key[0]], self.learn[key[1]])
 
 
 def unseen_clips(clips: list[Sample], pairs: list[Pair], *, seed: int) -> Unseen:
@@ -130,6 +130,6 @@ def unseen_clips(clips: list[Sample], pairs: list[Pair], *, seed: int) -> Unseen
             pair = next(p for p in pairs if (p.kind, found.key(p)) == (kind, key))
             raise InputError(
                 f"{pair.pair_id}: of the {len(clips)} clips {left.total()} have other texts and speakers, and fewer "
-                f"than {_LEAST} of them the {kind}_label {', '.join(short)}: too few to learn from; it takes more texts or speakers"
+                f"than {_LEAST} of them the {kind}_label {', '.join(short)}: too few to learn from"
             )
     return found

@@ -114,8 +114,8 @@ def edit_pairs(
         lessons = [teach(pair) for pair in group]
         edits = [edit_for(p, how, lesson, _donated(session, own, p, how, clip)) for p, lesson in zip(group, lessons)]
         if last:
-            (base, *patched), at_once = at_last(session, recipient.trace, edits, at_once)
-            found = [(rows, base[-1]) for rows in patched]
+            (base, *edited), at_once = at_last(session, recipient.trace, edits, at_once)
+            found = [(logits, base[-1]) for logits in edited]
         else:
             found, at_once = at_span(session, clip, edits, at_once)
         rows = []

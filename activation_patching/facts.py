@@ -56,7 +56,7 @@ def _of_kind(tables: dict[str, pd.DataFrame]) -> dict[str, Fact]:
         facts.append(_layers_shown(tables["paired"], _primary(carried)))
     for _, row in until[until.control == "none"].iterrows():
         reason = row.reason if isinstance(row.reason, str) else ""
-        told = {"unit": "layer l", "row": "release_layer.csv"}
+        told: dict[str, Any] = {"unit": "layer l", "row": "release_layer.csv"}
         facts.append(fact(row, "crossing", test="Fieller's interval of the interpolated crossing", verdict=reason, **told))
         one_sided = f"one-sided 95 % limit under {row.bound:.2f}"
         facts.append(Fact("nothing_left", float(row.nothing_left), n=int(row.n), test=one_sided, **told))

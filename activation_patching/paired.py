@@ -23,8 +23,8 @@ def paired_layers(rows: pd.DataFrame, *, seed: int) -> pd.DataFrame:
     Outcomes: `flips` to the target (share), `delta` of its logit, `directedness`; of edits also `changed`, the answer is another
     than unedited (share), and of erasure `margin`, what it adds to the clip's margin. `real` and `control` are the two means, `n`
     the pairs that have both. `p` tests a difference of 0 (of shares by the larger of that for clustered pairs and McNemar's exact
-    one), `p_holm` corrects it over layers and kinds. Layers outside `open_layers` are not tested. `difference_lo90`, `_hi90`: 90 %
-    interval.
+    one), `p_holm` corrects it over layers and kinds; layers outside `open_layers` are not tested. `difference_lo90` and `_hi90`:
+    90 % interval.
     """
     tables, inner = [], open_layers(rows)
     for units, real, there, control, kind in _pairs_of(rows):
@@ -70,8 +70,10 @@ def transfer(rows: pd.DataFrame, *, seed: int) -> pd.DataFrame:
     tables, inside = [], open_layers(rows)
 
     def averaged(arrays: Arrays) -> Arrays:
-        mean = (tuple(a if a is None else a[:, inside].mean(axis=1, keepdims=True) for a in both) for both in arrays.values())
-        return dict(zip(arrays, mean))
+        def mean(array: np.ndarray) -> np.ndarray:
+            return array[:, inside].mean(axis=1, keepdims=True)
+
+        return {name: (mean(values), None if over is None else mean(over)) for name, (values, over) in arrays.items()}
 
     for units, real, there, control, kind in _pairs_of(rows):
         inner = units.layers[inside]

@@ -57,7 +57,7 @@ def edit_figure(layers: pd.DataFrame) -> str:
 
 
 def plot_edits(run: Path, out: Path, look: Look) -> list[str]:
-    """Write the figure of a run of edits: what they do, beside a random subspace and the whole state, and what the subspace tells."""
+    """Write the figure of a run of edits: what they do, beside their controls, and what label the subspace tells."""
     layers = read_table(run, "layers")
     erased, real = layers.edit.iloc[0] == "erase", layers[layers.control == "none"]
     outcome = "flip_from_base" if erased else "flip_to_target"

@@ -50,10 +50,10 @@ def edit_statements(kind: str, facts: dict[str, Fact]) -> list[str]:
     at = f"at l = {layers.verdict}" if layers.verdict else "at no layer"
     units = "clips" if erased else f"{kind} pairs"
     statements = [
-        f"{what} (primary outcome: {outcome} minus those with {DONORS[first.control]}, on the same {first.n} of {pairs.n} {units}, "
-        f"{first.row.partition(', ')[2]}): {facts[f'{first.name}: real'].value:.2f} against "
-        f"{facts[f'{first.name}: control'].value:.2f}, difference {say(first, '+.2f')}, {p_value(first.p)}: {says}. Layer by layer "
-        f"that shows {at} ({layers.test}). Test: {first.test}; {scope(first)}."
+        f"{what} (primary outcome: {outcome} minus those with {DONORS[first.control]}, on the same {first.n} of {pairs.n} "
+        f"{units}, {first.row.partition(', ')[2]}): {facts[f'{first.name}: real'].value:.2f} against "
+        f"{facts[f'{first.name}: control'].value:.2f}, difference {say(first, '+.2f')}, {p_value(first.p)}: {says}. Layer by "
+        f"layer that shows {at} ({layers.test}). Test: {first.test}; {scope(first)}."
     ]
     more = {"flips": "answers that are the label", "delta": "the label's logit", "margin": "the margin"} if erased else {}
     more |= {} if erased else {"delta": "the label's logit", "changed": "answers that change"}

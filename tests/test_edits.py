@@ -17,6 +17,7 @@ from common.errors import InputError
 from common.model.encoding import EncodedClip, encode_clip
 from common.model.load import AudioLM, load_model
 from common.model.prompts import PROMPTS
+from common.patching.splice import splice
 from common.patching.staircase import sweep
 from common.patching.subspaces import learn
 from common.patching.tracing import own_logits, record, states_at
@@ -158,8 +159,6 @@ def _both(lm: AudioLM, clip: EncodedClip, manifest: Path, at: str) -> tuple[tupl
     trace = record(lm, before_last(clip))[0]
     assert trace.tail.shape[-2] == 1
     tail = torch.stack([edit(layer, h) for layer, h in enumerate(trace.tail)])
-    from common.patching.splice import splice
-
     return (splice(lm, trace, [replace(trace, tail=tail)])[0], slow), own_logits(lm, clip)
 
 

@@ -97,10 +97,9 @@ def _leace(along: torch.Tensor, one_hot: torch.Tensor, spread: torch.Tensor) -> 
     axes, labels = along.shape[1], one_hot.shape[1]
     if not axes:
         return LeaceEraser(along.new_zeros(0, labels), along.new_zeros(labels, 0), None)
+    # Shrunken already, with those axes in mind along which nothing varies: the fitter would know but these.
     fitter = LeaceFitter(axes, labels, dtype=along.dtype, shrinkage=False, constrain_cov_trace=False).update(along, one_hot)
-    fitter.sigma_xx_ = torch.diag(spread) * (
-        len(along) - 1
-    )  # shrunken already, with those axes in mind along which nothing varies
+    fitter.sigma_xx_ = torch.diag(spread) * (len(along) - 1)
     return fitter.eraser
 
 

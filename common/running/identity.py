@@ -21,18 +21,10 @@ ROW_MAKERS = (
     *("common/clips", "common/model", "common/patching"),
     *("common/running/cache.py", "common/running/session.py", "common/stats/folds.py"),
 )
+MODULES = {"scikit-learn": "sklearn"}
 PACKAGES = (
-    "torch",
-    "transformers",
-    "tokenizers",
-    "numpy",
-    "pandas",
-    "soundfile",
-    "soxr",
-    "peft",
-    "mistral-common",
-    "torchaudio",
-    "concept-erasure",
+    *("torch", "transformers", "tokenizers", "numpy", "pandas", "soundfile", "soxr", "peft", "mistral-common", "torchaudio"),
+    *("concept-erasure", "scikit-learn"),
 )
 
 
@@ -60,7 +52,9 @@ def identify(
         **asdict(question),
         **options,
         "code": {shown(file): _code(file) for file in row_makers(experiment)},
-        "versions": {p: importlib.metadata.version(p) for p in PACKAGES if importlib.util.find_spec(p.replace("-", "_"))},
+        "versions": {
+            p: importlib.metadata.version(p) for p in PACKAGES if importlib.util.find_spec(MODULES.get(p, p.replace("-", "_")))
+        },
     }
 
 
