@@ -1,61 +1,25 @@
-"""Erase what the states tell of a label, or exchange that alone between two clips, at every layer; and make the rows of it."""
+"""The ways of editing a subspace of the states: by splice at the last position, by staircase or rerun at the span."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
-from typing import Any
 
 import torch
 
-from activation_patching.choose import Unseen
-from activation_patching.engines import Clip, OwnRun, Patched, own_runs, run_of_donor
+from activation_patching.engines import Clip, OwnRun, Patched, run_of_donor
 from activation_patching.how import How
-from activation_patching.learned import Lesson, positions, teacher
-from activation_patching.rows import pair_rows, patch_pairs
+from activation_patching.learned import Lesson, positions
 from common.clips.pairs import Pair
 from common.errors import CheckFailed
 from common.model.encoding import EncodedClip
 from common.patching.oracle import Edit, put
 from common.patching.splice import splice
 from common.patching.staircase import aligned, sweep
-from common.patching.subspaces import Subspace, everything, matched, nothing
+from common.patching.subspaces import edit_of, everything, nothing
 from common.patching.tolerance import check_finite, largest_difference
 from common.patching.tracing import Trace, record, states_at
-from common.running.cache import Kept, cache_bytes, in_chunks
-from common.running.noise import check_share, donors_again
+from common.running.cache import Kept, in_chunks
 from common.running.session import Session
-
-_MAX_ROWS = 1024  # rows of one token in a pass over the last position
-
-
-def erase(subspace: Subspace, h: torch.Tensor, _: torch.Tensor) -> torch.Tensor:
-    """Return what takes the subspace's part out of states [..., d_model]: it becomes that of their mean."""
-    return -subspace.part(h - subspace.mean)
-
-
-def exchange(subspace: Subspace, h: torch.Tensor, donated: torch.Tensor) -> torch.Tensor:
-    """Return what puts the donor's part of the subspace in the place of the states' own."""
-    return subspace.part(donated - h)
-
-
-CHANGES = {"erase": erase, "exchange": exchange}
-
-
-def edit_of(edit: str, own: Sequence[Subspace], donated: torch.Tensor, random: Sequence[Subspace] | None = None) -> Edit:
-    """Return an edit by the subspaces `own` of the layers, the donor's states being `donated` [layer, 1, pos, d_model].
-
-    With `random` ones these are edited instead, by as much: the change has the norm that that of `own` would have.
-    """
-
-    def edited(layer: int, h: torch.Tensor) -> torch.Tensor:
-        def change(subspaces: Sequence[Subspace]) -> torch.Tensor:
-            return CHANGES[edit](subspaces[layer].to(h.device), h.float(), donated[layer].to(h.device).float())
-
-        moved = change(own)
-        return h.float() + (moved if random is None else matched(change(random), moved))
-
-    return edited
 
 
 def edit_for(pair: Pair, how: How, lesson: Lesson, donated: torch.Tensor) -> Edit:
@@ -69,69 +33,7 @@ def before_last(clip: EncodedClip) -> EncodedClip:
     return EncodedClip(clip.inputs, slice(clip.span.start, clip.ids.shape[1] - 1))
 
 
-def maker(
-    session: Session,
-    groups: Sequence[list[Pair]],
-    how: How,
-    unseen: Unseen | None,
-    *,
-    seed: int,
-    earlier: Path,
-    cache_gb: float | None,
-) -> tuple[Callable[[Sequence[list[Pair]]], Iterator[list[dict[str, Any]]]], dict[str, float]]:
-    """Return what makes the rows of groups, and how far the identities of edits are off (see check_edits)."""
-    told: dict[str, Any] = {"of": sum(map(len, groups)), "earlier": earlier, "cache_gb": cache_gb}
-    if unseen is None:
-        return partial(patch_pairs, session, align=how.align, **told), {}
-    teach = teacher(session, unseen, how, seed=seed)
-    first, last = groups[0][0], groups[-1][-1]
-    one, other = session.encode(first.recipient), session.encode(last.donor)
-    return partial(edit_pairs, session, how=how, teach=teach, **told), check_edits(session, one, other, how, teach(first))
-
-
-def edit_pairs(
-    session: Session,
-    groups: Sequence[list[Pair]],
-    *,
-    how: How,
-    teach: Callable[[Pair], Lesson],
-    of: int,
-    earlier: Path,
-    cache_gb: float | None,
-) -> Iterator[list[dict[str, Any]]]:
-    """Yield the rows of all pairs of a recipient at a time, as patch_pairs does of a donor.
-
-    At the last position an edit is a splice of the recipient's own run, whose one token is edited; at the span a staircase.
-    Raises CheckFailed as patch_pairs does.
-    """
-    last = how.at == "last"
-    turns = [(group[0].recipient, False) for group in groups] if last else []
-    own = own_runs(session, turns, budget=cache_bytes(cache_gb), view=before_last if last else lambda clip: clip)
-    at_once, again = (max(1, _MAX_ROWS // session.layers) if last else session.layers), donors_again(earlier, session.engine)
-    for group in groups:
-        recipient = own.whole((group[0].recipient, False)) if last else own.light((group[0].recipient, False))
-        clip = session.encode(group[0].recipient)
-        lessons = [teach(pair) for pair in group]
-        edits = [edit_for(p, how, lesson, _donated(session, own, p, how, clip)) for p, lesson in zip(group, lessons)]
-        if last:
-            (base, *edited), at_once = at_last(session, recipient.trace, edits, at_once)
-            found = [(logits, base[-1]) for logits in edited]
-        else:
-            found, at_once = at_span(session, clip, edits, at_once)
-        rows = []
-        for pair, lesson, edit, (logits, base) in zip(group, lessons, edits, found):
-            donor = run_of_donor(own, pair)
-            patched = judge(session, pair, how, logits, base, str(session.engine), (donor, recipient))
-            if patched.fault:
-                reason = f"{pair.pair_id}: {patched.fault}"
-                patched = again_by_rerun(session, pair, how, edit, clip, (donor, recipient), reason)
-                again.append(pair.donor.sample_id)
-                check_share(again, of, str(session.engine), reason)
-            rows += edit_rows(session, pair, how, lesson, patched, pred_donor=session.readout.answer(donor.label_logits))
-        yield rows
-
-
-def _donated(session: Session, own: Kept[Clip, OwnRun], pair: Pair, how: How, recipient: EncodedClip) -> torch.Tensor:
+def donated_states(session: Session, own: Kept[Clip, OwnRun], pair: Pair, how: How, recipient: EncodedClip) -> torch.Tensor:
     """Return the donor's states at the edited positions, [layer, 1, pos, d_model]."""
     if how.at == "last":
         return run_of_donor(own, pair).trace.tail
@@ -195,25 +97,6 @@ def again_by_rerun(
     if (patched := judge(session, pair, how, logits, base, "rerun", runs)).fault:
         raise CheckFailed(f"{reason}, and a rerun does no better: {patched.fault}")
     return patched
-
-
-def edit_rows(
-    session: Session, pair: Pair, how: How, lesson: Lesson, patched: Patched, *, pred_donor: str
-) -> list[dict[str, Any]]:
-    """Return the rows that pair_rows makes, and what only edits have.
-
-    `told`: the subspace, learned from other clips, tells the recipient's own label. `rank`: of the subspace. `delta_margin`: the
-    recipient's margin, edited minus unedited.
-    """
-    labels, reach = session.readout.labels, (session.reach or 0) if how.at == "span" else session.layers
-    voice, words = (labels.index(x) for x in (pair.recipient.prosody_label, pair.recipient.semantic_label))
-    own = voice if pair.kind == "prosody" else words
-    rows = pair_rows(pair, patched, pred_donor=pred_donor, readout=session.readout, reach=reach)
-    moved = patched.logits - patched.base
-    for row, told, subspace, by in zip(rows, lesson.told, lesson.own, moved):
-        row |= {"edit": how.edit, "at": how.at, "rank": subspace.right.shape[0], "told": int(told == own)}
-        row["delta_margin"] = float(by[voice] - by[words])
-    return rows
 
 
 def check_edits(session: Session, one: EncodedClip, other: EncodedClip, how: How, lesson: Lesson) -> dict[str, float]:

@@ -42,7 +42,7 @@ def run(args: argparse.Namespace, prompt: str, out: Path) -> None:
     identity = identify("activation_patching", model=model, question=question, data=args.data, clips=clips, options=asked)
     this = output.Run(out / "patches.csv", "pair_id", identity)
     if not output.is_finished(this, overwrite=args.overwrite):
-        from activation_patching.edits import maker  # torch, which drawing does without
+        from activation_patching.edit_rows import maker  # torch, which drawing does without
         from common.model.usable import usable_clips
         from common.running.session import open_session
 

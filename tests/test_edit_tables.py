@@ -31,7 +31,8 @@ def rows(edit: str, at: str, effect: dict[str, float], *, n: int = 60, seed: int
                 target, base = ("sad", "sad") if edit == "erase" else ("sad", "happy")
                 answer = ("angry" if edit == "erase" else "sad") if moved else base
                 pair = f"prosody:{i}<-{i + 1}"
-                row = {"pair_id": pair if control == "none" else f"{pair}|{control}:{i + 1}", "kind": "prosody", "control": control}
+                name = pair if control == "none" else f"{pair}|{control}:{i + 1}"
+                row = {"pair_id": name, "kind": "prosody", "control": control}
                 row |= {"target": target, "layer": layer, "pred_base": base, "pred_donor": "sad", "pred_patch": answer}
                 row |= {f"logit_{label}": float(label == answer) for label in LABELS}
                 row |= {"flip_to_target": int(answer == target), "flip_from_base": int(moved)}
@@ -58,7 +59,8 @@ def test_erasure_is_held_against_the_random_subspace() -> None:
 
 def test_a_change_that_a_random_subspace_makes_too_is_no_finding() -> None:
     for edit in ("erase", "exchange"):
-        facts = edit_facts(edit_tables(rows(edit, "last", {"none": 0.5, "random_subspace": 0.5, "whole": 0.9}), seed=0))["prosody"]
+        table = rows(edit, "last", {"none": 0.5, "random_subspace": 0.5, "whole": 0.9})
+        facts = edit_facts(edit_tables(table, seed=0))["prosody"]
         first = facts["changed" if edit == "erase" else "flips"]
         assert first.verdict == "none" and "it is not shown" in edit_statements("prosody", facts)[0]
         if edit == "exchange":

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import activation_patching.run
-from activation_patching.edits import before_last, edit_of
+from activation_patching.edits import before_last
 from activation_patching.learned import positions
 from common.clips.samples import LABELS, read_manifest
 from common.errors import InputError
@@ -19,7 +19,7 @@ from common.model.load import AudioLM, load_model
 from common.model.prompts import PROMPTS
 from common.patching.splice import splice
 from common.patching.staircase import sweep
-from common.patching.subspaces import learn
+from common.patching.subspaces import edit_of, learn
 from common.patching.tracing import own_logits, record, states_at
 from common.running import session
 from tests.tiny import LAYERS, save_clips, save_tiny_model

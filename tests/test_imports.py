@@ -107,7 +107,7 @@ def test_run_scripts_only_wire() -> None:
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_the_identity_of_a_run_holds_all_code_that_makes_rows_and_no_other(experiment: str) -> None:
     seen: set[str] = set()
-    todo = {f"{experiment}.choose", f"{experiment}.rows", f"{experiment}.edits"} & set(modules())
+    todo = {f"{experiment}.choose", f"{experiment}.rows", f"{experiment}.edit_rows"} & set(modules())
     while todo:
         seen |= todo
         todo = {name for m in todo for name in own(imported(m))} - seen

@@ -4,8 +4,7 @@ import pytest
 import torch
 from concept_erasure import LeaceFitter
 
-from activation_patching.edits import edit_of
-from common.patching.subspaces import everything, learn, matched, nothing
+from common.patching.subspaces import edit_of, everything, learn, matched, nothing
 
 
 def sample(n: int, d_model: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:

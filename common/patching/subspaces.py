@@ -5,10 +5,13 @@ samples in the axes that they span, fewer than `d_model` where they are few: the
 on the trace of the covariance is left off: with it the map is a mixture of two projections, no longer one of rank labels - 1.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from concept_erasure import LeaceEraser, LeaceFitter
+
+from common.patching.oracle import Edit
 
 _ROUNDING = 1e-13  # of the states' sum of squares: what varies less is the rounding of float32
 
@@ -107,3 +110,32 @@ def matched(change: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
     """Return `change` [..., d_model] with the norm of the change that it is to be `like`, position by position."""
     norms = change.norm(dim=-1, keepdim=True)
     return change * torch.where(norms > 0, like.norm(dim=-1, keepdim=True) / norms, 0)
+
+
+def erase(subspace: Subspace, h: torch.Tensor, _: torch.Tensor) -> torch.Tensor:
+    """Return what takes the subspace's part out of states [..., d_model]: it becomes that of their mean."""
+    return -subspace.part(h - subspace.mean)
+
+
+def exchange(subspace: Subspace, h: torch.Tensor, donated: torch.Tensor) -> torch.Tensor:
+    """Return what puts the donor's part of the subspace in the place of the states' own."""
+    return subspace.part(donated - h)
+
+
+CHANGES = {"erase": erase, "exchange": exchange}
+
+
+def edit_of(edit: str, own: Sequence[Subspace], donated: torch.Tensor, random: Sequence[Subspace] | None = None) -> Edit:
+    """Return an edit by the subspaces `own` of the layers, the donor's states being `donated` [layer, 1, pos, d_model].
+
+    With `random` ones these are edited instead, by as much: the change has the norm that that of `own` would have.
+    """
+
+    def edited(layer: int, h: torch.Tensor) -> torch.Tensor:
+        def change(subspaces: Sequence[Subspace]) -> torch.Tensor:
+            return CHANGES[edit](subspaces[layer].to(h.device), h.float(), donated[layer].to(h.device).float())
+
+        moved = change(own)
+        return h.float() + (moved if random is None else matched(change(random), moved))
+
+    return edited
