@@ -44,7 +44,7 @@ def edit_statements(kind: str, facts: dict[str, Fact]) -> list[str]:
     says = {
         "more": f"the answer uses what the states there tell of the {cue}" if erased else f"the subspace carries the {cue}",
         "less": "the random subspace does more",
-        "none": "it is not shown that the answer uses it" if erased else "it is not shown that the subspace carries it",
+        "none": "it is not shown that more answers change" if erased else "it is not shown that the subspace carries it",
     }[first.verdict]
     layers = facts["layers"]
     at = f"at l = {layers.verdict}" if layers.verdict else "at no layer"

@@ -273,7 +273,7 @@ def edit_sentences(kind: str, facts: Facts) -> list[str]:
     says = {
         "more": f"回答用到了该处状态中的{cue}信息" if erased else f"子空间承载{cue}",
         "less": "随机子空间的作用更大",
-        "none": f"未能显示回答用到它；{allowed(first)}" if erased else f"未能显示子空间承载它；{allowed(first)}",
+        "none": f"未能显示改变的回答更多；{allowed(first)}" if erased else f"未能显示子空间承载它；{allowed(first)}",
     }[first.verdict]
     at = f"l = {layers(facts['layers'].verdict)}" if facts["layers"].verdict else "没有任何一层"
     outcome = "回答改变的占比" if erased else "目标翻转率"
