@@ -1,15 +1,29 @@
-"""Choose the pairs of a run and group them by donor."""
+"""Choose the pairs of a run, group them, and tell from which other clips something may be learned about each."""
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from common.clips.pairs import NoPairs, Pair, PairRules, build_pairs, control_pairs, listed_pairs
+import numpy as np
+
+from common.clips.pairs import (
+    CONTROLS,
+    SUBSPACE_CONTROLS,
+    NoPairs,
+    Pair,
+    PairRules,
+    build_pairs,
+    control_pairs,
+    listed_pairs,
+)
 from common.clips.samples import Sample, conflict_clips, draw
 from common.errors import InputError
-from common.patching import ENGINES
+from common.stats.folds import unseen
+
+_LEAST = 3  # clips of each label that a subspace is learned from
 
 
 def choose_pairs(
@@ -23,12 +37,13 @@ def choose_pairs(
     seed: int,
     pairs_file: Path | None = None,
     trim: bool = False,
+    edit: str = "span",
 ) -> tuple[list[Pair], dict[str, Any]]:
     """Return the pairs to patch and their controls, a donor's together, and the counts of clips and pairs, with reasons.
 
     A kind that the clips cannot give is left out, and the counts' warnings say why. Pairs listed in `pairs_file` are all taken,
-    whatever pool, limit and rules. `trim`: lengths are those without silence at the ends. Raises InputError where no kind has
-    a pair.
+    whatever pool, limit and rules. `trim`: lengths are those without silence at the ends. What `edit` erases it erases from a
+    clip, which is its own donor then. Raises InputError where no kind has a pair.
     """
     if pairs_file is not None:
         pool, limit = "all", None
@@ -39,7 +54,10 @@ def choose_pairs(
     missing: list[str] = []
     for kind in dict.fromkeys(kinds):
         try:
-            if pairs_file is not None:
+            if edit == "erase":
+                own = draw([Pair(kind, sample, sample) for sample in drawn], rules.max_pairs, seed=seed)
+                built, shared, over = own, "clip", Counter({"over --max-pairs": len(drawn) - len(own)})
+            elif pairs_file is not None:
                 built, shared, over = listed_pairs(pairs_file, drawn, kind), "what the list gives them", Counter[str]()
             else:
                 built, shared, over = build_pairs(drawn, kind, rules, seed=seed, trim=trim)
@@ -51,9 +69,10 @@ def choose_pairs(
     if not pairs:
         hint = "; --pool all takes congruent clips too" if pool == "conflict" else ""  # of two labels it must
         raise InputError("; ".join(missing) + hint)
-    pairs += control_pairs(pairs, drawn, share=controls, seed=seed)
+    asked = {"span": CONTROLS, "exchange": SUBSPACE_CONTROLS, "erase": SUBSPACE_CONTROLS[:1]}[edit]
+    pairs += control_pairs(pairs, drawn, share=controls, seed=seed, controls=asked)
     order = {sample.sample_id: i for i, sample in enumerate(drawn)}
-    pairs.sort(key=lambda p: (order[p.donor.sample_id], p.silent))  # stable: kinds, then controls
+    pairs.sort(key=lambda p: (order[_lead(p, edit)[0]], p.silent))  # stable: kinds, then controls
     used = len(clips_of(pairs))
     dropped.update({"over --limit": len(chosen) - len(drawn), "in no pair": len(drawn) - used})
     of_controls = Counter(f"{p.kind}, {p.control}" for p in pairs if p.control != "none")
@@ -66,11 +85,51 @@ def clips_of(pairs: list[Pair]) -> list[Sample]:
     return list({s.sample_id: s for p in pairs for s in (p.recipient, p.donor)}.values())
 
 
-def groups_of(pairs: list[Pair]) -> list[list[Pair]]:
-    """Return the pairs of each donor: what is patched together."""
-    return [list(group) for _, group in groupby(pairs, key=lambda p: (p.donor.sample_id, p.silent))]
+def groups_of(pairs: list[Pair], edit: str = "span") -> list[list[Pair]]:
+    """Return what is patched together: the pairs of each donor of a span, of each recipient of another edit."""
+    return [list(group) for _, group in groupby(pairs, key=lambda p: _lead(p, edit))]
 
 
-def engines_for(align: str) -> Sequence[str]:
-    """Return the ways of patching for an alignment: splice puts in the whole span of the donor, whatever its length."""
-    return ENGINES if align == "splice" else ENGINES[1:]
+def _lead(pair: Pair, edit: str) -> tuple[str, bool]:
+    return (pair.donor.sample_id, pair.silent) if edit == "span" else (pair.recipient.sample_id, False)
+
+
+@dataclass(frozen=True)
+class Unseen:
+    """Of which of the `clips` a subspace may be learned: those that share no text and no speaker with the pair's two clips.
+
+    `parts` has for each clip the number of its part; `learn` for each part the places of the clips that share neither with it.
+    """
+
+    clips: list[Sample]
+    parts: dict[str, int]
+    learn: list[np.ndarray]
+
+    def key(self, pair: Pair) -> tuple[int, int]:
+        """Return the parts of the pair's recipient and true donor, which say what is left out."""
+        one, other = sorted(self.parts[s.sample_id] for s in (pair.recipient, pair.true_donor or pair.donor))
+        return one, other
+
+    def places(self, key: tuple[int, int]) -> np.ndarray:
+        return np.intersect1d(self.learn[key[0]], self.learn[key[1]])
+
+
+def unseen_clips(clips: list[Sample], pairs: list[Pair], *, seed: int) -> Unseen:
+    """Part the clips, congruent ones too: in conflict clips alone one label tells something of the other.
+
+    Raises InputError where for some pair too few clips are left, or none of some label.
+    """
+    texts, speakers, words = ([getattr(s, f) for s in clips] for f in ("text_id", "speaker", "semantic_label"))
+    folds = unseen(texts, speakers, words, seed=seed)
+    parts = {clips[i].sample_id: number for number, (_, out) in enumerate(folds) for i in out}
+    found = Unseen(clips, parts, [learn for learn, _ in folds])
+    for kind, key in dict.fromkeys((p.kind, found.key(p)) for p in pairs):
+        left = Counter(getattr(clips[i], f"{kind}_label") for i in found.places(key))
+        short = [x for x in dict.fromkeys(getattr(s, f"{kind}_label") for s in clips) if left[x] < _LEAST]
+        if short:
+            pair = next(p for p in pairs if (p.kind, found.key(p)) == (kind, key))
+            raise InputError(
+                f"{pair.pair_id}: of the {len(clips)} clips {left.total()} have other texts and speakers, and fewer "
+                f"than {_LEAST} of them the {kind}_label {', '.join(short)}: too few to learn from"
+            )
+    return found

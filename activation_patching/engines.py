@@ -1,6 +1,6 @@
 """Patch a donor's pairs by the run's engine, hold each against the clips' own runs, and redo by rerun what noise has spoilt."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -10,9 +10,9 @@ from common.clips.pairs import Pair
 from common.clips.samples import Sample
 from common.errors import CheckFailed, InputError
 from common.model.encoding import EncodedClip
-from common.patching.oracle import rerun
+from common.patching.oracle import put, rerun
 from common.patching.splice import splice
-from common.patching.staircase import aligned, sweep
+from common.patching.staircase import aligned, span_start, sweep
 from common.patching.tolerance import check_finite, largest_difference
 from common.patching.tracing import Trace, record, states_at
 from common.running.cache import Kept, in_chunks
@@ -35,6 +35,7 @@ class Patched:
 
     `row_0` and `row_last` are the largest differences of two logits from donor's and recipient's own run; `row_0` is none where
     the donor's span is not put in whole. `fault` says which of the pair's controls is beyond the tolerance.
+    `base` [label] is the recipient's answer unpatched.
     """
 
     logits: torch.Tensor
@@ -42,12 +43,18 @@ class Patched:
     row_0: float | None
     row_last: float
     fault: str
+    base: torch.Tensor
 
 
-def own_runs(session: Session, groups: Iterable[list[Pair]], *, budget: int) -> Kept[Clip, OwnRun]:
+def own_runs(
+    session: Session, turns: Iterable[Clip], *, budget: int, view: Callable[[EncodedClip], EncodedClip] = lambda clip: clip
+) -> Kept[Clip, OwnRun]:
+    """Return the clips' own runs, of which the whole is asked for in `turns`; `view` says where the tail begins."""
+
     def record_clip(clip: Clip) -> OwnRun:
         sample, silent = clip
-        trace, label_logits = record(session.lm, session.encode(sample, silent=silent), session.readout.ids, session.layers)
+        encoded = view(session.encode(sample, silent=silent))
+        trace, label_logits = record(session.lm, encoded, session.readout.ids, session.layers)
         check_finite(label_logits, sample.sample_id)
         return OwnRun(trace, label_logits[-1].cpu())
 
@@ -56,22 +63,22 @@ def own_runs(session: Session, groups: Iterable[list[Pair]], *, budget: int) -> 
         light=lambda run: replace(run, trace=run.trace.recipient()),
         store=lambda run: replace(run, trace=run.trace.to("cpu")),
         size=lambda run: run.trace.nbytes,
-        turns=[_donor(group[0]) for group in groups] if session.engine == "splice" else [],
+        turns=turns,
         budget=budget,
     )
 
 
-def _donor(pair: Pair) -> Clip:
+def donor_of(pair: Pair) -> Clip:
     return pair.donor, pair.silent
 
 
 def run_of_donor(own: Kept[Clip, OwnRun], pair: Pair) -> OwnRun:
-    return own.light(_donor(pair))
+    return own.light(donor_of(pair))
 
 
 def by_splice(session: Session, own: Kept[Clip, OwnRun], group: list[Pair], at_once: int) -> tuple[list[Patched], int]:
     """Return a donor's pairs patched, and how many recipients at a time its passes ended with."""
-    donor = own.whole(_donor(group[0]))
+    donor = own.whole(donor_of(group[0]))
     trace = donor.trace.to(session.lm.device)
 
     def work(pairs: Sequence[Pair]) -> list[Patched]:
@@ -89,7 +96,8 @@ def by_sweep(session: Session, own: Kept[Clip, OwnRun], group: list[Pair], align
     for pair in group:
         recipient = session.encode(pair.recipient)
         donated = _aligned(session, pair, states, recipient, align)
-        sweep_layers = partial(sweep, session.lm, str(session.engine), recipient, donated, tokens=session.readout.ids)
+        edit = span_start(recipient, donated), put(donated)
+        sweep_layers = partial(sweep, session.lm, str(session.engine), recipient, *edit, tokens=session.readout.ids)
         layers, at_once = in_chunks(sweep_layers, session.layers, at_once)
         runs = run_of_donor(own, pair), own.light((pair.recipient, False))
         all_patched.append(judge(session, pair, torch.cat(layers).cpu(), str(session.engine), runs, whole=align == "splice"))
@@ -103,12 +111,15 @@ def by_rerun(session: Session, own: Kept[Clip, OwnRun], pair: Pair, align: str, 
     """
     donor, recipient = run_of_donor(own, pair), own.light((pair.recipient, False))
     if session.engine == "splice":
-        clip, tails = session.encode(pair.donor, silent=pair.silent), zip(session.layers, recipient.trace.tail)
-        logits = torch.stack([rerun(session.lm, clip, i, clip.tail, tail, session.readout.ids) for i, tail in tails])
+        clip, edit = session.encode(pair.donor, silent=pair.silent), put(dict(zip(session.layers, recipient.trace.tail)))
+        runs = [rerun(session.lm, clip, i, clip.tail, edit, session.readout.ids) for i in session.layers]
+        logits = torch.stack(runs)
     else:
         clip = session.encode(pair.recipient)
         donated = _aligned(session, pair, _span_states(session, pair), clip, align)
-        logits = sweep(session.lm, "rerun", clip, donated, session.layers, session.readout.ids)
+        edit = put(donated)
+        where = span_start(clip, donated)
+        logits = sweep(session.lm, "rerun", clip, where, edit, session.layers, session.readout.ids)
     check_finite(logits, pair.pair_id)
     patched = judge(session, pair, logits.cpu(), "rerun", (donor, recipient), whole=align == "splice")
     if patched.fault:
@@ -146,4 +157,4 @@ def judge(
     faults = [f"{name} is {d:.3g}, above {limit:.3g}" for name, d in controls.items() if not d <= limit]
     if not logits.isfinite().all():
         faults.append("not all of its logits are finite numbers")
-    return Patched(logits, engine, row_0 if whole else None, row_last, "; ".join(faults))
+    return Patched(logits, engine, row_0 if whole else None, row_last, "; ".join(faults), logits[-1])

@@ -5,10 +5,12 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.axes import Axes
 
-from common.plotting import COLORS, INK, Look, controls, curve, figure, landmark, level, resampled, shade
+from common.plotting import COLORS, FAINT, INK, Look, controls, curve, figure, landmark, level, panels, resampled, shade
 from common.running.output import read_table
 
 NAMES = {"semantic": "words", "prosody": "voice"}
+EDIT_CONTROLS = {"random_subspace": ":", "whole": "--", "same_labels_donor": "-."}
+EDIT_NAMES = {"random_subspace": "random subspace", "whole": "whole state", "same_labels_donor": "same labels"}
 XLABEL = "layer l (audio span of h_l is the donor's)"
 
 
@@ -18,6 +20,11 @@ def figure_names(kind: str) -> tuple[str, str, str]:
 
 def paired_name(kind: str) -> str:
     return f"paired_curve_{kind}.png"
+
+
+def plot_run(run: Path, out: Path, look: Look) -> list[str]:
+    """Write the figures of a run, whatever it did to the states."""
+    return (plot_patching if (run / "release_layer.csv").exists() else plot_edits)(run, out, look)
 
 
 def plot_patching(run: Path, out: Path, look: Look) -> list[str]:
@@ -43,6 +50,49 @@ def plot_patching(run: Path, out: Path, look: Look) -> list[str]:
             level(axes, 0, look.say("alike"))
         written.append("contrast_curve.png")
     return written
+
+
+def edit_figure(layers: pd.DataFrame) -> str:
+    return f"{layers.edit.iloc[0]}_curve.png"
+
+
+def plot_edits(run: Path, out: Path, look: Look) -> list[str]:
+    """Write the figure of a run of edits: what they do, beside their controls, and what label the subspace tells."""
+    layers = read_table(run, "layers")
+    erased, real = layers.edit.iloc[0] == "erase", layers[layers.control == "none"]
+    outcome = "flip_from_base" if erased else "flip_to_target"
+    shown = {
+        outcome: look.say("answers that change\n(share)" if erased else "flips to target\n(share)"),
+        "delta_logit": look.say("Δ label's logit\n(edited − base)"),
+        "told": look.say("label told by\nthe subspace (share)"),
+    }
+    xlabel = look.say(f"layer l ({'last position' if real['at'].iloc[0] == 'last' else 'audio span'} of h_l is edited)")
+    each = "{n} conflict clips" if erased else "{n} pairs of a kind"
+    caption = "n = " + look.say(each, n=int(real.n.min())) + "; " + resampled(real.iloc[0], look)
+    with panels(out / edit_figure(layers), look, list(shown.values()), xlabel=xlabel, caption=caption) as all_axes:
+        for axes, column in zip(all_axes, shown):
+            for kind, of_kind in _by(layers, "kind"):
+                tables = dict(_by(of_kind, "control"))
+                if column == "told":
+                    tables = {name: t[t["rank"] > 0] for name, t in tables.items()}  # where nothing varies there is no subspace
+                curve(axes, tables["none"], column, color=COLORS[kind], name=look.say(NAMES[kind]))
+                for control, style in EDIT_CONTROLS.items():
+                    if control in tables and column != "told":
+                        axes.plot(
+                            tables[control].layer, tables[control][column], color=COLORS[kind], linestyle=style, linewidth=1.3
+                        )
+            if column == "told":
+                level(axes, real.chance.iloc[0], look.say("chance"))
+            if column != "delta_logit":
+                axes.set_ylim(-0.03, 1.03)
+        for control, style in EDIT_CONTROLS.items():
+            if (layers.control == control).any():
+                all_axes[0].plot([], [], color=FAINT, linestyle=style, linewidth=1.3, label=look.say(EDIT_NAMES[control]))
+    return [edit_figure(layers)]
+
+
+def _by(table: pd.DataFrame, column: str) -> list[tuple[str, pd.DataFrame]]:
+    return [(str(name), rows) for name, rows in table.groupby(column, sort=False)]
 
 
 def _caption(what: str, real: pd.DataFrame, others: dict[str, pd.DataFrame], look: Look) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from activation_patching.engines import Patched, by_rerun, by_splice, by_sweep, own_runs, run_of_donor
+from activation_patching.engines import Patched, by_rerun, by_splice, by_sweep, donor_of, own_runs, run_of_donor
 from common.clips.pairs import Pair
 from common.model.readout import Readout, tied
 from common.running.cache import cache_bytes
@@ -28,7 +28,8 @@ def patch_pairs(
     Raises CheckFailed where a rerun does no better or more than 1 % of the run's pairs, `of` in all, are like that, with those
     of `earlier` starts; InputError where spans differ in length and `align` does not say what then.
     """
-    spliced, own = session.engine == "splice", own_runs(session, groups, budget=cache_bytes(cache_gb))
+    spliced = session.engine == "splice"
+    own = own_runs(session, [donor_of(g[0]) for g in groups] if spliced else [], budget=cache_bytes(cache_gb))
     at_once = max(1, _MAX_ROWS // len(session.layers)) if spliced else len(session.layers)  # recipients, layers
     again = donors_again(earlier, session.engine)
     for group in groups:
@@ -54,14 +55,13 @@ def pair_rows(
 ) -> list[dict[str, Any]]:
     """Return one row for each of `layers` of a pair; `pred_donor` is the donor's own answer.
 
-    Row L is the base, the recipient's answer, of the same pass: batches of other sizes round otherwise. `flip_to_target`: the
+    The base, the recipient's answer, is of the same pass: batches of other sizes round otherwise. `flip_to_target`: the
     patched answer is the target. `flip_from_base`: it differs from the base. `delta_logit`: the target's logit, patched minus
     base. `kv_shared` marks the layers from `reach` on, where no block keeps what it reads and nothing in the span can reach the
     answer. `own_run_difference`, at both ends: from donor's and recipient's own run. `tied`: the largest logit is that of two
     labels, of which the first is the answer. `engine`: "rerun" where a pair had to be patched again.
     """
-    target, last, base = readout.labels.index(pair.target), layers[-1], patched.logits[-1]
-    pred_base = readout.answer(base)
+    target, last, pred_base = readout.labels.index(pair.target), layers[-1], readout.answer(patched.base)
     clips, rows = (("recipient", pair.recipient), ("donor", pair.donor)), []
     for layer, logits in zip(layers, patched.logits, strict=True):
         pred_patch = readout.answer(logits)
@@ -80,7 +80,7 @@ def pair_rows(
                 "pred_patch": pred_patch,
                 "flip_to_target": int(pred_patch == pair.target),
                 "flip_from_base": int(pred_patch != pred_base),
-                "delta_logit": float(logits[target] - base[target]),
+                "delta_logit": float(logits[target] - patched.base[target]),
                 **{f"{role}_{name}": getattr(clip, name) for name in SHARED for role, clip in clips},
                 "kv_shared": int(reach <= layer < last),
                 "own_run_difference": {0: patched.row_0, last: patched.row_last}.get(layer),

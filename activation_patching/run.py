@@ -3,17 +3,18 @@
 import argparse
 import sys
 import time
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
-from activation_patching.choose import choose_pairs, clips_of, engines_for, groups_of
-from activation_patching.plots import plot_patching
-from activation_patching.tables import controls, headline, patch_tables, summary
+from activation_patching import options
+from activation_patching.choose import choose_pairs, clips_of, groups_of, unseen_clips
+from activation_patching.plots import plot_run
+from activation_patching.tables import controls, headline, summary, tables_of
 from common.clips.samples import read_clips
-from common.patching import ALIGNMENTS
 from common.plotting import Look
 from common.running import arguments, lock, output, parallel
 from common.running.identity import identify
@@ -24,11 +25,9 @@ from common.running.prompts import over_prompts
 def main(argv: list[str] | None = None) -> None:
     parser = arguments.argument_parser(__doc__, out=HERE / "outputs")
     arguments.add_pair_rules(parser)
-    add = parser.add_argument_group("patching").add_argument
-    add("--align", choices=ALIGNMENTS, default="splice", help="for spans of unequal length; splice (default) needs none")
-    add("--controls", type=arguments.fraction, default=1.0, metavar="SHARE", help="of the pairs, with control donors too (1)")
-    add("--cache-gb", type=float, metavar="GB", help="main memory for recorded clips (default: a quarter of what is free)")
+    options.add_patching(parser)
     args = parser.parse_args(argv)
+    args.out = options.folder(args.out, args.edit, HERE / "outputs")
     one = partial(draw if args.redraw else run, args)
     with lock.held(args.out):
         over_prompts(args.prompt, args.out, one, headline) if args.prompts == "all" else one(args.prompt, args.out)
@@ -37,29 +36,34 @@ def main(argv: list[str] | None = None) -> None:
 def run(args: argparse.Namespace, prompt: str, out: Path) -> None:
     began, model, question = time.time(), arguments.chosen_model(args), arguments.asked_question(args, prompt)
     clips, others = read_clips(args.data, args.labels)
+    how = options.chosen_edit(args, len(question.labels))
     choice = {"limit": args.limit, "seed": args.seed, "controls": args.controls, **arguments.pair_options(args)}
-    options = arguments.recorded(choice) | {"align": args.align, "skip_bad": args.skip_bad, "layers": args.layers}
-    identity = identify("activation_patching", model=model, question=question, data=args.data, clips=clips, options=options)
+    asked = arguments.recorded(choice) | {**asdict(how), "skip_bad": args.skip_bad, "layers": args.layers}
+    identity = identify("activation_patching", model=model, question=question, data=args.data, clips=clips, options=asked)
     this = output.Run(out / "patches.csv", "pair_id", identity)
     if not output.is_finished(this, overwrite=args.overwrite):
-        from activation_patching.rows import patch_pairs  # torch, which drawing does without
+        from activation_patching.edit_rows import maker  # torch, which drawing does without
         from common.model.usable import usable_clips
         from common.running.session import open_session
 
         clips, bad = usable_clips(clips, model, question) if args.skip_bad else (clips, {})
-        pairs, counts = choose_pairs(clips, **choice)
+        pairs, counts = choose_pairs(clips, **choice, edit=how.edit)
         counts["dropped"] |= {**others, **bad}
-        session = open_session(model, question, clips_of(pairs), engines=engines_for(args.align), layers=args.layers)
+        unseen = None if how.whole_span else unseen_clips(clips, pairs, seed=args.seed)
+        used = unseen.clips if unseen else clips_of(pairs)
+        session = open_session(model, question, used, engines=how.engines, layers=args.layers)
         session = session.warned(*counts.pop("warnings"))
         if parallel.is_leader():
             print(f"{len(pairs)} pairs of {counts['clips']} clips x {session.describe(prompt)}")
         this = this.known(session.identity())
-        make = partial(patch_pairs, session, of=len(pairs), earlier=this.rows, align=args.align, cache_gb=args.cache_gb)
-        work = output.Work(make, groups_of(pairs), lambda p: p.pair_id, session.layers)
+        groups, keep = groups_of(pairs, how.edit), {"earlier": this.rows, "cache_gb": args.cache_gb}
+        make, checked = maker(session, groups, how, unseen, seed=args.seed, **keep)
+        work = output.Work(make, groups, lambda p: p.pair_id, session.layers)
         if output.make_rows(this, work, overwrite=args.overwrite):
             rows = output.read_rows(this.rows)
             noise, warnings = noise_of(rows, engine=session.engine)
             facts = session.warned(*warnings).facts() | {"prompt_name": prompt}
+            facts["self_check"] |= checked
             output.finish(this, facts, counts | controls(rows) | noise, began=began)
     if parallel.is_leader():
         draw(args, prompt, out)
@@ -67,9 +71,9 @@ def run(args: argparse.Namespace, prompt: str, out: Path) -> None:
 
 def draw(args: argparse.Namespace, prompt: str, out: Path) -> None:
     record, rows = output.finished_run(out, "patches.csv")
-    tables = patch_tables(rows, seed=record["identity"]["seed"])
+    tables = tables_of(rows, seed=record["identity"]["seed"])
     output.write_tables(out, tables)
-    plot_patching(out, out, Look(output.subtitle(record), svg=args.svg))
+    plot_run(out, out, Look(output.subtitle(record), svg=args.svg))
     print(summary(tables), f"written to {out}", sep="\n")
 
 

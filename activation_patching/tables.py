@@ -5,11 +5,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from activation_patching.facts import patching_facts
-from activation_patching.paired import TESTED, paired_layers, transfer
+from activation_patching.edited import edit_tables
+from activation_patching.facts import edit_facts, patching_facts
+from activation_patching.paired import TESTED, edit_of, paired_layers, transfer
 from activation_patching.release import release_layer
-from activation_patching.words import CONSTRUCTION, patching_statements, primary_name
+from activation_patching.words import CONSTRUCTION, edit_statements, patching_statements, primary_name
 from common.clips.pairs import KINDS
+from common.running.output import read_table
 from common.stats.metrics import Metric, gain, layer_table
 from common.stats.nulls import shuffled_hits
 from common.stats.units import Units, by_group, label_codes, labels_of, pair_units
@@ -18,8 +20,14 @@ from common.stats.units import Units, by_group, label_codes, labels_of, pair_uni
 def controls(rows: pd.DataFrame) -> dict[str, dict[str, float]]:
     """Return, for run.json, how far rows 0 are from the donors' own runs and rows L from the recipients', at most."""
     ends = rows.groupby("layer").own_run_difference.max()
-    names = {"row 0 - donor, all pairs": ends.iloc[0], "row L - recipient, all pairs": ends.iloc[-1]}
+    last = "row L - recipient, all pairs" if edit_of(rows) == "span" else "unedited - recipient, all pairs"
+    names = {"row 0 - donor, all pairs": ends.iloc[0], last: ends.iloc[-1]}
     return {"controls": {name: float(largest) for name, largest in names.items() if largest == largest}}  # nan: not a control
+
+
+def tables_of(rows: pd.DataFrame, *, seed: int) -> dict[str, pd.DataFrame]:
+    """Return the tables of a run, whatever it did to the states, by the names of their files."""
+    return (patch_tables if edit_of(rows) == "span" else edit_tables)(rows, seed=seed)
 
 
 def patch_tables(rows: pd.DataFrame, *, seed: int) -> dict[str, pd.DataFrame]:
@@ -160,10 +168,11 @@ def leave_out(rows: pd.DataFrame, *, seed: int) -> pd.DataFrame:
 
 def headline(out: Path) -> pd.DataFrame:
     """Return the main results of a finished run: `what`, its `unit`, `value`, `lo`, `hi`, the `kind` it is about, `n` and `p`."""
-    tables = {n: pd.read_csv(out / f"{n}.csv", keep_default_na=False, na_values=[""]) for n in ("transfer", "release_layer")}
-    carried, until = tables.values()
+    carried = read_table(out, "transfer")
+    primary = "same_labels_donor" if (out / "release_layer.csv").exists() else "random_subspace"
+    until = read_table(out, "release_layer") if primary == "same_labels_donor" else pd.DataFrame({"control": []})
     rows = []
-    for _, row in carried[carried.control_donor == "same_labels_donor"].iterrows():
+    for _, row in carried[carried.control_donor == primary].iterrows():
         if row.outcome in ("flips", "delta"):
             unit = "flips gained over control (share)" if row.outcome == "flips" else "logits"
             values = (row.difference, row.difference_lo, row.difference_hi)
@@ -176,5 +185,8 @@ def headline(out: Path) -> pd.DataFrame:
 
 def summary(tables: dict[str, pd.DataFrame]) -> str:
     """Say in a few lines per kind of pair what came out."""
+    if "release_layer" not in tables:
+        said = [s for kind, facts in edit_facts(tables).items() for s in edit_statements(kind, facts)]
+        return "\n".join(s.replace("**", "") for s in said)
     said = [s for kind, facts in patching_facts(tables).items() for s in patching_statements(kind, facts)]
     return "\n".join(s.replace("**", "") for s in [*said, CONSTRUCTION])

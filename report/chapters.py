@@ -19,6 +19,7 @@ from logit_lens.plots import plot_lens
 from report import statements
 from report.alignment import Alignment, alignment
 from report.clips import described
+from report.edits import Edited, edited
 from report.inputs import EXPERIMENTS, Outputs, Study
 from report.ladder import Ladder, ladder
 from report.markdown import Say, checks, lens_tables, patching_tables, slug
@@ -54,6 +55,7 @@ class Chapter:
     published: str
     alignment: Alignment | None
     ladder: Ladder | None
+    edits: list[Edited]
     checks: str
     commands: list[str]
     facts: dict[str, Fact]
@@ -108,6 +110,7 @@ def chapter(
         published=published_beside(study.lens.tables["layers"], study.lens.record, say) if study.lens else "",
         alignment=alignment(study.patching, out=out, folder=folder, words=words) if study.patching else None,
         ladder=ladder(study, texts, out=out, folder=folder, wording=wording, say=say, words=words),
+        edits=edited(study.patching, wording=wording, out=out, folder=folder, words=words) if study.patching else [],
         checks=checks(runs, say),
         commands=[command(run) for run in runs],
         facts=facts,
@@ -193,6 +196,8 @@ def command(run: Outputs) -> str:
     options = {name: value for name, value in run.identity.items() if name not in NO_OPTIONS}
     options |= dict(options.pop("rules", {}))
     options["input"] = options.get("input") if options.get("input") != "audio" else None  # the default; patching has no other
+    if options.get("edit") == "span":
+        del options["edit"], options["at"]
     for name, value in options.items():
         flag = f"--{name.replace('_', '-')}"
         if value is False and name.startswith("same_"):

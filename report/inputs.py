@@ -17,6 +17,7 @@ TABLES = {
     "lens": ("layers", "congruent", "labels", "decision_layer", "leave_out"),
     "patching": ("layers", "paired", "transfer", "contrast", "release_layer", "leave_out"),
 }
+EDIT_TABLES = ("layers", "paired", "transfer", "carried", "carried_mean")  # of a run that erased or exchanged a subspace
 # What two runs must have in common to tell of the same thing.
 SHARED = ("model", "model_files", "revision", "data", "data_files", "prompt", "labels", "words", "system", "device", "dtype")
 
@@ -115,6 +116,9 @@ def read_outputs(experiment: str, folder: Path, *, given: str = "audio") -> Outp
         return Trouble("other experiment", told | {"why": f"its run is of the other experiment, not of {told['script']}"})
     if (form := record["identity"].get("input", "audio")) != given:
         return Trouble("other input", told | {"why": f"its clips were given as {form}, not as {given}"})
+    if record["identity"].get("edit", "span") != "span":
+        why_not = "its run erased or exchanged a subspace; a report shows it where it lies below a patching run's folder"
+        return Trouble("other experiment", told | {"why": f"{told['folder']}: {why_not}"})
     if not record["finished"]:
         return Trouble("partial", told | {"why": "its run has not finished; the same command goes on with it"})
     try:

@@ -15,7 +15,7 @@ def test_pair_rows_by_hand() -> None:
     donor = Sample("b", Path("b.wav"), "", "tb", "happy", "angry", "s", "en", "")
     patched = torch.tensor([[0, 5.0, 1, 0, 0], [0, 1.0, 0, 4, 0], [0, 2.0, 3, 0, 0]])  # [layer, label]
     pair, readout = Pair("semantic", recipient, donor), Readout(LABELS, LABELS, (1, 2, 3, 4, 5), LABELS)
-    found = Patched(patched, "splice", 0.25, 0.5, "")
+    found = Patched(patched, "splice", 0.25, 0.5, "", patched[-1])
     rows = pair_rows(pair, found, pred_donor="happy", readout=readout, layers=range(3), reach=1)
     assert {r["engine"] for r in rows} == {"splice"} and [r["tied"] for r in rows] == [0, 0, 0]
     assert [r["pred_patch"] for r in rows] == ["happy", "angry", "sad"]

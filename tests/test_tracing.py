@@ -12,7 +12,7 @@ from common.model.load import AudioLM, load_model
 from common.model.prompts import PROMPTS
 from common.patching import ENGINES, checks
 from common.patching.checks import self_check
-from common.patching.oracle import rerun
+from common.patching.oracle import put, rerun
 from common.patching.splice import splice
 from common.patching.staircase import aligned, staircase, sweep
 from common.patching.tracing import Trace, lens, own_logits, record, states_at
@@ -66,7 +66,7 @@ def test_splice_equals_rerun_at_every_layer_on_an_equal_length_pair(lm: AudioLM,
     a, b = clips["a"], clips["b"]
     patched = splice(lm, record(lm, b)[0], [record(lm, a)[0]])[0]
     donated = states_at(lm, b, b.span)
-    oracle = torch.stack([rerun(lm, a, layer, a.span, donated[layer]) for layer in range(LAYERS + 1)])
+    oracle = torch.stack([rerun(lm, a, layer, a.span, put(donated)) for layer in range(LAYERS + 1)])
     torch.testing.assert_close(patched, oracle, atol=1e-4, rtol=0)
     assert (oracle[1] - oracle[0]).abs().max() > 1e-2  # the patch does something, and something else at each layer
 
@@ -75,7 +75,7 @@ def test_splice_is_the_patch_of_the_donors_tail_whatever_the_lengths(lm: AudioLM
     a, c = clips["a"], clips["c"]
     trace = record(lm, a)[0]
     patched = splice(lm, record(lm, c)[0], [trace])[0]
-    oracle = torch.stack([rerun(lm, c, layer, c.tail, trace.tail[layer]) for layer in range(LAYERS + 1)])
+    oracle = torch.stack([rerun(lm, c, layer, c.tail, put(trace.tail)) for layer in range(LAYERS + 1)])
     torch.testing.assert_close(patched, oracle, atol=1e-4, rtol=0)
 
 
@@ -141,7 +141,7 @@ def test_no_hook_is_left_behind(lm: AudioLM, clips: dict[str, EncodedClip]) -> N
 
     before, own = hooks(), own_logits(lm, clips["a"])
     splice(lm, record(lm, clips["b"])[0], [record(lm, clips["a"])[0]])
-    rerun(lm, clips["a"], 1, clips["a"].span, states_at(lm, clips["b"], clips["b"].span)[1])
+    rerun(lm, clips["a"], 1, clips["a"].span, put(states_at(lm, clips["b"], clips["b"].span)))
     assert hooks() == before and torch.equal(own_logits(lm, clips["a"]), own)
 
 
@@ -188,9 +188,9 @@ def test_every_engine_gives_what_a_rerun_gives(engine: str, other: str, lm: Audi
 def test_staircase_equals_rerun_at_every_layer_and_in_parts(lm: AudioLM, clips: dict[str, EncodedClip]) -> None:
     a, c = clips["a"], clips["c"]
     donated = aligned(states_at(lm, c, c.span), a.span_length, "stretch")
-    whole = staircase(lm, a, donated, range(LAYERS + 1))
-    torch.testing.assert_close(whole, sweep(lm, "rerun", a, donated, range(LAYERS + 1)), atol=1e-4, rtol=0)
-    parts = [sweep(lm, "staircase", a, donated, layers) for layers in (range(2), range(2, 4), range(4, LAYERS + 1))]
+    whole = staircase(lm, a, a.span, put(donated), range(LAYERS + 1))
+    torch.testing.assert_close(whole, sweep(lm, "rerun", a, a.span, put(donated), range(LAYERS + 1)), atol=1e-4, rtol=0)
+    parts = [sweep(lm, "staircase", a, a.span, put(donated), layers) for layers in (range(2), range(2, 4), range(4, LAYERS + 1))]
     torch.testing.assert_close(whole, torch.cat(parts), atol=1e-4, rtol=0)
 
 
@@ -223,7 +223,7 @@ def test_a_splice_that_is_wrong_gives_way_to_the_staircase(
     [
         ("lens", lambda lm, clip, tokens: [logits + 1 for logits in lens(lm, clip, tokens)]),
         ("lens", lambda lm, clip, tokens: (lens(lm, clip, tokens)[0], lens(lm, clip, tokens)[1].roll(1, dims=-1))),
-        ("sweep", lambda lm, engine, clip, donated, layers: sweep(lm, engine, clip, donated, layers) + (engine == "rerun")),
+        ("sweep", lambda lm, engine, *given: sweep(lm, engine, *given) + (engine == "rerun")),
         ("audio_states", lambda lm, clip: span_length(clip) - 1),
         ("own_logits", lambda lm, clip: own_logits(lm, clip) * torch.nan),
     ],
@@ -247,6 +247,6 @@ def test_a_hook_that_is_never_reached_raises(lm: AudioLM, clips: dict[str, Encod
     stranger = load_model(str(tiny_folder), device=torch.device("cpu"), dtype=torch.float32)
     mixed = replace(lm, blocks=stranger.blocks)
     with pytest.raises(RuntimeError, match="reached 0 times"):
-        rerun(mixed, clips["a"], 1, clips["a"].span, torch.zeros(span_length(clips["a"]), 32))
+        rerun(mixed, clips["a"], 1, clips["a"].span, lambda layer, h: h)
     with pytest.raises(RuntimeError, match="not reached once each"):
         states_at(mixed, clips["a"], clips["a"].span)

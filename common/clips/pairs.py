@@ -19,6 +19,7 @@ _LABELS_OF = {  # kind -> the label that the two clips of a pair have in common,
 }
 KINDS = tuple(_LABELS_OF)
 CONTROLS = ("same_labels_donor", "random_donor", "silence", "itself")
+SUBSPACE_CONTROLS = ("random_subspace", "whole", "same_labels_donor", "itself")
 
 
 class NoPairs(InputError):
@@ -139,32 +140,37 @@ def listed_pairs(path: Path, samples: Sequence[Sample], kind: str) -> list[Pair]
     return list(pairs.values())
 
 
-def control_pairs(pairs: list[Pair], pool: list[Sample], *, share: float, seed: int) -> list[Pair]:
+def control_pairs(
+    pairs: list[Pair], pool: list[Sample], *, share: float, seed: int, controls: Sequence[str] = CONTROLS
+) -> list[Pair]:
     """Return for a `share` of the pairs of each kind, drawn with the seed, what the same patch does with another donor.
 
     same_labels_donor: another clip with both labels of the recipient, of its speaker where there is one. random_donor: any other
     clip. silence: silence of the donor's length. The target stays the true donor's label, and each stands beside its pair: tests
     compare the two. A donor of the same labels that the pool does not have is left out. itself: the recipient, which must change
-    nothing; that needs no comparison, so one in ten of the pairs, and at least one, has it.
+    nothing; that needs no comparison, so one in ten of the pairs, and at least one, has it. Of an exchanged subspace also, with
+    the same donor, random_subspace: another of its rank; whole: the whole state.
     """
     rng = np.random.default_rng(seed)
     by_labels: dict[tuple[str, str], list[Sample]] = {}
     for sample in pool:
         by_labels.setdefault((sample.semantic_label, sample.prosody_label), []).append(sample)
-    controls = []
+    found = []
     for kind in dict.fromkeys(p.kind for p in pairs):
         of_kind = [p for p in pairs if p.kind == kind]
         for i, pair in enumerate(draw(of_kind, round(share * len(of_kind)), seed=seed)):
             recipient = pair.recipient
             alike = [s for s in by_labels[recipient.semantic_label, recipient.prosody_label] if s is not recipient]
             same_labels = [s for s in alike if s.speaker == recipient.speaker] or alike
-            donors = {"random_donor": _other(pool, recipient, rng), "silence": pair.donor}
+            donors = {"random_donor": _other(pool, recipient, rng)} | dict.fromkeys(
+                ("silence", *SUBSPACE_CONTROLS[:2]), pair.donor
+            )
             if same_labels:
                 donors["same_labels_donor"] = same_labels[rng.integers(len(same_labels))]
             if i % 10 == 0:
                 donors["itself"] = recipient
-            controls += [Pair(kind, recipient, donors[c], c, pair.donor) for c in CONTROLS if c in donors]
-    return controls
+            found += [Pair(kind, recipient, donors[c], c, pair.donor) for c in controls if c in donors]
+    return found
 
 
 def _other(pool: list[Sample], sample: Sample, rng: np.random.Generator) -> Sample:

@@ -10,9 +10,9 @@ from common.errors import CheckFailed, UnknownBlock
 from common.model.encoding import EncodedClip
 from common.model.load import AudioLM
 from common.patching import ENGINES
-from common.patching.oracle import rerun
+from common.patching.oracle import put, rerun
 from common.patching.splice import splice
-from common.patching.staircase import aligned, sweep
+from common.patching.staircase import aligned, span_start, sweep
 from common.patching.tolerance import check_finite, largest_difference, tolerance
 from common.patching.tracing import lens, own_logits, record, states_at
 
@@ -135,20 +135,22 @@ def _check_patching(
     places = (len(layers) // 3, 2 * len(layers) // 3)
     checked = [layers[i] for i in places]
 
-    def donated(donor: EncodedClip) -> torch.Tensor:
-        return aligned(states_at(lm, donor, donor.span), a.span_length, "crop")
+    def swept(engine: str, donor: EncodedClip, layers: Sequence[int]) -> torch.Tensor:
+        donated = aligned(states_at(lm, donor, donor.span), a.span_length, "crop")
+        return sweep(lm, engine, a, span_start(a, donated), put(donated), layers)
 
     def by(engine: str, donor: EncodedClip) -> torch.Tensor:
         """Return [layer, vocab] of A patched with a donor."""
         if engine == "splice":
             return splice(lm, record(lm, donor, layers=layers)[0], [trace])[0]
-        return sweep(lm, engine, a, donated(donor), layers)
+        return swept(engine, donor, layers)
 
     def by_rerun(engine: str, donor: EncodedClip) -> torch.Tensor:
         """Return the same at the layers that are `checked`."""
         if engine == "splice" and a.span_length != donor.span_length:
-            return torch.stack([rerun(lm, donor, layers[i], donor.tail, trace.tail[i]) for i in places])
-        return sweep(lm, "rerun", a, donated(donor), checked)
+            tail = put(dict(zip(layers, trace.tail)))
+            return torch.stack([rerun(lm, donor, layer, donor.tail, tail) for layer in checked])
+        return swept("rerun", donor, checked)
 
     from_rerun: dict[str, float] = {}
     for engine in engines:

@@ -1,6 +1,6 @@
 """Rerun: one full run with one hook, the oracle that the fast ways of patching are held against."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 
@@ -9,20 +9,28 @@ from common.model.head import head_reads
 from common.model.load import AudioLM
 from common.patching.hooks import hooks, way_in, way_out
 
+Edit = Callable[[int, torch.Tensor], torch.Tensor]  # (layer, states [(stream,) 1, pos, d_model]) -> what becomes of them
+States = torch.Tensor | Mapping[int, torch.Tensor]  # of each layer
+
+
+def put(states: States) -> Edit:
+    """Return the edit that puts `states` [(stream,) 1, pos, d_model] of each layer in the place of those that are there."""
+    return lambda layer, h: states[layer]
+
 
 @torch.inference_mode()
 def rerun(
-    lm: AudioLM, clip: EncodedClip, layer: int, positions: slice, states: torch.Tensor, tokens: Sequence[int] | None = None
+    lm: AudioLM, clip: EncodedClip, layer: int, positions: slice, edit: Edit, tokens: Sequence[int] | None = None
 ) -> torch.Tensor:
-    """Return the last position's logits [vocab] of a full run with h_layer at `positions` set to `states`; of `tokens` [token].
+    """Return the last position's logits [vocab] of a full run with h_layer edited at `positions`; of `tokens` [token].
 
-    `states` [(stream,) 1, pos, d_model]. Slow and obvious: the oracle that tests and the self-check hold the fast ways against.
+    Slow and obvious: the oracle that tests and the self-check hold the fast ways against.
     """
     reached = []
 
     def overwrite(h: torch.Tensor) -> torch.Tensor:
         reached.append(layer)
-        return overwritten(h, positions, states)
+        return edited(h, positions, edit, layer)
 
     if layer < len(lm.blocks):
         handle = lm.blocks[layer].register_forward_pre_hook(way_in(overwrite), with_kwargs=True)
@@ -35,12 +43,7 @@ def rerun(
     return logits[1]
 
 
-def patched_positions(recipient: EncodedClip, donated: torch.Tensor) -> slice:
-    """Return where `donated` [..., pos, d_model] goes: the start of the recipient's span."""
-    return slice(recipient.span.start, recipient.span.start + donated.shape[-2])
-
-
-def overwritten(h: torch.Tensor, positions: slice, states: torch.Tensor) -> torch.Tensor:
+def edited(h: torch.Tensor, positions: slice, edit: Edit, layer: int) -> torch.Tensor:
     h = h.clone()
-    h[..., positions, :] = states.to(h)
+    h[..., positions, :] = edit(layer, h[..., positions, :]).to(h)
     return h

@@ -9,28 +9,32 @@ from common.model.encoding import EncodedClip
 from common.model.head import head_reads
 from common.model.load import AudioLM
 from common.patching.hooks import hooks, way_in, way_out
-from common.patching.oracle import overwritten, patched_positions, rerun
+from common.patching.oracle import Edit, edited, rerun
 
 
 @torch.inference_mode()
 def staircase(
-    lm: AudioLM, recipient: EncodedClip, donated: torch.Tensor, layers: Sequence[int], tokens: Sequence[int] | None = None
+    lm: AudioLM,
+    recipient: EncodedClip,
+    positions: slice,
+    edit: Edit,
+    layers: Sequence[int],
+    tokens: Sequence[int] | None = None,
 ) -> torch.Tensor:
-    """Return logits [layer, vocab] or [layer, token]: the recipient's answer with the start of its span at h_l as `donated`[l].
+    """Return logits [layer, vocab] or [layer, token]: the recipient's answer with h_l edited at `positions` of its span.
 
-    One full run of the recipient, to which a row joins at each of `layers`: a copy of the unpatched row 0 whose span is
-    overwritten. `donated` [layer, (stream,) 1, pos, d_model] has at most as many positions as the span; those beyond
-    stay the recipient's. Layer L is the unpatched run: nothing reads the span of h_L.
+    One full run of the recipient, to which a row joins at each of `layers`: a copy of the unpatched row 0, edited. Positions
+    beyond stay the recipient's. Layer L is the unpatched run: nothing reads the span of h_L.
     """
-    last, positions = len(lm.blocks), patched_positions(recipient, donated)
+    last = len(lm.blocks)
     joined = []
 
     def join(layer: int) -> Callable[..., Any]:
-        def edit(h: torch.Tensor) -> torch.Tensor:
+        def with_row(h: torch.Tensor) -> torch.Tensor:
             joined.append(layer)
-            return torch.cat([h, overwritten(h.narrow(-3, 0, 1), positions, donated[layer])], dim=-3)
+            return torch.cat([h, edited(h.narrow(-3, 0, 1), positions, edit, layer)], dim=-3)
 
-        return edit
+        return with_row
 
     handles = []
     for layer in (i for i in layers if i < last):
@@ -58,15 +62,20 @@ def sweep(
     lm: AudioLM,
     engine: str,
     recipient: EncodedClip,
-    donated: torch.Tensor,
+    positions: slice,
+    edit: Edit,
     layers: Sequence[int],
     tokens: Sequence[int] | None = None,
 ) -> torch.Tensor:
-    """Return logits [layer, vocab] of the recipient patched at each of `layers`, by "staircase" or by one "rerun" each."""
+    """Return logits [layer, vocab] of the recipient edited at each of `layers`, by "staircase" or by one "rerun" each."""
     if engine == "staircase":
-        return staircase(lm, recipient, donated, layers, tokens)
-    positions = patched_positions(recipient, donated)
-    return torch.stack([rerun(lm, recipient, layer, positions, donated[layer], tokens) for layer in layers])
+        return staircase(lm, recipient, positions, edit, layers, tokens)
+    return torch.stack([rerun(lm, recipient, layer, positions, edit, tokens) for layer in layers])
+
+
+def span_start(recipient: EncodedClip, donated: torch.Tensor) -> slice:
+    """Return where `donated` [..., pos, d_model] goes: the start of the recipient's span."""
+    return slice(recipient.span.start, recipient.span.start + donated.shape[-2])
 
 
 def aligned(donated: torch.Tensor, length: int, how: str) -> torch.Tensor:

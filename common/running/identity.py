@@ -17,8 +17,15 @@ from common.model.prompts import Question
 
 ROOT = Path(__file__).resolve().parents[2]
 # The modules that make rows, beside choose.py and rows.py of the experiment; tests hold them against what those import.
-ROW_MAKERS = ("common/clips", "common/model", "common/patching", "common/running/cache.py", "common/running/session.py")
-PACKAGES = ("torch", "transformers", "tokenizers", "numpy", "pandas", "soundfile", "soxr", "peft", "mistral-common", "torchaudio")
+ROW_MAKERS = (
+    *("common/clips", "common/model", "common/patching"),
+    *("common/running/cache.py", "common/running/session.py", "common/stats/folds.py"),
+)
+MODULES = {"scikit-learn": "sklearn"}
+PACKAGES = (
+    *("torch", "transformers", "tokenizers", "numpy", "pandas", "soundfile", "soxr", "peft", "mistral-common", "torchaudio"),
+    *("concept-erasure", "scikit-learn"),
+)
 
 
 def identify(
@@ -45,13 +52,16 @@ def identify(
         **asdict(question),
         **options,
         "code": {shown(file): _code(file) for file in row_makers(experiment)},
-        "versions": {p: importlib.metadata.version(p) for p in PACKAGES if importlib.util.find_spec(p.replace("-", "_"))},
+        "versions": {
+            p: importlib.metadata.version(p) for p in PACKAGES if importlib.util.find_spec(MODULES.get(p, p.replace("-", "_")))
+        },
     }
 
 
 def row_makers(experiment: str) -> list[Path]:
     """Return the files whose code the rows of an experiment depend on."""
-    own = (ROOT / experiment / f"{name}.py" for name in ("choose", "engines", "rows", "states", "tuned", "untrained"))
+    names = ("choose", "edit_rows", "edits", "engines", "how", "learned", "rows", "states", "tuned", "untrained")
+    own = (ROOT / experiment / f"{name}.py" for name in names)
     places = [*(ROOT / place for place in ROW_MAKERS), *(file for file in own if file.exists())]
     return [file for place in places for file in (sorted(place.rglob("*.py")) if place.is_dir() else [place])]
 

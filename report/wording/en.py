@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 import pandas as pd
 
+from activation_patching.words import edit_statements
 from common.stats.facts import Fact, p_value, shown
 from report.markdown import plain
 
@@ -317,6 +318,9 @@ PATCHING = {
     "nothing_left": _left,
     "flips without a label": lambda facts, kind: _one_label(facts, "flips without a label", "flips"),
 }
+
+
+edit_sentences = edit_statements
 
 
 def lens_summary(facts: Facts) -> str:

@@ -79,6 +79,16 @@ FIGURES = {
     "transcript": "文本",
     "transcript\nand tone": "文本\n与语气",
     "n = {n} conflict clips, the same on every rung; 95 % intervals": "n = {n} 个冲突样本，各级相同；95% 区间",
+    "answers that change\n(share)": "回答改变\n（占比）",
+    "flips to target\n(share)": "目标翻转率\n（占比）",
+    "Δ label's logit\n(edited − base)": "Δ 标签 logit\n（编辑 − 原始）",
+    "label told by\nthe subspace (share)": "子空间辨出的\n标签（占比）",
+    "layer l (last position of h_l is edited)": "层 l（编辑 h_l 的最后位置）",
+    "layer l (audio span of h_l is edited)": "层 l（编辑 h_l 的音频片段）",
+    "{n} conflict clips": "{n} 个冲突样本",
+    "{n} pairs of a kind": "每类 {n} 对",
+    "random subspace": "随机子空间",
+    "whole state": "整个状态",
 }
 TEXTS = {
     "l": "l",

@@ -290,6 +290,48 @@ PATCHING = {
 }
 
 
+def edit_sentences(kind: str, facts: Facts) -> list[str]:
+    """Return the sentences on what erasing or exchanging a label's subspace does."""
+    pairs, cue = facts["pairs"], CUES[kind]
+    erased, where = pairs.verdict == "erase", {"span": "音频片段", "last": "最后位置"}[pairs.test]
+    first = facts.get("changed" if erased else "flips")
+    what = f"**在{where}{'抹除' if erased else '交换'}{cue}**"
+    if first is None:
+        return [f"{what}（{pairs.n}）：没有运行对照（--controls）：超出随机子空间的作用无从得知。"]
+    says = {
+        "more": f"回答用到了该处状态中的{cue}信息" if erased else f"子空间承载{cue}",
+        "less": "随机子空间的作用更大",
+        "none": f"未能显示改变的回答更多；{allowed(first)}" if erased else f"未能显示子空间承载它；{allowed(first)}",
+    }[first.verdict]
+    at = f"l = {layers(facts['layers'].verdict)}" if facts["layers"].verdict else "没有任何一层"
+    outcome = "回答改变的占比" if erased else "目标翻转率"
+    sentences = [
+        f"{what}（主要指标：{outcome}减去秩与范数相同的随机子空间的，{chinese(first.row.partition(', ')[2])}，"
+        f"{pairs.n} {'个样本' if erased else '对'}中的 {first.n} {'个' if erased else '对'}逐一比较）：{facts[f'{first.name}: real'].value:.2f} 对 "
+        f"{facts[f'{first.name}: control'].value:.2f}，差值 {say(first, '+.2f')}，{p_value(first.p)}：{says}。逐层看，有此效应的层：{at}"
+        f"（{chinese(facts['layers'].test)}）。检验：{chinese(first.test)}；{scope(first)}。"
+    ]
+    names = {"flips": "回答仍为该标签", "delta": "标签的 logit", "margin": "margin"} if erased else {}
+    names |= {} if erased else {"delta": "标签的 logit", "changed": "回答改变"}
+    said = "；".join(f"{name} {say(facts[o], '+.2f')}（{p_value(facts[o].p)}）" for o, name in names.items())
+    sentences.append(f"**超出随机子空间的部分**，同样计算：{said}。")
+    shares = [
+        f"{name}的 {say(facts[f'carried: {o}'])}"
+        for o, name in (("flips", "翻转"), ("delta", "logit 增量"))
+        if f"carried: {o}" in facts and not pd.isna(facts[f"carried: {o}"].value) and facts[o].verdict == "more"
+    ]
+    if not erased:
+        share = f"子空间占{'、'.join(shares)}（同样的样本对）" if shares else "无法给出占比：二者没有可比的效应"
+        sentences.append(f"**相对于整个状态**：{share}。")
+    told = facts["told"]
+    known = f"l = {layers(told.verdict)}" if told.verdict else "没有任何一层"
+    sentences.append(
+        f"**子空间知道{cue}吗？** 它由其他文本与说话人学得，最好时辨出 {say(told)} 的标签（{chinese(told.row.partition(', ')[2])}）；"
+        f"高于随机水平（{told.control}）的层：{known}；在其他层，没有效应不说明什么。"
+    )
+    return sentences
+
+
 def lens_summary(facts: Facts) -> str:
     cue, place = CUES.get(facts["voice_lead"].verdict), facts.get("crossing")
     if cue is None:
