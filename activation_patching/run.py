@@ -51,19 +51,18 @@ def run(args: argparse.Namespace, prompt: str, out: Path) -> None:
         counts["dropped"] |= {**others, **bad}
         unseen = None if how.whole_span else unseen_clips(clips, pairs, seed=args.seed)
         used = unseen.clips if unseen else clips_of(pairs)
-        session = open_session(model, question, used, engines=how.engines, layers=args.layers)
-        session = session.warned(*counts.pop("warnings"))
+        session = open_session(model, question, used, engines=how.engines, layers=args.layers).warned(*counts.pop("warnings"))
         if parallel.is_leader():
             print(f"{len(pairs)} pairs of {counts['clips']} clips x {session.describe(prompt)}")
         this = this.known(session.identity())
-        groups, keep = groups_of(pairs, how.edit), {"earlier": this.rows, "cache_gb": args.cache_gb}
-        make, checked = maker(session, groups, how, unseen, seed=args.seed, **keep)
+        groups = groups_of(pairs, how.edit)
+        make, checked = maker(session, groups, how, unseen, seed=args.seed, earlier=this.rows, cache_gb=args.cache_gb)
         work = output.Work(make, groups, lambda p: p.pair_id, session.layers)
         if output.make_rows(this, work, overwrite=args.overwrite):
             rows = output.read_rows(this.rows)
             noise, warnings = noise_of(rows, engine=session.engine)
             facts = session.warned(*warnings).facts() | {"prompt_name": prompt}
-            facts["self_check"] |= checked
+            facts["self_check"] |= checked  # of edits
             output.finish(this, facts, counts | controls(rows) | noise, began=began)
     if parallel.is_leader():
         draw(args, prompt, out)
