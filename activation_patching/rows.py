@@ -26,7 +26,7 @@ def patch_pairs(
     the whole span is spliced in, row 0 the donor's. A pair beyond the tolerance of the dtype is patched again by rerun.
 
     Raises CheckFailed where a rerun does no better or more than 1 % of the run's pairs, `of` in all, are like that, with those
-    of `earlier` starts; InputError where spans differ in length and `align` does not say what then.
+    of `earlier` starts.
     """
     spliced, own = session.engine == "splice", own_runs(session, groups, budget=cache_bytes(cache_gb))
     at_once = max(1, _MAX_ROWS // session.layers) if spliced else session.layers  # recipients, layers

@@ -43,6 +43,7 @@ def run(args: argparse.Namespace, prompt: str, out: Path) -> None:
     this = output.Run(out / "patches.csv", "pair_id", identity)
     if not output.is_finished(this, overwrite=args.overwrite):
         from activation_patching.rows import patch_pairs  # torch, which drawing does without
+        from activation_patching.spans import check_spans
         from common.model.usable import usable_clips
         from common.running.session import open_session
 
@@ -50,6 +51,7 @@ def run(args: argparse.Namespace, prompt: str, out: Path) -> None:
         pairs, counts = choose_pairs(clips, **choice)
         counts["dropped"] |= {**others, **bad}
         session = open_session(model, question, clips_of(pairs), engines=engines_for(args.align))
+        check_spans(session, pairs, args.align)
         session = session.warned(*counts.pop("warnings"))
         if parallel.is_leader():
             print(f"{len(pairs)} pairs of {counts['clips']} clips x {session.describe(prompt)}")

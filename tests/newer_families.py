@@ -33,7 +33,7 @@ def save_gemma4(folder: Path, *, wide: bool = False) -> Path:
     tokenizer = gemma4_tokenizer()
     text = gemma4_text(tokenizer, num_kv_shared_layers=2, hidden_size_per_layer_input=16, use_double_wide_mlp=wide)
     audio = dict(
-        hidden_size=32, num_hidden_layers=1, num_attention_heads=2, subsampling_conv_channels=[8, 8], output_proj_dims=32
+        hidden_size=32, num_hidden_layers=1, num_attention_heads=2, subsampling_conv_channels=[128, 8], output_proj_dims=32
     )
     torch.manual_seed(0)
     config = hf.Gemma4Config(text_config=text, audio_config=audio, vision_config=None, **gemma4_ids(tokenizer))
@@ -323,7 +323,7 @@ def save_vibevoice_asr(folder: Path, *, duration: str = "") -> Path:
 
 
 def save_moss(folder: Path) -> Path:
-    """Whose processor writes the seconds into the audio: here each, so that short clips have one (its checkpoint: every other)."""
+    """Whose processor writes the seconds among the audio tokens: here after every 4, as the clips are short (its checkpoint: 25)."""
     tokenizer = spelled_tokenizer("<|audio_pad|>", "<|audio_start|>", "<|audio_end|>")
     torch.manual_seed(0)
     config = hf.MossTranscribeDiarizeConfig(
@@ -335,7 +335,7 @@ def save_moss(folder: Path) -> Path:
     save_weights(folder, hf.MossTranscribeDiarizeForConditionalGeneration(config))
     audio = "<|audio_start|><|audio_pad|><|audio_end|>"
     extractor = hf.MossTranscribeDiarizeFeatureExtractor(feature_size=80)
-    save_parts(folder, "MossTranscribeDiarizeProcessor", extractor, tokenizer, template(audio), time_marker_every_seconds=1)
+    save_parts(folder, "MossTranscribeDiarizeProcessor", extractor, tokenizer, template(audio), time_marker_every_seconds=1, audio_tokens_per_second=4.0)
     return folder
 
 

@@ -3,7 +3,7 @@
 import base64
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,10 @@ _UNFIT = (ValueError, TypeError, KeyError, AttributeError, IndexError, ImportErr
 
 @dataclass(frozen=True)
 class EncodedClip:
-    """One clip in its prompt, prefix | audio span | tail: the model's `inputs` (batch of 1) and where the span lies."""
+    """One clip in its prompt, prefix | audio span | tail: the model's `inputs` (batch of 1) and where the span lies.
+
+    The span goes from the first audio token to the last, with the text that a processor writes among them (the seconds).
+    """
 
     inputs: dict[str, torch.Tensor]
     span: slice
@@ -58,16 +61,21 @@ def encode_clip(lm: AudioLM, path: Path, prompt: str, *, silent: bool = False, s
 
     `silent` takes silence of the clip's length instead: noise at -100 dBFS, as exact zeros are no sound some extractors can
     normalise. One clip at a time: padding to a longer one changes the shorter one's states. Raises InputError as load_audio
-    does, and where the audio tokens are not one span of the prompt.
+    does, and where the prompt has no audio token.
     """
     wave = load_clip(lm, path)
     if silent:
         wave = np.random.default_rng(0).uniform(-_SILENCE, _SILENCE, len(wave)).astype(np.float32)
     inputs = encode_wave(lm, wave, prompt, system=system)
     positions = (inputs["input_ids"][0] == lm.audio_token_id).nonzero().flatten().tolist()
-    if not positions or len(positions) != positions[-1] + 1 - positions[0]:
-        raise InputError(f"{path}: its {len(positions)} audio tokens are not one span of the prompt")
+    if not positions:
+        raise InputError(f"{path}: its prompt has no audio token")
     return EncodedClip(inputs, slice(positions[0], positions[-1] + 1))
+
+
+def end_span(clip: EncodedClip, tail: int) -> EncodedClip:
+    """Return the clip with its span up to the last `tail` tokens: what a processor writes behind the audio alone is of the span."""
+    return replace(clip, span=slice(clip.span.start, max(clip.span.stop, clip.ids.shape[1] - tail)))
 
 
 def encode_wave(lm: AudioLM, wave: np.ndarray, prompt: str, *, system: str | None = None) -> dict[str, torch.Tensor]:

@@ -1,22 +1,30 @@
 """Rerun: one full run with one hook, the oracle that the fast ways of patching are held against."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
+from torch.utils.hooks import RemovableHandle
 
 from common.model.encoding import EncodedClip
 from common.model.head import head_reads
 from common.model.load import AudioLM
-from common.patching.hooks import hooks, way_in, way_out
+from common.patching.hooks import Beside, hooks, way_beside, way_in, way_out
 
 
 @torch.inference_mode()
 def rerun(
-    lm: AudioLM, clip: EncodedClip, layer: int, positions: slice, states: torch.Tensor, tokens: Sequence[int] | None = None
+    lm: AudioLM,
+    clip: EncodedClip,
+    layer: int,
+    positions: slice,
+    states: torch.Tensor,
+    tokens: Sequence[int] | None = None,
+    beside: Sequence[Beside] = (),
 ) -> torch.Tensor:
     """Return the last position's logits [vocab] of a full run with h_layer at `positions` set to `states`; of `tokens` [token].
 
-    `states` [(stream,) 1, pos, d_model]. Slow and obvious: the oracle that tests and the self-check hold the fast ways against.
+    `states` [(stream,) 1, pos, d_model]; `beside` is what the blocks are given there instead, from block `layer` on. Slow and obvious: the oracle that tests and the self-check hold the fast ways against.
     """
     reached = []
 
@@ -28,7 +36,8 @@ def rerun(
         handle = lm.blocks[layer].register_forward_pre_hook(way_in(overwrite), with_kwargs=True)
     else:
         handle = lm.blocks[-1].register_forward_hook(way_out(overwrite))
-    with hooks(handle), head_reads(lm, tokens) as split:
+    others = patch_beside(lm, positions, beside[layer:], first=layer, own_rows=0)
+    with hooks(handle, *others), head_reads(lm, tokens) as split:
         logits = split(lm.model(**clip.inputs, use_cache=False).logits[0, -1])
     if len(reached) != 1:
         raise RuntimeError(f"rerun: the hook at layer {layer} was reached {len(reached)} times, not once")
@@ -38,6 +47,25 @@ def rerun(
 def patched_positions(recipient: EncodedClip, donated: torch.Tensor) -> slice:
     """Return where `donated` [..., pos, d_model] goes: the start of the recipient's span."""
     return slice(recipient.span.start, recipient.span.start + donated.shape[-2])
+
+
+def patch_beside(
+    lm: AudioLM, positions: slice, beside: Sequence[Beside], *, first: int, own_rows: int
+) -> list[RemovableHandle]:
+    """Let the blocks from `first` on be given `beside` at `positions`, in all rows but the first `own_rows`; return the hooks."""
+
+    def patch(donated: Beside) -> Callable[..., Any]:
+        def edit(own: Beside, rows: int) -> Beside:
+            both = {key: (t, overwritten(t, positions, donated[key])) for key, t in own.items()}  # [1, pos, any] each
+            return {
+                key: torch.cat([t.expand(own_rows, -1, -1), patched.expand(rows - own_rows, -1, -1)])
+                for key, (t, patched) in both.items()
+            }
+
+        return way_beside(edit)
+
+    blocks = list(lm.blocks)[first:]
+    return [b.register_forward_pre_hook(patch(d), with_kwargs=True) for b, d in zip(blocks, beside) if d]
 
 
 def overwritten(h: torch.Tensor, positions: slice, states: torch.Tensor) -> torch.Tensor:

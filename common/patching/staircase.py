@@ -8,19 +8,25 @@ import torch
 from common.model.encoding import EncodedClip
 from common.model.head import head_reads
 from common.model.load import AudioLM
-from common.patching.hooks import hooks, way_in, way_out
-from common.patching.oracle import overwritten, patched_positions, rerun
+from common.patching.hooks import Beside, hooks, way_in, way_out
+from common.patching.oracle import overwritten, patch_beside, patched_positions, rerun
 
 
 @torch.inference_mode()
 def staircase(
-    lm: AudioLM, recipient: EncodedClip, donated: torch.Tensor, layers: Sequence[int], tokens: Sequence[int] | None = None
+    lm: AudioLM,
+    recipient: EncodedClip,
+    donated: torch.Tensor,
+    layers: Sequence[int],
+    tokens: Sequence[int] | None = None,
+    beside: Sequence[Beside] = (),
 ) -> torch.Tensor:
     """Return logits [layer, vocab] or [layer, token]: the recipient's answer with the start of its span at h_l as `donated`[l].
 
     One full run of the recipient, to which a row joins at each of `layers`: a copy of the unpatched row 0 whose span is
     overwritten. `donated` [layer, (stream,) 1, pos, d_model] has at most as many positions as the span; those beyond
-    stay the recipient's. Layer L is the unpatched run: nothing reads the span of h_L.
+    stay the recipient's. Layer L is the unpatched run: nothing reads the span of h_L. `beside` is what the blocks are given at
+    the patched positions of the rows that have joined (`beside_at`).
     """
     last, positions = len(lm.blocks), patched_positions(recipient, donated)
     joined = []
@@ -36,6 +42,7 @@ def staircase(
     for layer in (i for i in layers if i < last):
         handles.append(lm.blocks[layer].register_forward_pre_hook(way_in(join(layer)), with_kwargs=True))
         handles.append(lm.blocks[layer].register_forward_pre_hook(_share_earlier_keys, with_kwargs=True))
+    handles += patch_beside(lm, positions, beside, first=0, own_rows=1)
     handles.append(lm.blocks[-1].register_forward_hook(way_out(lambda h: h[..., -1:, :])))
     with hooks(*handles), head_reads(lm, tokens) as split:
         output = lm.model(**recipient.inputs, use_cache=False)
@@ -61,12 +68,18 @@ def sweep(
     donated: torch.Tensor,
     layers: Sequence[int],
     tokens: Sequence[int] | None = None,
+    beside: Sequence[Beside] = (),
 ) -> torch.Tensor:
     """Return logits [layer, vocab] of the recipient patched at each of `layers`, by "staircase" or by one "rerun" each."""
     if engine == "staircase":
-        return staircase(lm, recipient, donated, layers, tokens)
+        return staircase(lm, recipient, donated, layers, tokens, beside)
     positions = patched_positions(recipient, donated)
-    return torch.stack([rerun(lm, recipient, layer, positions, donated[layer], tokens) for layer in layers])
+    return torch.stack([rerun(lm, recipient, layer, positions, donated[layer], tokens, beside) for layer in layers])
+
+
+def aligned_beside(beside: Sequence[Beside], length: int, how: str) -> tuple[Beside, ...]:
+    """Return what a donor's blocks are given at its span for a recipient's span of `length` positions, as `aligned` does."""
+    return tuple({key: aligned(t, length, how) for key, t in given.items()} for given in beside)
 
 
 def aligned(donated: torch.Tensor, length: int, how: str) -> torch.Tensor:

@@ -10,7 +10,7 @@ from tqdm import tqdm
 from common.clips.samples import Sample
 from common.errors import CheckFailed, InputError, UnknownBlock
 from common.model import ModelChoice
-from common.model.encoding import EncodedClip, check_system, check_window, encode_clip, load_clip
+from common.model.encoding import EncodedClip, check_system, check_window, encode_clip, end_span, load_clip
 from common.model.head import unsplittable
 from common.model.load import AudioLM, choose_device, choose_dtype, load_model
 from common.model.prompts import Question
@@ -50,8 +50,9 @@ class Session:
     def encode(self, sample: Sample, *, silent: bool = False) -> EncodedClip:
         """Encode a clip, or silence of its length; raises CheckFailed where more than the audio differs from the first clip."""
         clip = encode_clip(self.lm, sample.audio, self.question.prompt, silent=silent, system=self.question.system)
-        if clip.prefix_ids != self.first.prefix_ids or clip.tail_ids != self.first.tail_ids:
-            raise CheckFailed(f"{sample.sample_id}: the tokens around the audio differ from those of the first clip")
+        clip = end_span(clip, len(self.first.tail_ids))
+        if difference := _different_around(self.lm, self.first, clip):
+            raise CheckFailed(f"{sample.sample_id}: {difference}")
         return clip
 
     @property
@@ -116,21 +117,35 @@ def open_session(model: ModelChoice, question: Question, samples: Sequence[Sampl
     check_window(lm, [s.audio for s in samples], lengths, prompt)
     if system is not None:
         check_system(lm, samples[0].audio, prompt, system)
-    first = encode_clip(lm, samples[0].audio, prompt, system=system)
-    readout = resolve_readout(lm.processor.tokenizer, first.tail_ids, question)
     # A clip as long as the first makes the stricter patch oracle; else the last one serves, or the first itself if alone.
     # The longest is the one that a window of attention would cut.
     partner = next((s for s, n in zip(samples[1:], lengths[1:]) if n == lengths[0]), samples[-1])
     longest = samples[lengths.index(max(lengths))]
-    others = [encode_clip(lm, s.audio, prompt, system=system) for s in dict.fromkeys((partner, longest))]
+    some = samples[:: max(1, len(samples) // _PROBED)][:_PROBED]
+    chosen = {s: encode_clip(lm, s.audio, prompt, system=system) for s in dict.fromkeys((samples[0], partner, longest, *some))}
+    tail = min(len(clip.tail_ids) for clip in chosen.values())
+    clips = {s: end_span(clip, tail) for s, clip in chosen.items()}
+    first = clips[samples[0]]
+    for sample, clip in clips.items():
+        if difference := _different_around(lm, first, clip):
+            raise InputError(f"--model {model.name}: {samples[0].sample_id} and {sample.sample_id}: {difference}")
+    readout = resolve_readout(lm.processor.tokenizer, first.tail_ids, question)
     try:
+        others = [clips[s] for s in dict.fromkeys((partner, longest))]
         check = self_check(lm, first, others, tokens=readout.ids, engines=engines)
     except UnknownBlock as error:
         raise InputError(f"--model {model.name}: {error}; this kind of decoder is not supported yet") from None
-    some = samples[:: max(1, len(samples) // _PROBED)][:_PROBED]
-    probed = [encode_clip(lm, s.audio, prompt, system=system) for s in some]
     session = Session(lm, question, readout, first, check, ())
-    return session.warned(_preferred(lm, readout, probed), *_cautions(lm, check, alone=len(samples) == 1))
+    return session.warned(_preferred(lm, readout, [clips[s] for s in some]), *_cautions(lm, check, alone=len(samples) == 1))
+
+
+def _different_around(lm: AudioLM, first: EncodedClip, clip: EncodedClip) -> str:
+    """Say how the tokens around a clip differ from those around the first; "" where they do not."""
+    for a, b in ((first.prefix_ids, clip.prefix_ids), (first.tail_ids, clip.tail_ids)):
+        if a != b:
+            texts = " and ".join(repr(lm.processor.tokenizer.decode(ids)) for ids in (a, b))
+            return f"the text around the audio differs, as where a chat template tells the length of the clip: {texts}"
+    return ""
 
 
 def _cautions(lm: AudioLM, check: SelfCheck, *, alone: bool) -> list[str]:
@@ -138,6 +153,11 @@ def _cautions(lm: AudioLM, check: SelfCheck, *, alone: bool) -> list[str]:
     cautions = []
     if not alone and check.contrast <= check.tolerance:
         cautions.append("the self-check's two clips give the same answer to within its tolerance: it could not have failed")
+    if check.noise:
+        cautions.append(
+            f"the model adds noise to what it hears; every run here draws the same, and with another draw the answer to one clip "
+            f"differs by {check.noise:.2g} where two clips differ by {check.contrast:.2g}"
+        )
     if lm.dtype != torch.float32 and (reason := unsplittable(lm)):
         cautions.append(f"the answer is read in {lm.dtype}, in which close calls tie, not in float32: {reason}")
     if check.patch and check.patch.row_0 is not None and not check.patch.row_0 <= check.tolerance:
