@@ -94,7 +94,10 @@ def gemma4_text(tokenizer: Any, **more: Any) -> dict[str, Any]:
 
 
 def gemma4_ids(tokenizer: Any) -> dict[str, Any]:
-    ids = {f"{name}_token_id": tokenizer.convert_tokens_to_ids(f"<|{name}|>") for name in ("boa", "boi", "eoi", "image", "audio", "video")}
+    ids = {
+        f"{name}_token_id": tokenizer.convert_tokens_to_ids(f"<|{name}|>")
+        for name in ("boa", "boi", "eoi", "image", "audio", "video")
+    }
     return ids | {"eoa_token_index": tokenizer.convert_tokens_to_ids("<|eoa|>"), "tie_word_embeddings": False}
 
 
@@ -137,7 +140,14 @@ def save_granite_speech_plus(folder: Path) -> Path:
     louder(model.model.encoder, 10)
     louder(model.model.projector, 60)
     save_weights(folder, model)
-    save_parts(folder, "GraniteSpeechProcessor", hf.GraniteSpeechFeatureExtractor(), tokenizer, template("<|audio|>"), audio_token="<|audio|>")
+    save_parts(
+        folder,
+        "GraniteSpeechProcessor",
+        hf.GraniteSpeechFeatureExtractor(),
+        tokenizer,
+        template("<|audio|>"),
+        audio_token="<|audio|>",
+    )
     return folder
 
 
@@ -160,8 +170,10 @@ def save_nemotron_h_omni(folder: Path) -> Path:
     )
     text.pop("num_hidden_layers")
     ears = dict(WHISPER_TOWER, num_mel_bins=80, subsampling_conv_channels=8, projection_hidden_size=32, projection_bias=False)
-    ids = {f"{name}_token_id": tokenizer.convert_tokens_to_ids(token) for name, token in
-           {"audio": "<so_embedding>", "image": "<image>", "video": "<video>"}.items()}
+    ids = {
+        f"{name}_token_id": tokenizer.convert_tokens_to_ids(token)
+        for name, token in {"audio": "<so_embedding>", "image": "<image>", "video": "<video>"}.items()
+    }
     config = hf.NemotronH_Omni_Reasoning_V3_Config(
         text_config=text,
         audio_config=ears,
@@ -172,7 +184,13 @@ def save_nemotron_h_omni(folder: Path) -> Path:
     )
     torch.manual_seed(0)
     save_weights(folder, hf.NemotronH_Omni_Reasoning_V3(config))
-    save_parts(folder, "NemotronH_Omni_Reasoning_V3Processor", hf.ParakeetFeatureExtractor(feature_size=80), tokenizer, template("<so_embedding>"))
+    save_parts(
+        folder,
+        "NemotronH_Omni_Reasoning_V3Processor",
+        hf.ParakeetFeatureExtractor(feature_size=80),
+        tokenizer,
+        template("<so_embedding>"),
+    )
     return folder
 
 
@@ -205,8 +223,10 @@ def save_dots3_note(folder: Path) -> Path:
         swa_qk_nope_head_dim=8,
         swa_v_head_dim=8,
     )
-    ids = {f"{name}_token_id": tokenizer.convert_tokens_to_ids(token) for name, token in
-           {"audio": "<|audio_comp_pad|>", "image": "<|imgpad|>", "video": "<|video_pad|>"}.items()}
+    ids = {
+        f"{name}_token_id": tokenizer.convert_tokens_to_ids(token)
+        for name, token in {"audio": "<|audio_comp_pad|>", "image": "<|imgpad|>", "video": "<|video_pad|>"}.items()
+    }
     config = hf.Dots3NoteConfig(
         text_config=text,
         audio_config=dict(WHISPER_TOWER, feature_size=128, downsample_hidden_size=8, adapter_input_size=32, adapter_out_dim=32),
@@ -229,7 +249,18 @@ def save_dots3_note(folder: Path) -> Path:
 
 def save_muse_spark(folder: Path) -> Path:
     """A tower of convolutions on the wave, windows, experts of their own width, a soft cap."""
-    names = ("image", "image_start", "image_end", "video", "video_sep", "video_start", "video_end", "audio", "audio_start", "audio_end")
+    names = (
+        "image",
+        "image_start",
+        "image_end",
+        "video",
+        "video_sep",
+        "video_start",
+        "video_end",
+        "audio",
+        "audio_start",
+        "audio_end",
+    )
     tokenizer = named_tokenizer({f"{name}_token": f"<|{name}|>" for name in names})
     text = decoder(
         "muse_spark_text",
@@ -272,7 +303,9 @@ def save_glm_asr(folder: Path) -> Path:
 
 
 def save_qwen3_asr(folder: Path) -> Path:
-    tokenizer = named_tokenizer({"audio_token": "<|audio|>", "audio_bos_token": "<|audio_bos|>", "audio_eos_token": "<|audio_eos|>"})
+    tokenizer = named_tokenizer(
+        {"audio_token": "<|audio|>", "audio_bos_token": "<|audio_bos|>", "audio_eos_token": "<|audio_eos|>"}
+    )
     torch.manual_seed(0)
     config = hf.Qwen3ASRConfig(
         audio_config=dict(WHISPER, output_dim=32, downsample_hidden_size=16),
@@ -281,7 +314,13 @@ def save_qwen3_asr(folder: Path) -> Path:
         tie_word_embeddings=False,
     )
     save_weights(folder, hf.Qwen3ASRForConditionalGeneration(config))
-    save_parts(folder, "Qwen3ASRProcessor", hf.Qwen3ASRFeatureExtractor(feature_size=128), tokenizer, template("<|audio_bos|><|audio|><|audio_eos|>"))
+    save_parts(
+        folder,
+        "Qwen3ASRProcessor",
+        hf.Qwen3ASRFeatureExtractor(feature_size=128),
+        tokenizer,
+        template("<|audio_bos|><|audio|><|audio_eos|>"),
+    )
     return folder
 
 
@@ -335,7 +374,15 @@ def save_moss(folder: Path) -> Path:
     save_weights(folder, hf.MossTranscribeDiarizeForConditionalGeneration(config))
     audio = "<|audio_start|><|audio_pad|><|audio_end|>"
     extractor = hf.MossTranscribeDiarizeFeatureExtractor(feature_size=80)
-    save_parts(folder, "MossTranscribeDiarizeProcessor", extractor, tokenizer, template(audio), time_marker_every_seconds=1, audio_tokens_per_second=4.0)
+    save_parts(
+        folder,
+        "MossTranscribeDiarizeProcessor",
+        extractor,
+        tokenizer,
+        template(audio),
+        time_marker_every_seconds=1,
+        audio_tokens_per_second=4.0,
+    )
     return folder
 
 

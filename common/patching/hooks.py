@@ -58,7 +58,9 @@ def way_beside(edit: Callable[[Beside, int], Beside]) -> Callable[..., Any]:
 
 
 def _per_position(value: Any, states: torch.Tensor) -> bool:
-    return isinstance(value, torch.Tensor) and value.dim() == 3 and value.is_floating_point() and value.shape[1] == states.shape[-2]
+    return (
+        isinstance(value, torch.Tensor) and value.dim() == 3 and value.is_floating_point() and value.shape[1] == states.shape[-2]
+    )
 
 
 def _checked(h: Any) -> torch.Tensor:

@@ -49,9 +49,7 @@ def patched_positions(recipient: EncodedClip, donated: torch.Tensor) -> slice:
     return slice(recipient.span.start, recipient.span.start + donated.shape[-2])
 
 
-def patch_beside(
-    lm: AudioLM, positions: slice, beside: Sequence[Beside], *, first: int, own_rows: int
-) -> list[RemovableHandle]:
+def patch_beside(lm: AudioLM, positions: slice, beside: Sequence[Beside], *, first: int, own_rows: int) -> list[RemovableHandle]:
     """Let the blocks from `first` on be given `beside` at `positions`, in all rows but the first `own_rows`; return the hooks."""
 
     def patch(donated: Beside) -> Callable[..., Any]:
