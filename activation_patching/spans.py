@@ -28,12 +28,12 @@ def check_spans(session: Session, pairs: Sequence[Pair], align: str) -> None:
         a, b = spans[pair.recipient], spans[pair.donor]
         if len(a) != len(b) and align == "splice":
             raise InputError(
-                f"{pair.pair_id}: spans of unequal length: the donor has {len(b)} audio tokens, the recipient {len(a)}; this model "
-                f"is patched by {session.engine}, which needs equal ones: --align crop or --align stretch makes them equal"
+                f"{pair.pair_id}: spans of unequal length: the donor has {len(b)} audio tokens, the recipient {len(a)}; this "
+                f"model is patched by {session.engine}, which needs equal ones: --align crop or --align stretch makes them equal"
             )
         text = any(token != session.lm.audio_token_id for token in (*a, *b))
         if text and (any(x != y for x, y in zip(a, b)) or (align == "stretch" and len(a) != len(b))):
             raise InputError(
-                f"{pair.pair_id}: the processor writes text among the audio, which in donor and recipient would not fall on the same "
-                f"places with --align {align}"
+                f"{pair.pair_id}: the processor writes text among the audio, which with --align {align} would not fall on the same "
+                "places in donor and recipient"
             )

@@ -13,7 +13,7 @@ import transformers as hf
 from transformers.models.qwen2.tokenization_qwen2 import Qwen2Tokenizer
 
 from common.clips.samples import LABELS
-from tests.families import WHISPER, louder, named_tokenizer, save_audio_flamingo3, save_granite_speech, save_parts, template
+from tests.families import WHISPER, louder, named_tokenizer, save_parts, template
 from tests.tiny import byte_tokenizer, byte_vocabulary, decoder, save, save_weights
 
 WHISPER_TOWER = dict(
@@ -362,7 +362,7 @@ def save_vibevoice_asr(folder: Path, *, duration: str = "") -> Path:
 
 
 def save_moss(folder: Path) -> Path:
-    """Whose processor writes the seconds among the audio tokens: here after every 4, as the clips are short (its checkpoint: 25)."""
+    """Whose processor writes the seconds among the audio tokens: here after every 4, as clips are short (its checkpoint: 25)."""
     tokenizer = spelled_tokenizer("<|audio_pad|>", "<|audio_start|>", "<|audio_end|>")
     torch.manual_seed(0)
     config = hf.MossTranscribeDiarizeConfig(

@@ -24,15 +24,15 @@ from common.model.head import head_of, unsplittable
 from common.model.load import load_model
 from common.model.prompts import PROMPTS
 from common.patching.tracing import lens
-from tests.families import FAMILIES, without_vision_tower
-from tests.newer_families import NEWER_FAMILIES, save_vibevoice_asr
+from tests.families import FAMILIES, template, without_vision_tower
+from tests.newer_families import NEWER_FAMILIES, save_glm_asr, save_vibevoice_asr
 from tests.tiny import save_manifest
 
 ALL = FAMILIES | NEWER_FAMILIES
 WHOLE = os.environ.get("FAMILIES") == "whole"
 BLOCKS = dict.fromkeys(("gemma3n", "gemma4_e2b", "gemma4_e4b", "gemma4_unified", "nemotron_h_omni"), 5)
 SHARED_KEYS = ("gemma3n", "gemma4_e2b", "gemma4_e4b")  # the last 2 of 5 blocks read those of others; patched by staircase
-OUT_OF_REACH = dict.fromkeys(SHARED_KEYS, {3, 4}) | {"nemotron_h_omni": {4}}  # whose last block keeps nothing
+OUT_OF_REACH = {family: {3, 4} for family in SHARED_KEYS} | {"nemotron_h_omni": {4}}  # whose last block keeps nothing
 ADAPTERS = {"granite_speech": ["default"], "phi4_multimodal": ["speech"]}
 NEEDS = {
     "voxtral": ("mistral_common",),
@@ -48,7 +48,9 @@ if WHOLE:
 
 
 @pytest.fixture(autouse=True)
-def _vision_left_out() -> Iterator[None]:
+def _vision_and_figures_left_out(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(logit_lens.run, "plot_lens", lambda *_: None)  # half of the time, and the same for every family
+    monkeypatch.setattr(activation_patching.run, "plot_patching", lambda *_: None)
     with without_vision_tower():
         yield
 
@@ -111,7 +113,7 @@ def capped(logits: torch.Tensor, cap: float) -> torch.Tensor:
     return cap * torch.tanh(logits / cap)
 
 
-# What is done to head(norm(h)). The scaling of Granite's logits is in its text model's own head alone, which its speech class lacks.
+# What is done to head(norm(h)). Granite's scaling of logits is in its text model's own head alone, which its speech class lacks.
 SCALES: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "gemma3n": lambda logits: capped(logits, 30),
     "gemma4_e2b": lambda logits: capped(logits, 30),
@@ -179,12 +181,20 @@ def test_a_template_that_tells_the_length_of_a_clip_is_refused_before_the_run(fo
             run_script(run, model, four_clips, tmp_path / "out")
 
 
+def test_a_template_that_leaves_the_question_out_is_refused_before_the_run(four_clips: Path, tmp_path: Path) -> None:
+    """As a transcriber's may: it would answer, and nobody would have asked."""
+    model = save_glm_asr(tmp_path / "model")
+    (model / "chat_template.jinja").write_text(template("<|pad|>").replace("{{ c['text'] }}", "Transcribe."))
+    with pytest.raises(InputError, match="leaves out 'How does the speaker feel"):
+        run_script(logit_lens.run.main, model, four_clips, tmp_path / "out")
+
+
 @pytest.mark.parametrize("checkpoint", ["vibevoice_asr"], indirect=True, scope="session")
 def test_noise_of_the_models_own_is_the_same_in_every_run_and_told(
     checkpoint: Path, four_clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     record = run_script(logit_lens.run.main, checkpoint, four_clips, tmp_path / "lens")
-    assert 0.01 < record["self_check"]["A - A with other noise"] and any("adds noise" in w for w in record["warnings"])
+    assert record["self_check"]["A - A with other noise"] > 0.01 and any("adds noise" in w for w in record["warnings"])
     monkeypatch.setattr("common.model.load._draw_alike", lambda module, args: None)
     with pytest.raises(Exception, match="two runs of one clip"):
         run_script(logit_lens.run.main, checkpoint, four_clips, tmp_path / "unseeded")

@@ -81,7 +81,7 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("kind", ["hybrid", "windowed", "shared keys"])
 def test_patches_are_those_of_a_loop_over_layers(kind: str, clips: Path, tmp_path: Path) -> None:
-    """Of equal spans the recipient's run with the donor's span in it; of unequal the donor's with the recipient's tail, or cropped.
+    """Of equal spans the recipient's run with the donor's span in it; of unequal the donor's with the recipient's tail, or crop.
 
     The window of 95 positions ends within the span of the longer clips. Where a model projects inputs for every block from the
     embedded audio, those of the span at the blocks from the patched layer on are the donor's.
@@ -120,7 +120,7 @@ def test_patches_are_those_of_a_loop_over_layers(kind: str, clips: Path, tmp_pat
 
 @contextmanager
 def inputs_of_blocks(lm: AudioLM, donor: EncodedClip, theirs: slice, mine: slice, layer: int) -> Iterator[None]:
-    """Give blocks from `layer` on the donor's inputs of their own (Gemma 4's per-layer inputs [1, pos, block, any]) in its span."""
+    """Give blocks from `layer` on the donor's inputs of their own in its span: Gemma 4's per-layer inputs [1, pos, block, any]."""
     decoder = lm.model.model.language_model
     own, caught = decoder.project_per_layer_inputs, []
 

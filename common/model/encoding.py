@@ -74,7 +74,7 @@ def encode_clip(lm: AudioLM, path: Path, prompt: str, *, silent: bool = False, s
 
 
 def end_span(clip: EncodedClip, tail: int) -> EncodedClip:
-    """Return the clip with its span up to the last `tail` tokens: what a processor writes behind the audio alone is of the span."""
+    """Return the clip with its span up to the last `tail` tokens: what a processor writes right behind the audio is of the span."""
     return replace(clip, span=slice(clip.span.start, max(clip.span.stop, clip.ids.shape[1] - tail)))
 
 
@@ -130,6 +130,22 @@ def check_system(lm: AudioLM, path: Path, prompt: str, system: str) -> None:
     with_it, without = (encode_clip(lm, path, prompt, system=s) for s in (system, None))
     if torch.equal(with_it.ids, without.ids):
         raise InputError(f"--system: the chat template of {type(lm.processor).__name__} leaves a system prompt out")
+
+
+def check_question(lm: AudioLM, clip: EncodedClip, prompt: str) -> None:
+    """Raise InputError where the chat template leaves the question out, as those of transcribers may without a word."""
+    tokenizer = lm.processor.tokenizer
+    around = _unspaced("".join(tokenizer.decode(ids) for ids in (clip.prefix_ids, clip.tail_ids) if ids))
+    for part in filter(str.strip, prompt.split("{audio}")):
+        if _unspaced(tokenizer.decode(tokenizer.encode(part, add_special_tokens=False))) not in around:
+            raise InputError(
+                f"--prompt: the chat template of {type(lm.processor).__name__} leaves out {part!r}: the model would not be asked"
+            )
+
+
+def _unspaced(text: str) -> str:
+    """Return a text without its spaces, of which tokenizers make more or fewer."""
+    return "".join(text.split())
 
 
 def _chat_template(processor: Any) -> str | None:

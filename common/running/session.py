@@ -10,7 +10,7 @@ from tqdm import tqdm
 from common.clips.samples import Sample
 from common.errors import CheckFailed, InputError, UnknownBlock
 from common.model import ModelChoice
-from common.model.encoding import EncodedClip, check_system, check_window, encode_clip, end_span, load_clip
+from common.model.encoding import EncodedClip, check_question, check_system, check_window, encode_clip, end_span, load_clip
 from common.model.head import unsplittable
 from common.model.load import AudioLM, choose_device, choose_dtype, load_model
 from common.model.prompts import Question
@@ -129,6 +129,7 @@ def open_session(model: ModelChoice, question: Question, samples: Sequence[Sampl
     for sample, clip in clips.items():
         if difference := _different_around(lm, first, clip):
             raise InputError(f"--model {model.name}: {samples[0].sample_id} and {sample.sample_id}: {difference}")
+    check_question(lm, first, prompt)
     readout = resolve_readout(lm.processor.tokenizer, first.tail_ids, question)
     try:
         others = [clips[s] for s in dict.fromkeys((partner, longest))]
