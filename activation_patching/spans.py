@@ -34,6 +34,6 @@ def check_spans(session: Session, pairs: Sequence[Pair], align: str) -> None:
         text = any(token != session.lm.audio_token_id for token in (*a, *b))
         if text and (any(x != y for x, y in zip(a, b)) or (align == "stretch" and len(a) != len(b))):
             raise InputError(
-                f"{pair.pair_id}: the processor writes text among the audio, which with --align {align} would not fall on the same "
-                "places in donor and recipient"
+                f"{pair.pair_id}: the processor writes text among the audio, which with --align {align} would not fall on the "
+                "same places in donor and recipient"
             )

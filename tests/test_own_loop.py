@@ -120,7 +120,7 @@ def test_patches_are_those_of_a_loop_over_layers(kind: str, clips: Path, tmp_pat
 
 @contextmanager
 def inputs_of_blocks(lm: AudioLM, donor: EncodedClip, theirs: slice, mine: slice, layer: int) -> Iterator[None]:
-    """Give blocks from `layer` on the donor's inputs of their own in its span: Gemma 4's per-layer inputs [1, pos, block, any]."""
+    """Give blocks from `layer` on the donor's own inputs in its span, Gemma 4's per-layer inputs [1, pos, block, any]."""
     decoder = lm.model.model.language_model
     own, caught = decoder.project_per_layer_inputs, []
 

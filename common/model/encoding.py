@@ -74,7 +74,7 @@ def encode_clip(lm: AudioLM, path: Path, prompt: str, *, silent: bool = False, s
 
 
 def end_span(clip: EncodedClip, tail: int) -> EncodedClip:
-    """Return the clip with its span up to the last `tail` tokens: what a processor writes right behind the audio is of the span."""
+    """Return the clip with its span up to the last `tail` tokens: what a processor writes right behind the audio is in it."""
     return replace(clip, span=slice(clip.span.start, max(clip.span.stop, clip.ids.shape[1] - tail)))
 
 

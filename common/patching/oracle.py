@@ -24,8 +24,8 @@ def rerun(
 ) -> torch.Tensor:
     """Return the last position's logits [vocab] of a full run with h_layer at `positions` set to `states`; of `tokens` [token].
 
-    `states` [(stream,) 1, pos, d_model]; `beside` is what the blocks are given there instead, from block `layer` on. Slow and obvious:
-    the oracle that tests and the self-check hold the fast ways against.
+    `states` [(stream,) 1, pos, d_model]; `beside` is what the blocks are given there instead, from block `layer` on. Slow
+    and obvious: the oracle that tests and the self-check hold the fast ways against.
     """
     reached = []
 
