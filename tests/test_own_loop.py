@@ -146,7 +146,7 @@ def inputs_of_blocks(lm: AudioLM, donor: EncodedClip, theirs: slice, mine: slice
 def test_no_window_lets_a_run_abort_half_way(window: int, clips: Path, tmp_path: Path) -> None:
     """Whatever clip is drawn first: of the prompts 62 to 77 positions come before the tail, 142 to 157 with it."""
     model = ModelChoice(str(save_tiny_model(tmp_path, window=window)), device="cpu")
-    drawn = set()
+    drawn: set[int] = set()
     for seed in range(5):
         samples, _ = read_clips(clips, None)
         rules = PairRules(max_pairs=4)
@@ -155,5 +155,6 @@ def test_no_window_lets_a_run_abort_half_way(window: int, clips: Path, tmp_path:
         made = patch_pairs(session, groups_of(pairs), of=len(pairs), earlier=tmp_path / "none", align="splice", cache_gb=None)
         rows = pd.DataFrame(chain.from_iterable(made))
         assert session.engine == "splice" and len(rows) == len(pairs) * session.layers and set(rows.engine) == {"splice"}
+        assert rows.own_run_difference.max() < 1e-4 and session.check.patch.from_rerun["splice"] < 1e-4
         drawn.add(session.first.span_length)
     assert len(drawn) > 1
