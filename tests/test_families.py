@@ -19,10 +19,12 @@ import torch
 import activation_patching.run
 import logit_lens.run
 from common.errors import InputError
-from common.model.encoding import encode_clip
+from common.model.encoding import EncodedClip, encode_clip, encode_wave
 from common.model.head import head_of, unsplittable
 from common.model.load import load_model
 from common.model.prompts import PROMPTS
+from common.patching import checks
+from common.patching.checks import self_check
 from common.patching.tracing import lens
 from tests.families import FAMILIES, template, without_vision_tower
 from tests.newer_families import NEWER_FAMILIES, save_glm_asr, save_vibevoice_asr
@@ -198,3 +200,21 @@ def test_noise_of_the_models_own_is_the_same_in_every_run_and_told(
     monkeypatch.setattr("common.model.load._draw_alike", lambda module, args: None)
     with pytest.raises(Exception, match="two runs of one clip"):
         run_script(logit_lens.run.main, checkpoint, four_clips, tmp_path / "unseeded")
+
+
+@pytest.mark.parametrize("checkpoint", ["gemma4_e4b"], indirect=True, scope="session")
+def test_what_is_given_beside_the_states_is_patched_with_them(
+    checkpoint: Path, four_clips: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else some of the recipient's audio would stay, and row 0 would not be the donor's answer."""
+    lm = load_model(str(checkpoint), device=torch.device("cpu"), dtype=torch.float32)
+    names = ("angry_0_happy_a", "angry_0_sad_a")
+    waves = [soundfile.read(four_clips.parent / f"{name}.wav", dtype="float32")[0][: int(0.4 * lm.rate)] for name in names]
+    inputs = [encode_wave(lm, wave, PROMPTS["speaker"]) for wave in waves]
+    heard = (inputs[0]["input_ids"][0] == lm.audio_token_id).nonzero().flatten().tolist()
+    a, b = (EncodedClip(i, slice(heard[0], heard[-1] + 1)) for i in inputs)
+    check = self_check(lm, a, [b], tokens=[0])
+    assert check.patch and check.patch.row_0 is not None and check.patch.row_0 < 1e-6 < 0.05 < check.contrast
+    monkeypatch.setattr(checks, "beside_at", lambda *_: ())
+    without = self_check(lm, a, [b], tokens=[0]).patch
+    assert without and without.row_0 and without.row_0 > 0.01
