@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo study controls test calibrate torture fuzz bench clean
+.PHONY: demo study controls test families calibrate torture fuzz bench clean
 .DELETE_ON_ERROR:
 
 demo: .venv/run  ## both experiments on the demo clips with the shipped model, then their report in report/demo
@@ -41,6 +41,9 @@ test: .venv/dev  ## lint, types, tests
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q -n 2
+
+families: .venv/dev  ## every family of models in every dtype, attention and way of patching: about 5 minutes of one core
+	FAMILIES=whole $(BIN)/python -m pytest -q -n 2 tests/test_families.py
 
 calibrate: .venv/run  ## do intervals, bands and tests keep their promise? the table in common/stats/README.md
 	$(BIN)/python -m tests.calibration --rows logit_lens/outputs/lens.csv

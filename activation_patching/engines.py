@@ -8,16 +8,18 @@ import torch
 
 from common.clips.pairs import Pair
 from common.clips.samples import Sample
-from common.errors import CheckFailed, InputError
+from common.errors import CheckFailed
 from common.model.encoding import EncodedClip
+from common.patching.hooks import Beside
 from common.patching.oracle import put, rerun
 from common.patching.splice import splice
-from common.patching.staircase import aligned, span_start, sweep
+from common.patching.staircase import aligned, aligned_beside, span_start, sweep
 from common.patching.tolerance import check_finite, largest_difference
-from common.patching.tracing import Trace, record, states_at
+from common.patching.tracing import Trace, beside_at, record, states_at
 from common.running.cache import Kept, in_chunks
 from common.running.session import Session
 
+Span = tuple[torch.Tensor, tuple[Beside, ...]]  # a donor's span: its states, and what the blocks are given there beside them
 Clip = tuple[Sample, bool]  # a clip, or True for silence of its length
 
 
@@ -92,12 +94,13 @@ def by_splice(session: Session, own: Kept[Clip, OwnRun], group: list[Pair], at_o
 
 def by_sweep(session: Session, own: Kept[Clip, OwnRun], group: list[Pair], align: str, at_once: int) -> tuple[list[Patched], int]:
     """Return a donor's pairs patched, and how many layers at a time its passes ended with."""
-    states, all_patched = _span_states(session, group[0]), []
+    span, all_patched = _span(session, group[0]), []
     for pair in group:
         recipient = session.encode(pair.recipient)
-        donated = _aligned(session, pair, states, recipient, align)
+        donated, beside = _aligned(span, recipient, align)
         edit = span_start(recipient, donated), put(donated)
-        sweep_layers = partial(sweep, session.lm, str(session.engine), recipient, *edit, tokens=session.readout.ids)
+        engine, tokens = str(session.engine), session.readout.ids
+        sweep_layers = partial(sweep, session.lm, engine, recipient, *edit, tokens=tokens, beside=beside)
         layers, at_once = in_chunks(sweep_layers, session.layers, at_once)
         runs = run_of_donor(own, pair), own.light((pair.recipient, False))
         all_patched.append(judge(session, pair, torch.cat(layers).cpu(), str(session.engine), runs, whole=align == "splice"))
@@ -116,10 +119,9 @@ def by_rerun(session: Session, own: Kept[Clip, OwnRun], pair: Pair, align: str, 
         logits = torch.stack(runs)
     else:
         clip = session.encode(pair.recipient)
-        donated = _aligned(session, pair, _span_states(session, pair), clip, align)
-        edit = put(donated)
-        where = span_start(clip, donated)
-        logits = sweep(session.lm, "rerun", clip, where, edit, session.layers, session.readout.ids)
+        donated, beside = _aligned(_span(session, pair), clip, align)
+        edit, where = put(donated), span_start(clip, donated)
+        logits = sweep(session.lm, "rerun", clip, where, edit, session.layers, session.readout.ids, beside)
     check_finite(logits, pair.pair_id)
     patched = judge(session, pair, logits.cpu(), "rerun", (donor, recipient), whole=align == "splice")
     if patched.fault:
@@ -127,18 +129,14 @@ def by_rerun(session: Session, own: Kept[Clip, OwnRun], pair: Pair, align: str, 
     return patched
 
 
-def _span_states(session: Session, pair: Pair) -> torch.Tensor:
+def _span(session: Session, pair: Pair) -> Span:
     clip = session.encode(pair.donor, silent=pair.silent)
-    return states_at(session.lm, clip, clip.span)
+    return states_at(session.lm, clip, clip.span), beside_at(session.lm, clip, clip.span)
 
 
-def _aligned(session: Session, pair: Pair, states: torch.Tensor, recipient: EncodedClip, align: str) -> torch.Tensor:
-    if align == "splice" and recipient.span_length != states.shape[-2]:
-        raise InputError(
-            f"{pair.pair_id}: the donor has {states.shape[-2]} audio tokens, the recipient {recipient.span_length}; this model "
-            f"is patched by {session.engine}, which needs equal lengths: --align crop or --align stretch makes them equal"
-        )
-    return aligned(states, recipient.span_length, align)
+def _aligned(span: Span, recipient: EncodedClip, align: str) -> Span:
+    states, beside = span
+    return aligned(states, recipient.span_length, align), aligned_beside(beside, recipient.span_length, align)
 
 
 def judge(
@@ -146,14 +144,14 @@ def judge(
 ) -> Patched:
     """Hold the ends of a pair's logits [layer, label] against the own `runs` of donor and recipient.
 
-    Row 0 is a control only where the `whole` span is put in, and a fault only of splice: of what else reaches the decoder beside
-    h_0 the session has warned.
+    Row 0 is a control only where the `whole` span is put in, and a fault only where the self-check found it to hold: else the
+    session has warned of what reaches the decoder beside h_0.
     """
     row_0, row_last = (largest_difference(logits[i], run.label_logits) for i, run in zip((0, -1), runs))
-    controls = {"row 0 - donor": row_0 if session.engine == "splice" else 0, "row L - recipient": row_last}
+    limit, found = session.check.tolerance, session.check.patch.row_0 if session.check.patch else None
+    controls = {"row 0 - donor": row_0 if whole and found is not None and found <= limit else 0, "row L - recipient": row_last}
     if pair.control == "itself":
         controls["any row - recipient"] = largest_difference(logits, logits[-1:])
-    limit = session.check.tolerance
     faults = [f"{name} is {d:.3g}, above {limit:.3g}" for name, d in controls.items() if not d <= limit]
     if not logits.isfinite().all():
         faults.append("not all of its logits are finite numbers")

@@ -26,7 +26,7 @@ def patch_pairs(
     the whole span is spliced in, row 0 the donor's. A pair beyond the tolerance of the dtype is patched again by rerun.
 
     Raises CheckFailed where a rerun does no better or more than 1 % of the run's pairs, `of` in all, are like that, with those
-    of `earlier` starts; InputError where spans differ in length and `align` does not say what then.
+    of `earlier` starts.
     """
     spliced = session.engine == "splice"
     own = own_runs(session, [donor_of(g[0]) for g in groups] if spliced else [], budget=cache_bytes(cache_gb))

@@ -18,7 +18,6 @@ from common.running import session
 from common.running.arguments import main_of
 from common.running.noise import check_share, donors_again, noise_of
 from tests.test_scripts import ROWS, start
-from tests.tiny import LAYERS, save_clips, save_tiny_model
 
 
 def plant(monkeypatch: pytest.MonkeyPatch, is_odd: Callable[[Trace], bool], noise: float = 3.0) -> None:
@@ -127,7 +126,7 @@ def test_nan_is_one_line_and_what_is_there_is_kept(
     load = session.load_model
 
     def failing(*given: Any, **options: Any) -> Any:
-        lm, left = load(*given, **options), [40]
+        lm, left = load(*given, **options), [45]
 
         def break_down(module: Any, args: Any, h: torch.Tensor) -> torch.Tensor:
             left[0] -= 1
@@ -147,18 +146,3 @@ def test_nan_is_one_line_and_what_is_there_is_kept(
     start(name, tiny_folder, manifest, tmp_path / "cut")
     whole, cut = (pd.read_csv(tmp_path / d / ROWS[name]) for d in ("whole", "cut"))
     pd.testing.assert_frame_equal(whole, cut, atol=2e-5)
-
-
-@pytest.mark.parametrize("window", [16, 40, 60, 400])
-def test_a_window_shorter_than_inside_and_longer_than_the_clips(window: int, tmp_path: Path) -> None:
-    """Blocks that see a window keep what the tail of a shorter or longer donor still sees, whichever clip is drawn first."""
-    data = save_clips(tmp_path / "clips", texts=1, speakers=("a",))
-    model = save_tiny_model(tmp_path / "model", window=window)
-    for seed in ("0", "1", "2"):
-        out = tmp_path / seed
-        start("activation_patching", model, data, out, "--seed", seed, "--controls", "0")
-        rows = patches(out)
-        assert set(rows.engine) == {"splice"} and rows.own_run_difference.max() < 1e-4
-        assert json.loads((out / "run.json").read_text())["self_check"]["splice - rerun"] < 1e-4
-    spans = rows.groupby("layer").logit_sad.std()
-    assert len(spans) == LAYERS + 1 and (spans > 0).all()

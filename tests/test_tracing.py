@@ -223,7 +223,7 @@ def test_a_splice_that_is_wrong_gives_way_to_the_staircase(
     [
         ("lens", lambda lm, clip, tokens: [logits + 1 for logits in lens(lm, clip, tokens)]),
         ("lens", lambda lm, clip, tokens: (lens(lm, clip, tokens)[0], lens(lm, clip, tokens)[1].roll(1, dims=-1))),
-        ("sweep", lambda lm, engine, *given: sweep(lm, engine, *given) + (engine == "rerun")),
+        ("sweep", lambda lm, engine, *given, **more: sweep(lm, engine, *given, **more) + (engine == "rerun")),
         ("audio_states", lambda lm, clip: span_length(clip) - 1),
         ("own_logits", lambda lm, clip: own_logits(lm, clip) * torch.nan),
     ],

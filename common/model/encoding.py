@@ -3,7 +3,7 @@
 import base64
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ _UNFIT = (ValueError, TypeError, KeyError, AttributeError, IndexError, ImportErr
 class EncodedClip:
     """One clip in its prompt, prefix | audio span | tail: the model's `inputs` (batch of 1) and where the span lies.
 
+    The span goes from the first audio token to the last, with the text that a processor writes among them (the seconds).
     A clip that is given as text has no audio span: its span is empty, at the start, and all of its prompt is tail.
     """
 
@@ -64,15 +65,15 @@ def encode_clip(lm: AudioLM, path: Path, prompt: str, *, silent: bool = False, s
 
     `silent` takes silence of the clip's length instead: noise at -100 dBFS, as exact zeros are no sound some extractors can
     normalise. One clip at a time: padding to a longer one changes the shorter one's states. Raises InputError as load_audio
-    does, and where the audio tokens are not one span of the prompt.
+    does, and where the prompt has no audio token.
     """
     wave = load_clip(lm, path)
     if silent:
         wave = np.random.default_rng(0).uniform(-_SILENCE, _SILENCE, len(wave)).astype(np.float32)
     inputs = encode_wave(lm, wave, prompt, system=system)
     positions = (inputs["input_ids"][0] == lm.audio_token_id).nonzero().flatten().tolist()
-    if not positions or len(positions) != positions[-1] + 1 - positions[0]:
-        raise InputError(f"{path}: its {len(positions)} audio tokens are not one span of the prompt")
+    if not positions:
+        raise InputError(f"{path}: its prompt has no audio token")
     return EncodedClip(inputs, slice(positions[0], positions[-1] + 1))
 
 
@@ -110,9 +111,9 @@ def encode_text(lm: AudioLM, question: Question, sample: Sample) -> EncodedClip:
     raise InputError(f"{type(lm.processor).__name__} cannot put a text into a question ({reason})")
 
 
-def _unspaced(text: str) -> str:
-    """Return a text without its spaces, of which tokenizers make more or fewer."""
-    return "".join(text.split())
+def end_span(clip: EncodedClip, tail: int) -> EncodedClip:
+    """Return the clip with its span up to the last `tail` tokens: what a processor writes right behind the audio is in it."""
+    return replace(clip, span=slice(clip.span.start, max(clip.span.stop, clip.ids.shape[1] - tail)))
 
 
 def encode_wave(lm: AudioLM, wave: np.ndarray, prompt: str, *, system: str | None = None) -> dict[str, torch.Tensor]:
@@ -166,6 +167,22 @@ def check_system(lm: AudioLM, with_it: EncodedClip, without: EncodedClip) -> Non
     """Raise InputError where the chat template leaves the system prompt out, as some do without a word."""
     if torch.equal(with_it.ids, without.ids):
         raise InputError(f"--system: the chat template of {type(lm.processor).__name__} leaves a system prompt out")
+
+
+def check_question(lm: AudioLM, clip: EncodedClip, prompt: str) -> None:
+    """Raise InputError where the chat template leaves the question out, as those of transcribers may without a word."""
+    tokenizer = lm.processor.tokenizer
+    around = _unspaced("".join(tokenizer.decode(ids) for ids in (clip.prefix_ids, clip.tail_ids) if ids))
+    for part in filter(str.strip, prompt.split("{audio}")):
+        if _unspaced(tokenizer.decode(tokenizer.encode(part, add_special_tokens=False))) not in around:
+            raise InputError(
+                f"--prompt: the chat template of {type(lm.processor).__name__} leaves out {part!r}: the model would not be asked"
+            )
+
+
+def _unspaced(text: str) -> str:
+    """Return a text without its spaces, of which tokenizers make more or fewer."""
+    return "".join(text.split())
 
 
 def _chat_template(processor: Any) -> str | None:

@@ -2,18 +2,28 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import nn
+from transformers import PreTrainedModel
 
 from common.model.load import AudioLM
 
 Split = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 
 
+def head_of(lm: AudioLM) -> Any:
+    """Return the module that makes logits of states; some classes own up only to that of the language model inside them."""
+    if (head := lm.model.get_output_embeddings()) is not None:
+        return head
+    parts = (m for m in lm.model.modules() if isinstance(m, PreTrainedModel) and lm.blocks in list(m.modules()))
+    return next((head for head in (m.get_output_embeddings() for m in parts) if head is not None), None)
+
+
 def unsplittable(lm: AudioLM) -> str:
     """Say why single rows of the model's head cannot be computed in float32; "" where they can."""
-    head = lm.model.get_output_embeddings()
+    head = head_of(lm)
     if type(head) is not nn.Linear:  # quantised, or with an adapter: its rows are not those of a matrix
         return f"its head is a {type(head).__name__}"
     if head.weight.is_meta:
@@ -38,7 +48,7 @@ def head_reads(lm: AudioLM, tokens: Sequence[int] | None, *, whole: bool = False
     if unsplittable(lm):
         yield lambda logits: (logits, logits[..., list(tokens)].float())
         return
-    head, count = lm.model.get_output_embeddings(), len(tokens)
+    head, count = head_of(lm), len(tokens)
     own, replaced = head.forward, vars(head).get("forward")  # accelerate puts a forward of its own in the place of the class's
     weight = head.weight.detach()[list(tokens)].float()
     bias = None if head.bias is None else head.bias.detach()[list(tokens)].float()

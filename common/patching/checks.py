@@ -10,11 +10,12 @@ from common.errors import CheckFailed, UnknownBlock
 from common.model.encoding import EncodedClip
 from common.model.load import AudioLM
 from common.patching import ENGINES
+from common.patching.hooks import hooks
 from common.patching.oracle import put, rerun
 from common.patching.splice import splice
-from common.patching.staircase import aligned, span_start, sweep
+from common.patching.staircase import aligned, aligned_beside, span_start, sweep
 from common.patching.tolerance import check_finite, largest_difference, tolerance
-from common.patching.tracing import lens, own_logits, record, states_at
+from common.patching.tracing import beside_at, lens, own_logits, record, states_at
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,9 @@ class SelfCheck:
 
     `lens_last` is how far row L of the lens is from the model's own answer, `in_float32` the same for the label logits.
     `contrast` is how far the answers to A and B are apart: no identity but the measure for them, as a check says little where
-    its difference is not far below it. `tolerance` is the largest difference that counts as equal, `scale` the largest logit.
+    its difference is not far below it. `noise` is how far two answers to A are apart where the model draws other noise for each.
+    `tolerance` is the largest difference that counts as equal, `scale` the largest logit. `text_within`: of the audio tokens, how
+    many are text that the processor writes among them.
     Of clips that are given as text there is no audio to check: `audio_tokens` and `moved_by_audio` are none.
     """
 
@@ -57,7 +60,9 @@ class SelfCheck:
     contrast: float
     tolerance: float
     scale: float
+    noise: float
     audio_tokens: int | None
+    text_within: int
     moved_by_audio: int | None
     adapters: float | None
     patch: PatchCheck | None
@@ -65,12 +70,14 @@ class SelfCheck:
     def figures(self) -> dict[str, Any]:
         """Return the check as run.json tells it."""
         adapters = {} if self.adapters is None else {"LoRA on - off": self.adapters}
-        audio = {"audio tokens": self.audio_tokens, "positions that the audio moves": self.moved_by_audio}
+        text = {"of them text": self.text_within} if self.text_within else {}
+        audio = {"audio tokens": self.audio_tokens, **text, "positions that the audio moves": self.moved_by_audio}
         return {
             "lens row L - model": self.lens_last,
             "label logits in float32 - model": self.in_float32,
             **(self.patch.figures() if self.patch else {}),
             **adapters,
+            **({"A - A with other noise": self.noise} if self.noise else {}),
             "A - B, for comparison": self.contrast,
             "tolerance": self.tolerance,
             "largest logit": self.scale,
@@ -97,20 +104,25 @@ def self_check(
     check_finite(own, "self-check")
     scale = float(own.abs().max())
     limit = tolerance(lm, scale=scale)
+    if (noise := _other_draw(lm, a, own)) > limit:  # so that the next would fail too, and not say why
+        _equal("the difference between two runs of one clip", largest_difference(own_logits(lm, a), own), limit)
     whole, of_tokens = lens(lm, a, tokens)
     lens_last = _equal("lens row L - model", largest_difference(whole[-1], own), limit)
     in_float32 = _equal("label logits in float32 - model", largest_difference(of_tokens[-1], own[list(tokens)]), limit)
     heard = [clip for clip in (*others, a) if clip.span_length]
     for clip in heard:
-        if (states := audio_states(lm, clip)) != clip.span_length:
-            raise CheckFailed(f"self-check: the audio span has {clip.span_length} tokens but {states} audio states")
+        tokens_of_audio = clip.span_length - text_within(lm, clip)
+        if (states := audio_states(lm, clip)) != tokens_of_audio:
+            raise CheckFailed(f"self-check: the audio span has {tokens_of_audio} audio tokens but {states} audio states")
     return SelfCheck(
         lens_last=lens_last,
         in_float32=in_float32,
         contrast=largest_difference(own, own_b),
         tolerance=limit,
         scale=scale,
+        noise=noise,
         audio_tokens=a.span_length or None,
+        text_within=text_within(lm, a),
         moved_by_audio=[None, *(_moved_by_audio(lm, clip) for clip in heard)][-1],
         adapters=_effect_of_adapters(lm, a, own) if lm.adapters else None,
         patch=_check_patching(lm, a, others, own, limit, engines, layers or lm.layers) if engines else None,
@@ -137,7 +149,8 @@ def _check_patching(
 
     def swept(engine: str, donor: EncodedClip, layers: Sequence[int]) -> torch.Tensor:
         donated = aligned(states_at(lm, donor, donor.span), a.span_length, "crop")
-        return sweep(lm, engine, a, span_start(a, donated), put(donated), layers)
+        beside = aligned_beside(beside_at(lm, donor, donor.span), a.span_length, "crop")
+        return sweep(lm, engine, a, span_start(a, donated), put(donated), layers, beside=beside)
 
     def by(engine: str, donor: EncodedClip) -> torch.Tensor:
         """Return [layer, vocab] of A patched with a donor."""
@@ -196,11 +209,27 @@ def _equal(name: str, difference: float, limit: float) -> float:
     return difference
 
 
+def text_within(lm: AudioLM, clip: EncodedClip) -> int:
+    """Count the span's tokens that stand for no audio, as the seconds that some processors write among it."""
+    return int((clip.ids[0, clip.span] != lm.audio_token_id).sum())
+
+
+def _other_draw(lm: AudioLM, clip: EncodedClip, own: torch.Tensor) -> float:
+    """Return how far the answer moves with another seed than every run's: 0 unless the model adds noise to what it hears."""
+
+    def draw(module: Any, args: Any) -> None:
+        torch.manual_seed(1)
+
+    with hooks(lm.model.register_forward_pre_hook(draw)):  # runs after the hook that seeds every run
+        return largest_difference(own_logits(lm, clip), own)
+
+
 def audio_states(lm: AudioLM, clip: EncodedClip) -> int:
-    """Count the span's positions at h_0 that hold something other than the placeholder's own embedding."""
+    """Count the span's audio tokens that at h_0 hold something other than the placeholder's own embedding."""
     placeholder = lm.model.get_input_embeddings()(torch.tensor(lm.audio_token_id, device=lm.device))
     entered = states_at(lm, clip, clip.span)[0]  # [(stream,) 1, pos, d_model]
-    return int((entered != placeholder.to(entered)).any(dim=-1).flatten(0, -2).any(dim=0).sum())
+    heard = (entered != placeholder.to(entered)).any(dim=-1).flatten(0, -2).any(dim=0)  # [pos]
+    return int(heard[clip.ids[0, clip.span] == lm.audio_token_id].sum())
 
 
 def _moved_by_audio(lm: AudioLM, clip: EncodedClip) -> int:

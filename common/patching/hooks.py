@@ -9,6 +9,10 @@ from torch.utils.hooks import RemovableHandle
 
 from common.errors import UnknownBlock
 
+# What a block is given for each position beside its states: [row, pos, any] by place or name. In Gemma 3n and Gemma 4 it is
+# projected from the embedded audio, so that it must be patched with the states.
+Beside = dict[int | str, torch.Tensor]
+
 
 @contextmanager
 def hooks(*handles: RemovableHandle) -> Iterator[None]:
@@ -39,6 +43,24 @@ def way_out(edit: Callable[[torch.Tensor], torch.Tensor]) -> Callable[..., Any]:
         return edit(_checked(output))
 
     return hook
+
+
+def way_beside(edit: Callable[[Beside, int], Beside]) -> Callable[..., Any]:
+    """Make a pre-hook that edits what a block is given for each position beside its states of so many rows."""
+
+    def hook(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        given = dict(enumerate(args)) | kwargs
+        states = _checked(given.pop(0 if args else "hidden_states", None))
+        edited = edit({k: t for k, t in given.items() if _per_position(t, states)}, states.shape[-3])
+        return tuple(edited.get(i, arg) for i, arg in enumerate(args)), {k: edited.get(k, v) for k, v in kwargs.items()}
+
+    return hook
+
+
+def _per_position(value: Any, states: torch.Tensor) -> bool:
+    return (
+        isinstance(value, torch.Tensor) and value.dim() == 3 and value.is_floating_point() and value.shape[1] == states.shape[-2]
+    )
 
 
 def _checked(h: Any) -> torch.Tensor:

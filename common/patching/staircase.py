@@ -8,8 +8,8 @@ import torch
 from common.model.encoding import EncodedClip
 from common.model.head import head_reads
 from common.model.load import AudioLM
-from common.patching.hooks import hooks, way_in, way_out
-from common.patching.oracle import Edit, edited, rerun
+from common.patching.hooks import Beside, hooks, way_in, way_out
+from common.patching.oracle import Edit, edited, patch_beside, rerun
 
 
 @torch.inference_mode()
@@ -20,11 +20,13 @@ def staircase(
     edit: Edit,
     layers: Sequence[int],
     tokens: Sequence[int] | None = None,
+    beside: Sequence[Beside] = (),
 ) -> torch.Tensor:
     """Return logits [layer, vocab] or [layer, token]: the recipient's answer with h_l edited at `positions` of its span.
 
     One full run of the recipient, to which a row joins at each of `layers`: a copy of the unpatched row 0, edited. Positions
-    beyond stay the recipient's. Layer L is the unpatched run: nothing reads the span of h_L.
+    beyond stay the recipient's. Layer L is the unpatched run: nothing reads the span of h_L. `beside` is what the
+    blocks are given at the positions of the rows that have joined (`beside_at`).
     """
     last = len(lm.blocks)
     joined = []
@@ -40,6 +42,7 @@ def staircase(
     for layer in (i for i in layers if i < last):
         handles.append(lm.blocks[layer].register_forward_pre_hook(way_in(join(layer)), with_kwargs=True))
         handles.append(lm.blocks[layer].register_forward_pre_hook(_share_earlier_keys, with_kwargs=True))
+    handles += patch_beside(lm, positions, beside, first=0, own_rows=1)
     handles.append(lm.blocks[-1].register_forward_hook(way_out(lambda h: h[..., -1:, :])))
     with hooks(*handles), head_reads(lm, tokens) as split:
         output = lm.model(**recipient.inputs, use_cache=False)
@@ -66,16 +69,22 @@ def sweep(
     edit: Edit,
     layers: Sequence[int],
     tokens: Sequence[int] | None = None,
+    beside: Sequence[Beside] = (),
 ) -> torch.Tensor:
     """Return logits [layer, vocab] of the recipient edited at each of `layers`, by "staircase" or by one "rerun" each."""
     if engine == "staircase":
-        return staircase(lm, recipient, positions, edit, layers, tokens)
-    return torch.stack([rerun(lm, recipient, layer, positions, edit, tokens) for layer in layers])
+        return staircase(lm, recipient, positions, edit, layers, tokens, beside)
+    return torch.stack([rerun(lm, recipient, layer, positions, edit, tokens, beside) for layer in layers])
 
 
 def span_start(recipient: EncodedClip, donated: torch.Tensor) -> slice:
     """Return where `donated` [..., pos, d_model] goes: the start of the recipient's span."""
     return slice(recipient.span.start, recipient.span.start + donated.shape[-2])
+
+
+def aligned_beside(beside: Sequence[Beside], length: int, how: str) -> tuple[Beside, ...]:
+    """Return what a donor's blocks are given at its span for a recipient's span of `length` positions, as `aligned` does."""
+    return tuple({key: aligned(t, length, how) for key, t in given.items()} for given in beside)
 
 
 def aligned(donated: torch.Tensor, length: int, how: str) -> torch.Tensor:

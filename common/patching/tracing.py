@@ -16,7 +16,7 @@ from common.model.encoding import EncodedClip
 from common.model.head import head_reads
 from common.model.load import AudioLM
 from common.patching.caches import copied, kept_tensors, new_cache
-from common.patching.hooks import hooks, way_in, way_out
+from common.patching.hooks import Beside, hooks, way_beside, way_in, way_out
 
 
 @dataclass(frozen=True)
@@ -158,6 +158,20 @@ def states_at(lm: AudioLM, clip: EncodedClip, positions: slice) -> torch.Tensor:
     with _collect(lm, _at(positions)) as states:
         lm.model(**clip.inputs, use_cache=False)
     return torch.stack(states)
+
+
+@torch.inference_mode()
+def beside_at(lm: AudioLM, clip: EncodedClip, positions: slice) -> tuple[Beside, ...]:
+    """Return what each block is given at `positions` beside its states in a clip's own run; mostly nothing."""
+    given: list[Beside] = []
+
+    def keep(beside: Beside, rows: int) -> Beside:
+        given.append({key: t[:, positions].to(lm.device, copy=True) for key, t in beside.items()})
+        return beside
+
+    with hooks(*(b.register_forward_pre_hook(way_beside(keep), with_kwargs=True) for b in lm.blocks)):
+        lm.model(**clip.inputs, use_cache=False)
+    return tuple(given)
 
 
 @torch.inference_mode()

@@ -10,7 +10,16 @@ from tqdm import tqdm
 from common.clips.samples import Sample
 from common.errors import CheckFailed, InputError, UnknownBlock
 from common.model import ModelChoice
-from common.model.encoding import EncodedClip, check_system, check_window, encode_clip, encode_text, load_clip
+from common.model.encoding import (
+    EncodedClip,
+    check_question,
+    check_system,
+    check_window,
+    encode_clip,
+    encode_text,
+    end_span,
+    load_clip,
+)
 from common.model.head import unsplittable
 from common.model.load import AudioLM, choose_device, choose_dtype, load_model
 from common.model.prompts import Question, written
@@ -56,8 +65,9 @@ class Session:
         clip = encoded(self.lm, self.question, sample, silent=silent)
         if self.question.input != "audio":
             return clip
-        if clip.prefix_ids != self.first.prefix_ids or clip.tail_ids != self.first.tail_ids:
-            raise CheckFailed(f"{sample.sample_id}: the tokens around the audio differ from those of the first clip")
+        clip = end_span(clip, len(self.first.tail_ids))
+        if difference := _different_around(self.lm, self.first, clip):
+            raise CheckFailed(f"{sample.sample_id}: {difference}")
         return clip
 
     def describe(self, prompt_name: str) -> str:
@@ -131,24 +141,47 @@ def open_session(
     if at[-1] > len(lm.blocks):
         raise InputError(f"--layers {at[-1]}: the model has {len(lm.blocks)} blocks, so layers are 0 to {len(lm.blocks)}")
     lengths = _lengths(lm, question, samples)
-    first = encoded(lm, question, samples[0])
-    if question.system is not None:
-        check_system(lm, first, encoded(lm, replace(question, system=None), samples[0]))
-    readout = resolve_readout(lm.processor.tokenizer, first.tail_ids, question)
     # A clip as long as the first makes the stricter patch oracle; else the last one serves, or the first itself if alone. A
     # text as long as the first may be the same, which makes no contrast. The longest is what a window of attention would cut.
     like = question.input == "audio"
     partner = next((s for s, n in zip(samples[1:], lengths[1:]) if (n == lengths[0]) == like), samples[-1])
     longest = samples[lengths.index(max(lengths))]
-    others = [encoded(lm, question, s) for s in dict.fromkeys((partner, longest))]
+    some = samples[:: max(1, len(samples) // _PROBED)][:_PROBED]
+    clips = {s: encoded(lm, question, s) for s in dict.fromkeys((samples[0], partner, longest, *some))}
+    if question.system is not None:
+        check_system(lm, clips[samples[0]], encoded(lm, replace(question, system=None), samples[0]))
+    if question.input == "audio":
+        clips = _alike_around(lm, clips, model.name)
+        check_question(lm, clips[samples[0]], question.prompt)
+    first = clips[samples[0]]
+    readout = resolve_readout(lm.processor.tokenizer, first.tail_ids, question)
     try:
+        others = [clips[s] for s in dict.fromkeys((partner, longest))]
         check = self_check(lm, first, others, tokens=readout.ids, engines=engines, layers=at)
     except UnknownBlock as error:
         raise InputError(f"--model {model.name}: {error}; this kind of decoder is not supported yet") from None
-    some = samples[:: max(1, len(samples) // _PROBED)][:_PROBED]
-    probed = [encoded(lm, question, s) for s in some]
     session = Session(lm, question, readout, first, check, at, ())
-    return session.warned(_preferred(lm, readout, probed), *_cautions(lm, check, alone=len(samples) == 1))
+    return session.warned(_preferred(lm, readout, [clips[s] for s in some]), *_cautions(lm, check, alone=len(samples) == 1))
+
+
+def _alike_around(lm: AudioLM, clips: dict[Sample, EncodedClip], name: str) -> dict[Sample, EncodedClip]:
+    """Return clips with what differs behind their audio in their spans; raise InputError where more differs around it."""
+    tail = min(len(clip.tail_ids) for clip in clips.values())
+    clips = {sample: end_span(clip, tail) for sample, clip in clips.items()}
+    one, *others = clips
+    for sample in others:
+        if difference := _different_around(lm, clips[one], clips[sample]):
+            raise InputError(f"--model {name}: {one.sample_id} and {sample.sample_id}: {difference}")
+    return clips
+
+
+def _different_around(lm: AudioLM, first: EncodedClip, clip: EncodedClip) -> str:
+    """Say how the tokens around a clip differ from those around the first; "" where they do not."""
+    for a, b in ((first.prefix_ids, clip.prefix_ids), (first.tail_ids, clip.tail_ids)):
+        if a != b:
+            texts = " and ".join(repr(lm.processor.tokenizer.decode(ids)) for ids in (a, b))
+            return f"the text around the audio differs, as where a chat template tells the length of the clip: {texts}"
+    return ""
 
 
 def _lengths(lm: AudioLM, question: Question, samples: Sequence[Sample]) -> list[int]:
@@ -166,6 +199,11 @@ def _cautions(lm: AudioLM, check: SelfCheck, *, alone: bool) -> list[str]:
     cautions = []
     if not alone and check.contrast <= check.tolerance:
         cautions.append("the self-check's two clips give the same answer to within its tolerance: it could not have failed")
+    if check.noise:
+        cautions.append(
+            f"the model adds noise to what it hears; every run here draws the same, and with another draw the answer to one clip "
+            f"differs by {check.noise:.2g} where two clips differ by {check.contrast:.2g}"
+        )
     if lm.dtype != torch.float32 and (reason := unsplittable(lm)):
         cautions.append(f"the answer is read in {lm.dtype}, in which close calls tie, not in float32: {reason}")
     if check.patch and check.patch.row_0 is not None and not check.patch.row_0 <= check.tolerance:
