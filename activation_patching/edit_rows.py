@@ -20,6 +20,7 @@ from activation_patching.engines import Patched, own_runs, run_of_donor
 from activation_patching.how import How
 from activation_patching.learned import Lesson, teacher
 from activation_patching.rows import pair_rows, patch_pairs
+from activation_patching.spans import check_spans
 from common.clips.pairs import Pair
 from common.running.cache import cache_bytes
 from common.running.noise import check_share, donors_again
@@ -38,8 +39,12 @@ def maker(
     earlier: Path,
     cache_gb: float | None,
 ) -> tuple[Callable[[Sequence[list[Pair]]], Iterator[list[dict[str, Any]]]], dict[str, float]]:
-    """Return what makes the rows of groups, and how far the identities of edits are off (see check_edits)."""
+    """Return what makes the rows of groups, and how far the identities of edits are off (see check_edits).
+
+    Raises InputError where spans do not fit each other, as check_spans does.
+    """
     told: dict[str, Any] = {"of": sum(map(len, groups)), "earlier": earlier, "cache_gb": cache_gb}
+    check_spans(session, [pair for group in groups for pair in group], how.align)
     if unseen is None:
         return partial(patch_pairs, session, align=how.align, **told), {}
     teach = teacher(session, unseen, how, seed=seed)

@@ -43,7 +43,6 @@ def run(args: argparse.Namespace, prompt: str, out: Path) -> None:
     this = output.Run(out / "patches.csv", "pair_id", identity)
     if not output.is_finished(this, overwrite=args.overwrite):
         from activation_patching.edit_rows import maker  # torch, which drawing does without
-        from activation_patching.spans import check_spans
         from common.model.usable import usable_clips
         from common.running.session import open_session
 
@@ -53,7 +52,6 @@ def run(args: argparse.Namespace, prompt: str, out: Path) -> None:
         unseen = None if how.whole_span else unseen_clips(clips, pairs, seed=args.seed)
         used = unseen.clips if unseen else clips_of(pairs)
         session = open_session(model, question, used, engines=how.engines, layers=args.layers).warned(*counts.pop("warnings"))
-        check_spans(session, pairs, how.align)
         if parallel.is_leader():
             print(f"{len(pairs)} pairs of {counts['clips']} clips x {session.describe(prompt)}")
         this = this.known(session.identity())
