@@ -9,6 +9,7 @@ import argparse
 import importlib.metadata
 import platform
 import statistics
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -22,7 +23,9 @@ from tests.bench.measure import Report, fastest, machine, peak_memory, product_p
 from tests.bench.subject import LARGE, REAL, SMALL, Shape, build_model, make_clips
 from tests.bench.tools import TOOLS, Tool, hook_loop
 
-PACKAGES = ("torch", "transformers", "nnsight", "pyvene")
+PACKAGES = ("torch", "transformers", "nnsight", "pyvene", "transformer-lens")
+LONG_CLIPS, LONG_LAYERS = 6, 8  # of the job with clips of 30 s; the layers of the other tools are scaled to all
+JOBS = ((50, 100), (400, 3280))  # clips and patches: the job above, and one like the demo's with its control donors
 GROWTH_LAYERS = 3  # the hook loop of a growth table runs so many layers and is scaled to all
 Pairs = list[tuple[int, int]]  # recipient, donor
 
@@ -62,15 +65,20 @@ def whole_job(lm: AudioLM, clips: list[EncodedClip], pairs: Pairs) -> tuple[floa
     return recording, timed(patch)[0]
 
 
-def compare_tools(lm: AudioLM, clips: list[EncodedClip], pairs: Pairs) -> tuple[dict[str, Timing], list[float]]:
-    """Time the engine on each of `pairs`, and again before each pair of each tool; return all and the engine's seconds."""
+def compare_tools(
+    lm: AudioLM, clips: list[EncodedClip], pairs: Pairs, layers: Sequence[int]
+) -> tuple[dict[str, Timing], list[float]]:
+    """Time the engine on each of `pairs`, and again before each pair of each tool; return all and the engine's seconds.
+
+    The tools patch at `layers`, and their seconds are scaled to all.
+    """
     traces = {i: record(lm, clips[i])[0] for i in {i for pair in pairs for i in pair}}
     sweeps = []
 
     def sweep(recipient: int, donor: int) -> torch.Tensor:
         seconds, logits = timed(lambda: splice(lm, traces[donor], [traces[recipient]])[0, :-1])
         sweeps.append(seconds)
-        return logits.float().cpu()
+        return logits[list(layers)].float().cpu()
 
     sweep(*pairs[0])  # the first call of a tool is not timed
     sweeps.clear()
@@ -84,20 +92,20 @@ def compare_tools(lm: AudioLM, clips: list[EncodedClip], pairs: Pairs) -> tuple[
         held = reset_memory(lm.device)
         for recipient, donor in pairs:
             sweep(recipient, donor)
-            recorded, patched, logits = time_pair(tool, clips[recipient], clips[donor], len(lm.blocks))
+            recorded, patched, logits = time_pair(tool, clips[recipient], clips[donor], layers)
             recording.append(recorded)
-            patching.append(patched)
+            patching.append(patched * len(lm.blocks) / len(layers))
             rows.append(logits)
-            say(f"{tool.name}: {patched:.2f} s to patch a pair, {sweeps[-1]:.2f} s by splice just before")
+            say(f"{tool.name}: {patching[-1]:.2f} s to patch a pair, {sweeps[-1]:.2f} s by splice just before")
         memory = peak_memory(lm.device) - held
         timings[tool.name] = Timing(statistics.mean(recording), statistics.mean(patching), memory, torch.stack(rows))
     return timings, sweeps
 
 
-def time_pair(tool: Tool, recipient: EncodedClip, donor: EncodedClip, layers: int) -> tuple[float, float, torch.Tensor]:
-    """Return seconds to record one of two clips, seconds to patch at all layers, and the logits [layer, vocab]."""
+def time_pair(tool: Tool, recipient: EncodedClip, donor: EncodedClip, layers: Sequence[int]) -> tuple[float, float, torch.Tensor]:
+    """Return seconds to record one of two clips, seconds to patch at `layers`, and the logits [layer, vocab]."""
     recording, states = timed(lambda: [tool.record(clip) for clip in (recipient, donor)])
-    patching, logits = timed(lambda: tool.patch(recipient, states[1], range(layers)))
+    patching, logits = timed(lambda: tool.patch(recipient, states[1], layers))
     return recording / 2, patching, logits.float().cpu()
 
 
@@ -138,6 +146,7 @@ def main() -> None:
     report = Report(args.out)
     report.add("Setting", ["", "value"], setting(args, lm, shape, clips))
     measure_job(report, lm, shape, clips, pairs, args.tool_pairs)
+    measure_long(report, lm)
     measure_growth(report, lm, shape, clips)
     say(f"written to {args.out}")
 
@@ -164,7 +173,7 @@ def measure_job(report: Report, lm: AudioLM, shape: Shape, clips: list[EncodedCl
     say("splice: the whole job")
     recording, patching = whole_job(lm, clips, pairs)
     say("the other tools")
-    timings, sweeps = compare_tools(lm, clips, pairs[:tool_pairs])
+    timings, sweeps = compare_tools(lm, clips, pairs[:tool_pairs], range(len(lm.blocks)))
     peak = max(peak, product_peak(lm, width=shape.width, mlp=shape.mlp))
     job, sweep = recording + patching, statistics.median(sweeps)
 
@@ -200,6 +209,34 @@ def measure_job(report: Report, lm: AudioLM, shape: Shape, clips: list[EncodedCl
         ["difference of the logits, at most", 1e-4, max(max(row[1:]) for row in differences)],
     ]
     report.add("Targets (2 cores, float32; the faster of the two nnsight loops)", ["", "target", "measured"], rows)
+
+
+def measure_long(report: Report, lm: AudioLM) -> None:
+    """Time the tools on clips of 30 s, where real runs live, each on one pair at some layers."""
+    say("clips of 30 s")
+    clips = make_clips(lm, LONG_CLIPS, seconds=30)
+    pairs = [((donor + n) % LONG_CLIPS, donor) for donor in range(LONG_CLIPS) for n in (1, 2)]
+    recording, patching = whole_job(lm, clips, pairs)
+    layers = sorted({round(i * (len(lm.blocks) - 1) / (LONG_LAYERS - 1)) for i in range(LONG_LAYERS)})
+    timings, _ = compare_tools(lm, clips, pairs[:1], layers)
+    timings["splice"] = replace(timings["splice"], record=recording / len(clips), patch=patching / len(pairs))
+    rows = []
+    for name, t in timings.items():
+        ratios = []
+        for clips_of, pairs_of in JOBS:
+            seconds, own = (clips_of * x.record + pairs_of * x.patch for x in (t, timings["splice"]))
+            ratios.append(seconds / own)
+        rows.append([name, t.record, t.patch, *ratios, t.memory])
+    columns = [
+        "tool",
+        "s a clip",
+        "s a pair",
+        *(f"ratio, {c} clips and {p} patches" for c, p in JOBS),
+        "peak GB beside the model",
+    ]
+    report.add(f"Clips of 30 s; the other tools on {len(layers)} layers of one pair, scaled", columns, rows)
+    largest = max(float((t.logits - timings["splice"].logits).abs().max()) for t in timings.values())
+    report.add("Clips of 30 s: largest difference of the logits from those of splice", ["", "value"], [["all tools", largest]])
 
 
 def measure_growth(report: Report, lm: AudioLM, shape: Shape, clips: list[EncodedClip]) -> None:

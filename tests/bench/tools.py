@@ -169,10 +169,49 @@ def pyvene_interventions(lm: AudioLM) -> Tool:
     return Tool("pyvene", hook_loop(lm).record, patch)
 
 
+def transformer_lens_bridge(lm: AudioLM) -> Tool:
+    """TransformerLens, its bridge around the model and a run with a hook for each layer."""
+    from transformer_lens.model_bridge.sources._bridge_builder import build_bridge_from_module
+
+    model = _own_copy(lm.model)  # the bridge replaces its modules, and its attention by the eager one
+    bridge = build_bridge_from_module(model, type(model).__name__, hf_config=model.config)
+
+    def run(clip: EncodedClip, hooks: list[tuple[str, Any]]) -> torch.Tensor:
+        others = {name: tensor for name, tensor in clip.inputs.items() if name != "input_ids"}
+        logits = bridge.run_with_hooks(clip.ids, return_type="logits", fwd_hooks=hooks, **others)
+        return logits[0, -1]
+
+    @torch.inference_mode()
+    def record(clip: EncodedClip) -> torch.Tensor:
+        states: list[torch.Tensor] = []
+
+        def keep(h: torch.Tensor, hook: Any) -> None:
+            states.append(h[:, clip.span].clone())
+
+        run(clip, [(f"blocks.{layer}.hook_resid_pre", keep) for layer in range(len(lm.blocks))])
+        return torch.cat(states)
+
+    @torch.inference_mode()
+    def patch(recipient: EncodedClip, donated: torch.Tensor, layers: Sequence[int]) -> torch.Tensor:
+        logits = []
+        for layer in layers:
+
+            def overwrite(h: torch.Tensor, hook: Any, states: torch.Tensor = donated[layer]) -> torch.Tensor:
+                h = h.clone()
+                h[:, recipient.span] = states
+                return h
+
+            logits.append(run(recipient, [(f"blocks.{layer}.hook_resid_pre", overwrite)]))
+        return torch.stack(logits)
+
+    return Tool("TransformerLens, its bridge", record, patch)
+
+
 TOOLS: tuple[Callable[[AudioLM], Tool], ...] = (
     hook_loop,
     hook_loop_on_embeddings,
     nnsight_traces,
     nnsight_invokes,
     pyvene_interventions,
+    transformer_lens_bridge,
 )
