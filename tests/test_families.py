@@ -52,7 +52,7 @@ if WHOLE:
 @pytest.fixture(autouse=True)
 def _vision_and_figures_left_out(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(logit_lens.run, "plot_lens", lambda *_: None)  # half of the time, and the same for every family
-    monkeypatch.setattr(activation_patching.run, "plot_patching", lambda *_: None)
+    monkeypatch.setattr(activation_patching.run, "plot_run", lambda *_: None)
     with without_vision_tower():
         yield
 
