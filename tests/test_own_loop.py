@@ -14,7 +14,7 @@ import soundfile
 import torch
 
 import activation_patching.run
-from activation_patching.choose import choose_pairs, clips_of, engines_for, groups_of
+from activation_patching.choose import choose_pairs, clips_of, groups_of
 from activation_patching.rows import patch_pairs
 from common.clips.pairs import PairRules
 from common.clips.samples import read_clips
@@ -22,6 +22,7 @@ from common.model import ModelChoice
 from common.model.encoding import EncodedClip, encode_clip
 from common.model.load import AudioLM, load_model
 from common.model.prompts import PROMPTS, ask, fill_prompt
+from common.patching import ENGINES
 from common.running.session import open_session
 from tests.newer_families import save_gemma4, save_nemotron_h_omni
 from tests.tiny import save_clips, save_tiny_model
@@ -151,10 +152,10 @@ def test_no_window_lets_a_run_abort_half_way(window: int, clips: Path, tmp_path:
         samples, _ = read_clips(clips, None)
         rules = PairRules(max_pairs=4)
         pairs, _ = choose_pairs(samples, limit=8, seed=seed, kinds=["semantic"], rules=rules, controls=0, pool="conflict")
-        session = open_session(model, ask("speaker"), clips_of(pairs), engines=engines_for("splice"))
+        session = open_session(model, ask("speaker"), clips_of(pairs), engines=ENGINES)
         made = patch_pairs(session, groups_of(pairs), of=len(pairs), earlier=tmp_path / "none", align="splice", cache_gb=None)
         rows = pd.DataFrame(chain.from_iterable(made))
-        assert session.engine == "splice" and len(rows) == len(pairs) * session.layers and set(rows.engine) == {"splice"}
+        assert session.engine == "splice" and len(rows) == len(pairs) * len(session.layers) and set(rows.engine) == {"splice"}
         assert rows.own_run_difference.max() < 1e-4 and session.check.patch.from_rerun["splice"] < 1e-4
         drawn.add(session.first.span_length)
     assert len(drawn) > 1

@@ -50,16 +50,25 @@ def read_manifest(path: Path, labels: Sequence[str] | None = LABELS, *, given: S
     """
     first_row: dict[str, int] = {}
     rows = csv_rows(path, COLUMNS, what="manifest")
-    samples = [read_sample(path, number, row, first_row, labels, given) for number, row in rows]
+    samples = [read_sample(path, number, row, first_row, labels, given=given) for number, row in rows]
     if not samples:
         raise InputError(f"{path}: no rows below the header")
     return samples
 
 
 def read_sample(
-    path: Path, number: int, row: dict[str, str], first_row: dict[str, int], labels: Sequence[str] | None, given: Sequence[str]
+    path: Path,
+    number: int,
+    row: dict[str, str],
+    first_row: dict[str, int],
+    labels: Sequence[str] | None,
+    *,
+    given: Sequence[str] = GIVEN,
 ) -> Sample:
-    """Return the clip of one row; `first_row` remembers the row of each id. Raises InputError as `read_manifest` does."""
+    """Return the clip of one row; `first_row` remembers the row of each id, columns `given` must not be empty.
+
+    Raises InputError as `read_manifest` does.
+    """
     where = f"{path}, row {number}, column"
     fields = {c: row[c].strip() for c in COLUMNS}
     for column in given:
