@@ -1,11 +1,11 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo study controls test families calibrate torture fuzz bench clean
+.PHONY: demo study known controls test families calibrate torture fuzz bench clean
 .DELETE_ON_ERROR:
 
 demo: .venv/run  ## both experiments on the demo clips with the shipped model, then their report in report/demo
-	$(BIN)/python logit_lens/run.py
+	$(BIN)/python logit_lens/run.py --probe
 	for input in transcript told; do $(BIN)/python logit_lens/run.py --input $$input || exit; done
 	$(BIN)/python activation_patching/run.py --max-pairs 400
 	for align in splice crop stretch; do \
@@ -22,15 +22,23 @@ controls: .venv/run  ## the positive controls: the shipped model asked for one c
 
 SMALL := data/small_model/assembled
 
-STUDY := --lens logit_lens/outputs/small --patching activation_patching/outputs/small
+REPORT := $(BIN)/python report/build.py --lens logit_lens/outputs/small --patching activation_patching/outputs/small \
+  --note "The small model was never trained on these texts, but on other renderings of their voice."
 
 study: .venv/run $(SMALL)/model.safetensors  ## both experiments on the demo clips with the small model, then the report in report/
-	$(BIN)/python logit_lens/run.py --model $(SMALL) --generate 40 --out logit_lens/outputs/small
+	$(BIN)/python logit_lens/run.py --model $(SMALL) --generate 40 --probe --out logit_lens/outputs/small
 	for input in transcript told; do \
 	  $(BIN)/python logit_lens/run.py --model $(SMALL) --input $$input --out logit_lens/outputs/small/$$input || exit; \
 	done
 	$(BIN)/python activation_patching/run.py --model $(SMALL) --max-pairs 120 --out activation_patching/outputs/small
-	$(BIN)/python report/build.py $(STUDY) --note "The small model was never trained on these texts, but on other renderings of their voice."
+	$(REPORT)
+
+known: .venv/run $(SMALL)/model.safetensors  ## after study: erase and exchange what the small model's states tell of words and voice, then the report again
+	for edit in erase exchange; do \
+	  $(BIN)/python activation_patching/run.py --model $(SMALL) --edit $$edit --at last --max-pairs 120 \
+	    --out activation_patching/outputs/small/$$edit || exit; \
+	done
+	$(REPORT)
 
 $(SMALL)/model.safetensors: .venv/run data/small_model/trained.safetensors data/requirements-study.txt
 	$(BIN)/pip install -q --disable-pip-version-check -r data/requirements-study.txt

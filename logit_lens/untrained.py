@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from common.clips.samples import Sample
 from common.errors import InputError
-from common.model.load import AudioLM
+from common.model.lm import AudioLM
 from common.patching.tracing import lens_and_states
 from common.running import parallel
 from common.running.session import Session

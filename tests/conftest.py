@@ -3,7 +3,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from common.model.load import AudioLM, load_model
+from common.model.lm import AudioLM
+from common.model.load import load_model
 from tests.tiny import save_clips, save_tiny_model
 
 torch.set_num_threads(1)  # the models are tiny: threads would only wait for each other, worst of all on a busy machine

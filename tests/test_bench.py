@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from common.model.encoding import encode_clip
-from common.model.load import AudioLM
+from common.model.lm import AudioLM
 from common.model.prompts import PROMPTS
 from common.patching.splice import splice
 from common.patching.tracing import record

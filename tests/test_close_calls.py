@@ -15,7 +15,8 @@ from common.clips.samples import LABELS
 from common.model import head
 from common.model.encoding import encode_clip
 from common.model.head import head_reads, unsplittable
-from common.model.load import AudioLM, load_model
+from common.model.lm import AudioLM
+from common.model.load import load_model
 from common.model.prompts import PROMPTS
 from common.patching.tracing import lens, own_logits
 from common.running import session

@@ -15,7 +15,8 @@ from activation_patching.learned import positions
 from common.clips.samples import LABELS, read_manifest
 from common.errors import InputError
 from common.model.encoding import EncodedClip, encode_clip
-from common.model.load import AudioLM, load_model
+from common.model.lm import AudioLM
+from common.model.load import load_model
 from common.model.prompts import PROMPTS
 from common.patching.splice import splice
 from common.patching.staircase import sweep

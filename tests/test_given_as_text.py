@@ -18,7 +18,7 @@ from common.clips.samples import LABELS, Sample
 from common.errors import InputError
 from common.model import encoding
 from common.model.encoding import encode_text
-from common.model.load import AudioLM
+from common.model.lm import AudioLM
 from common.model.prompts import Question, ask, written
 from common.patching.tracing import lens
 from logit_lens.facts import lens_facts

@@ -9,9 +9,11 @@ from accelerate import cpu_offload, disk_offload
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from common.errors import CheckFailed, InputError
-from common.model import load
+from common.model import device
+from common.model.device import choose_device, choose_dtype, spread_over, weight_bytes
 from common.model.encoding import check_window, encode_clip
-from common.model.load import AudioLM, choose_device, choose_dtype, load_model, weight_bytes
+from common.model.lm import AudioLM
+from common.model.load import load_model
 from common.model.prompts import PROMPTS
 from common.patching import checks
 from common.patching.checks import self_check
@@ -143,12 +145,12 @@ def test_a_model_larger_than_its_gpu_is_spread_by_one_process_and_refused_to_sev
     where = (type(lm.model), lm.model.config, torch.bfloat16, torch.device("cuda"))
     needed = weight_bytes(*where[:3])
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (2 * needed, 80_000_000_000))
-    assert load._spread(*where) == {"": "cuda:0"}
+    assert spread_over(*where) == {"": "cuda:0"}
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (needed, 80_000_000_000))
-    assert load._spread(*where) == "auto" and load._spread(*where[:3], CPU) is None
-    monkeypatch.setattr(load, "processes", lambda: 2)
+    assert spread_over(*where) == "auto" and spread_over(*where[:3], CPU) is None
+    monkeypatch.setattr(device, "processes", lambda: 2)
     with pytest.raises(InputError, match="does not fit one GPU: start one process"):
-        load._spread(*where)
+        spread_over(*where)
 
 
 def test_audio_that_does_not_reach_the_span_stops_the_run(lm: AudioLM, manifest: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,7 +20,8 @@ from common.clips.pairs import PairRules
 from common.clips.samples import read_clips
 from common.model import ModelChoice
 from common.model.encoding import EncodedClip, encode_clip
-from common.model.load import AudioLM, load_model
+from common.model.lm import AudioLM
+from common.model.load import load_model
 from common.model.prompts import PROMPTS, ask, fill_prompt
 from common.patching import ENGINES
 from common.running.session import open_session

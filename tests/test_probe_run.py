@@ -13,7 +13,8 @@ import logit_lens.run
 from common.clips.samples import read_manifest
 from common.errors import InputError
 from common.model.encoding import encode_clip
-from common.model.load import AudioLM, load_model
+from common.model.lm import AudioLM
+from common.model.load import load_model
 from common.patching.tracing import states_at
 from logit_lens import states as statefile
 from logit_lens.facts import probe_facts

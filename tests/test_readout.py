@@ -6,7 +6,8 @@ import torch
 from common.clips.samples import LABELS
 from common.errors import InputError
 from common.model.encoding import encode_clip
-from common.model.load import AudioLM, load_model
+from common.model.lm import AudioLM
+from common.model.load import load_model
 from common.model.prompts import ORDERS, PROMPTS, ask, fill_prompt, get_prompt, get_words
 from common.model.readout import Readout, resolve_readout
 from tests.tiny import save_tiny_model

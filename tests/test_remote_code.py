@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from common.errors import InputError
-from common.model.load import wrap_model
+from common.model.lm import wrap_model
 from tests.hub import Repo, hub, scripts
 from tests.remote import save_remote
 from tests.remote_code import Own, OwnConfig

@@ -8,7 +8,8 @@ import torch
 
 from common.errors import CheckFailed, UnknownBlock
 from common.model.encoding import EncodedClip, encode_clip
-from common.model.load import AudioLM, load_model
+from common.model.lm import AudioLM
+from common.model.load import load_model
 from common.model.prompts import PROMPTS
 from common.patching import ENGINES, checks
 from common.patching.checks import self_check

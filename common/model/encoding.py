@@ -15,7 +15,7 @@ from jinja2 import TemplateError
 from common.clips.audio import BadClip, load_audio
 from common.clips.samples import Sample
 from common.errors import InputError, first_line
-from common.model.load import AudioLM
+from common.model.lm import AudioLM
 from common.model.prompts import Question, written
 
 _SILENCE = 1e-5  # of full scale

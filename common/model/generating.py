@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 
 from common.model.encoding import EncodedClip
-from common.model.load import AudioLM
+from common.model.lm import AudioLM
 
 MOST_TOKENS = 16  # of an answer that is to be one word
 

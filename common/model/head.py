@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from common.model.load import AudioLM
+from common.model.lm import AudioLM
 
 Split = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 

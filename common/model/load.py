@@ -5,7 +5,7 @@ No family has code of its own: what differs between them is asked of the model, 
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,80 +18,12 @@ from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
 from transformers.utils import cached_file, extract_commit_hash
 
 from common.errors import InputError, first_line
-from common.running.parallel import own_device, processes
+from common.model.device import spread_over
+from common.model.lm import OFFERS, AudioLM, audio_token_id_of, wrap_model
 
 _AUTO_CLASSES = ("AutoModelForMultimodalLM", "AutoModelForSeq2SeqLM", "AutoModelForSpeechSeq2Seq", "AutoModelForCausalLM")
-_OFFERS = (  # the same three lines as in README.md
-    "a config or processor with an audio token, and a generating class, in transformers or in code of the checkpoint's own "
-    "(--trust-remote-code); a processor with a chat template, a tokenizer and an extractor with a sampling rate; a model that "
-    "gives its input embeddings and has its decoder's blocks in a list beside them"
-)
 _SPEECH_LORA = "speech-lora"  # the subfolder in which a checkpoint may hold the adapter that it hears through
 _HEARS_THROUGH_LORA = ("phi4_multimodal",)  # whose config does not tell: without its adapter it runs, and hears badly
-_FREE_SHARE = 0.85  # of a GPU's free memory may go to weights; the rest is for the work
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-
-
-@dataclass(frozen=True)
-class AudioLM:
-    """A model that answers questions about a clip.
-
-    `blocks` are the decoder's, h_l is what enters block l. `device` is where inputs go, `adapters` the LoRA that is on,
-    `commit` the state of a hub id. `trim`: clips are heard without the silence at their ends,
-    `level`: all at this one, in dB of full scale.
-    """
-
-    model: Any
-    processor: Any
-    blocks: nn.ModuleList
-    audio_token_id: int
-    device: torch.device
-    adapters: tuple[str, ...] = ()
-    commit: str | None = None
-    trim: bool = False
-    level: float | None = None
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.model.dtype
-
-    @property
-    def layers(self) -> tuple[int, ...]:
-        """The points 0..L, one more than there are blocks."""
-        return tuple(range(len(self.blocks) + 1))
-
-    @property
-    def rate(self) -> int:
-        """Samples a second that the model's extractor takes."""
-        return self._extractor.sampling_rate
-
-    @property
-    def _extractor(self) -> Any:
-        return next((part for part in vars(self.processor).values() if hasattr(part, "sampling_rate")), None)
-
-
-def choose_device(name: str) -> torch.device:
-    """Return the device `name`, for "auto" the first of cuda, mps, cpu. Raises InputError for one that is not there."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    name = own_device(name)
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:  # torch raises AssertionError where it is built without CUDA
-        raise InputError(
-            f"--device {name}: not usable here ({first_line(error)}); allowed: auto, cpu, cuda, cuda:N, mps"
-        ) from None
-    return device
-
-
-def choose_dtype(name: str, device: torch.device) -> torch.dtype:
-    """Return the dtype `name`; "auto" is bfloat16 on a CUDA device, float16 where it has none (before Ampere), else float32."""
-    if name != "auto":
-        return DTYPES[name]
-    if device.type != "cuda":
-        return torch.float32
-    return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
 
 
 def load_model(
@@ -116,7 +48,7 @@ def load_model(
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            spread = device_map or _spread(model_class, config, dtype, device, trust_remote_code)
+            spread = device_map or spread_over(model_class, config, dtype, device, trust_remote_code)
             model, loaded = model_class.from_pretrained(
                 name,
                 config=config,
@@ -148,7 +80,9 @@ def load_ears(name: str, *, revision: str | None, trust_remote_code: bool, trim:
     whole, config = _read_config(name, source)
     processor = _read_processor(name, whole, source)
     no_model = SimpleNamespace(dtype=torch.float32)
-    return AudioLM(no_model, processor, nn.ModuleList(), _audio_token_id(config, processor) or 0, torch.device("cpu"), trim=trim)
+    return AudioLM(
+        no_model, processor, nn.ModuleList(), audio_token_id_of(config, processor) or 0, torch.device("cpu"), trim=trim
+    )
 
 
 def _source(name: str, revision: str | None, trust_remote_code: bool) -> dict[str, Any]:
@@ -181,29 +115,12 @@ def _read_config(name: str, source: dict[str, Any]) -> tuple[Any, Any]:
             raise InputError(f"--model {name}: comes with code of its own; --trust-remote-code runs it") from None
         raise InputError(f"--model {name}: no model folder or hub id that can be read ({_reason(error)})") from None
     config = getattr(whole, "thinker_config", whole)
-    if _audio_token_id(config) is None and not getattr(config, "auto_map", None):  # own code may keep it in its processor
+    if audio_token_id_of(config) is None and not getattr(config, "auto_map", None):  # own code may keep it in its processor
         raise InputError(
             f"--model {name}: {type(config).__name__} is not an audio language model with an audio span among its tokens: no "
             "audio token in its config"
         )
     return whole, config
-
-
-def wrap_model(model: Any, processor: Any, *, device: torch.device, adapters: tuple[str, ...] = ()) -> AudioLM:
-    """Find the decoder blocks and the audio token of a loaded model. Raises InputError where it has none."""
-    audio_token_id = _audio_token_id(model.config, processor)
-    if audio_token_id is None:
-        raise InputError(f"{type(model).__name__} is not an audio language model: no audio token. Needed: {_OFFERS}")
-    model.register_forward_pre_hook(_draw_alike)
-    lm = AudioLM(model, processor, _find_blocks(model), audio_token_id, device, adapters)
-    if processor is not None and lm._extractor is None:
-        raise InputError(f"{type(processor).__name__} is of an unknown build: no extractor of audio. Needed: {_OFFERS}")
-    return lm
-
-
-def _draw_alike(module: Any, args: Any) -> None:
-    """Let a model that adds noise to what it hears (VibeVoice) add the same in every run: patching compares two runs."""
-    torch.manual_seed(0)
 
 
 def _model_class(name: str, config: Any) -> Any:
@@ -215,14 +132,7 @@ def _model_class(name: str, config: Any) -> Any:
         if type(config) in mapping:
             return mapping[type(config)]
     kind = f"{type(config).__name__} is not an audio language model: no generating class takes it"
-    raise InputError(f"--model {name}: {kind}. Needed: {_OFFERS}")
-
-
-def _audio_token_id(config: Any, processor: Any = None) -> int | None:
-    places = (config, getattr(config, "audio_config", None), processor)
-    ids = (getattr(place, key, None) for place in places for key in ("audio_token_id", "audio_token_index"))
-    token = getattr(processor, "audio_token", None)
-    return next((i for i in ids if i is not None), token and processor.tokenizer.convert_tokens_to_ids(token))
+    raise InputError(f"--model {name}: {kind}. Needed: {OFFERS}")
 
 
 def _read_processor(name: str, config: Any, source: dict[str, Any]) -> Any:
@@ -258,30 +168,6 @@ def _visual(part: str) -> bool:
     return "image" in part or "video" in part
 
 
-def _spread(
-    model_class: Any, config: Any, dtype: torch.dtype, device: torch.device, trust_remote_code: bool = False
-) -> str | dict[str, str] | None:
-    """Return the device map of a CUDA device: weights go straight there, or "auto" where they do not fit; else None."""
-    if device.type != "cuda":
-        return None
-    needed = weight_bytes(model_class, config, dtype, trust_remote_code=trust_remote_code)
-    if needed < _FREE_SHARE * torch.cuda.mem_get_info(device)[0]:
-        return {"": f"cuda:{device.index or 0}"}
-    if processes() > 1:
-        raise InputError("the model does not fit one GPU: start one process, and it is spread over all of them")
-    return "auto"
-
-
-def weight_bytes(model_class: Any, config: Any, dtype: torch.dtype, *, trust_remote_code: bool = False) -> int:
-    """Return how many bytes the model's weights take in `dtype`, without making them."""
-    with torch.device("meta"):
-        if hasattr(model_class, "from_config"):  # an Auto class, for code of the checkpoint's own
-            model = model_class.from_config(config, trust_remote_code=trust_remote_code)
-        else:
-            model = model_class(config)
-        return sum(p.numel() for p in model.parameters()) * dtype.itemsize
-
-
 def _hear_through_lora(model: Any, name: str, source: dict[str, Any]) -> tuple[str, ...]:
     """Turn on the LoRA adapter that a checkpoint has for audio; return its name. Raises InputError where it should have one."""
     place = {"revision": source["revision"]}
@@ -301,18 +187,3 @@ def _hear_through_lora(model: Any, name: str, source: dict[str, Any]) -> tuple[s
             f"checkpoint's folder or in {_SPEECH_LORA}/ of it (offline: in the cache)"
         )
     return ()
-
-
-def _find_blocks(model: Any) -> nn.ModuleList:
-    """Return the decoder's blocks: of the lists in the innermost module around the input embeddings that has any, the largest."""
-    try:
-        embeddings = model.get_input_embeddings()
-    except (AttributeError, NotImplementedError):
-        embeddings = None
-    around = [m for m in model.modules() if embeddings is not None and any(inner is embeddings for inner in m.modules())]
-    for module in reversed(around):  # `modules` gives the outer ones first
-        if lists := [m for m in module.modules() if isinstance(m, nn.ModuleList) and len(m)]:
-            return max(lists, key=lambda blocks: sum(p.numel() for p in blocks.parameters()))
-    raise InputError(
-        f"{type(model).__name__} is of an unknown build: no list of blocks around its input embeddings. Needed: {_OFFERS}"
-    )

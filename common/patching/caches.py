@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 
-from common.model.load import AudioLM
+from common.model.lm import AudioLM
 
 
 def new_cache(lm: AudioLM) -> DynamicCache:

@@ -8,7 +8,7 @@ import torch
 
 from common.errors import CheckFailed, UnknownBlock
 from common.model.encoding import EncodedClip
-from common.model.load import AudioLM
+from common.model.lm import AudioLM
 from common.patching import ENGINES
 from common.patching.hooks import hooks
 from common.patching.oracle import put, rerun

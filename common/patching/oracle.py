@@ -8,7 +8,7 @@ from torch.utils.hooks import RemovableHandle
 
 from common.model.encoding import EncodedClip
 from common.model.head import head_reads
-from common.model.load import AudioLM
+from common.model.lm import AudioLM
 from common.patching.hooks import Beside, hooks, way_beside, way_in, way_out
 
 Edit = Callable[[int, torch.Tensor], torch.Tensor]  # (layer, states [(stream,) 1, pos, d_model]) -> what becomes of them

@@ -9,7 +9,7 @@ import torch
 from transformers.cache_utils import Cache
 
 from common.model.head import head_reads
-from common.model.load import AudioLM
+from common.model.lm import AudioLM
 from common.patching.caches import for_rows
 from common.patching.hooks import hooks, way_in, way_out
 from common.patching.tracing import Trace

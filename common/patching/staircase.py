@@ -7,7 +7,7 @@ import torch
 
 from common.model.encoding import EncodedClip
 from common.model.head import head_reads
-from common.model.load import AudioLM
+from common.model.lm import AudioLM
 from common.patching.hooks import Beside, hooks, way_in, way_out
 from common.patching.oracle import Edit, edited, patch_beside, rerun
 

@@ -3,7 +3,7 @@
 import torch
 
 from common.errors import CheckFailed
-from common.model.load import AudioLM
+from common.model.lm import AudioLM
 
 # Largest difference of two logits that counts as equal, relative to the largest logit.
 TOLERANCE = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2}

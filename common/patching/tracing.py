@@ -14,7 +14,7 @@ import torch
 from common.errors import UnknownBlock
 from common.model.encoding import EncodedClip
 from common.model.head import head_reads
-from common.model.load import AudioLM
+from common.model.lm import AudioLM
 from common.patching.caches import copied, kept_tensors, new_cache
 from common.patching.hooks import Beside, hooks, way_beside, way_in, way_out
 

@@ -10,6 +10,7 @@ from tqdm import tqdm
 from common.clips.samples import Sample
 from common.errors import CheckFailed, InputError, UnknownBlock
 from common.model import ModelChoice
+from common.model.device import choose_device, choose_dtype
 from common.model.encoding import (
     EncodedClip,
     check_question,
@@ -21,7 +22,8 @@ from common.model.encoding import (
     load_clip,
 )
 from common.model.head import unsplittable
-from common.model.load import AudioLM, choose_device, choose_dtype, load_model
+from common.model.lm import AudioLM
+from common.model.load import load_model
 from common.model.prompts import Question, written
 from common.model.readout import Readout, resolve_readout
 from common.patching.checks import SelfCheck, self_check

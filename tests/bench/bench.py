@@ -15,8 +15,9 @@ from pathlib import Path
 
 import torch
 
+from common.model.device import DTYPES, choose_device, choose_dtype
 from common.model.encoding import EncodedClip
-from common.model.load import DTYPES, AudioLM, choose_device, choose_dtype
+from common.model.lm import AudioLM
 from common.patching.splice import splice
 from common.patching.tracing import record
 from tests.bench.measure import Report, fastest, machine, peak_memory, product_peak, products, reset_memory, say, timed

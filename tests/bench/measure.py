@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from common.model.load import AudioLM
+from common.model.lm import AudioLM
 
 STARTED = time.perf_counter()
 

@@ -6,7 +6,7 @@ import torch
 from transformers import Qwen2AudioConfig, Qwen2AudioForConditionalGeneration
 
 from common.model.encoding import EncodedClip
-from common.model.load import AudioLM
+from common.model.lm import AudioLM
 
 VOCABULARY = 32_000
 AUDIO_TOKEN = VOCABULARY - 1

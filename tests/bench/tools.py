@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from common.model.encoding import EncodedClip
-from common.model.load import AudioLM
+from common.model.lm import AudioLM
 
 Record = Callable[[EncodedClip], torch.Tensor]  # -> [layer, pos, d_model]
 Patch = Callable[[EncodedClip, torch.Tensor, Sequence[int]], torch.Tensor]  # recipient, donor's states, layers -> [layer, vocab]

@@ -1,0 +1,59 @@
+"""Where a model computes, in which dtype, and whether its weights fit there."""
+
+from typing import Any
+
+import torch
+
+from common.errors import InputError, first_line
+from common.running.parallel import own_device, processes
+
+_FREE_SHARE = 0.85  # of a GPU's free memory may go to weights; the rest is for the work
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def choose_device(name: str) -> torch.device:
+    """Return the device `name`, for "auto" the first of cuda, mps, cpu. Raises InputError for one that is not there."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    name = own_device(name)
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # torch raises AssertionError where it is built without CUDA
+        raise InputError(
+            f"--device {name}: not usable here ({first_line(error)}); allowed: auto, cpu, cuda, cuda:N, mps"
+        ) from None
+    return device
+
+
+def choose_dtype(name: str, device: torch.device) -> torch.dtype:
+    """Return the dtype `name`; "auto" is bfloat16 on a CUDA device, float16 where it has none (before Ampere), else float32."""
+    if name != "auto":
+        return DTYPES[name]
+    if device.type != "cuda":
+        return torch.float32
+    return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+
+
+def spread_over(
+    model_class: Any, config: Any, dtype: torch.dtype, device: torch.device, trust_remote_code: bool = False
+) -> str | dict[str, str] | None:
+    """Return the device map of a CUDA device: weights go straight there, or "auto" where they do not fit; else None."""
+    if device.type != "cuda":
+        return None
+    needed = weight_bytes(model_class, config, dtype, trust_remote_code=trust_remote_code)
+    if needed < _FREE_SHARE * torch.cuda.mem_get_info(device)[0]:
+        return {"": f"cuda:{device.index or 0}"}
+    if processes() > 1:
+        raise InputError("the model does not fit one GPU: start one process, and it is spread over all of them")
+    return "auto"
+
+
+def weight_bytes(model_class: Any, config: Any, dtype: torch.dtype, *, trust_remote_code: bool = False) -> int:
+    """Return how many bytes the model's weights take in `dtype`, without making them."""
+    with torch.device("meta"):
+        if hasattr(model_class, "from_config"):  # an Auto class, for code of the checkpoint's own
+            model = model_class.from_config(config, trust_remote_code=trust_remote_code)
+        else:
+            model = model_class(config)
+        return sum(p.numel() for p in model.parameters()) * dtype.itemsize
