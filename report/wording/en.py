@@ -204,7 +204,7 @@ def _probed(facts: Facts, kind: str) -> str:
         "none": "no layer shows more there than the answer says, beyond a guess",
     }[unsaid.verdict]
     return (
-        f"**Is the {CUES[kind]} there and not said?** At {where}, a linear probe that has not seen their {unsaid.control} tells the {whose} "
+        f"**{'Is' if kind == 'prosody' else 'Are'} the {CUES[kind]} there and not said?** At {where}, a linear probe that has not seen their {unsaid.control} tells the {whose} "
         f"label of {unsaid.n} conflict clips in {say(facts[f'accuracy: {kind}'])} (a guess: {facts[f'chance: {kind}'].value:.2f}); "
         f"{facts[f'answered: {kind}'].value:.2f} of the answers are that label. The difference, the largest of all layers and both "
         f"positions, is {say(unsaid, '+.2f')}: {says}. The probe tells {beyond}. A probe says what can be read, not what the model uses. "
