@@ -201,7 +201,7 @@ def test_both_reports_have_all_sections_figures_tables_and_commands(built: Path)
     assert "目标翻转率" in chinese and "基线翻转率" in chinese and "[!CAUTION]" not in english
     for text in (english, chinese):
         shown = re.findall(r"\]\((figures/[^)]+)\)", text)
-        assert len(shown) == 13 and all((built / name).stat().st_size > 10_000 for name in shown)
+        assert len(shown) == 14 and all((built / name).stat().st_size > 10_000 for name in shown)
         assert text.count("#### ") == 11
         anchors = {re.sub(r"[^\w\- ]", "", h.lower()).replace(" ", "-") for h in re.findall(r"^#+ (.*)$", text, re.M)}
         assert {*re.findall(r"\(#([^ )]+)", text)} <= anchors
