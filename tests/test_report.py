@@ -202,7 +202,7 @@ def test_both_reports_have_all_sections_figures_tables_and_commands(built: Path)
     for text in (english, chinese):
         shown = re.findall(r"\]\((figures/[^)]+)\)", text)
         assert len(shown) == 14 and all((built / name).stat().st_size > 10_000 for name in shown)
-        assert text.count("#### ") == 11
+        assert text.count("#### ") == 12
         anchors = {re.sub(r"[^\w\- ]", "", h.lower()).replace(" ", "-") for h in re.findall(r"^#+ (.*)$", text, re.M)}
         assert {*re.findall(r"\(#([^ )]+)", text)} <= anchors
         assert "python activation_patching/run.py --prompt speaker --model model --data" in text and "--max-pairs 120" in text
