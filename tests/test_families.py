@@ -197,7 +197,7 @@ def test_noise_of_the_models_own_is_the_same_in_every_run_and_told(
 ) -> None:
     record = run_script(logit_lens.run.main, checkpoint, four_clips, tmp_path / "lens")
     assert record["self_check"]["A - A with other noise"] > 0.01 and any("adds noise" in w for w in record["warnings"])
-    monkeypatch.setattr("common.model.load._draw_alike", lambda module, args: None)
+    monkeypatch.setattr("common.model.lm._draw_alike", lambda module, args: None)
     with pytest.raises(Exception, match="two runs of one clip"):
         run_script(logit_lens.run.main, checkpoint, four_clips, tmp_path / "unseeded")
 
