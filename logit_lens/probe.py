@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import PolynomialFeatures, StandardScaler
+from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 from common.clips.pairs import KINDS
@@ -183,5 +184,6 @@ def _of_clips(clips: pd.DataFrame, targets: Targets, folds: Plan) -> Found:
 
 
 def _found(vectors: Iterable[np.ndarray], targets: Targets, folds: Plan) -> Found:
-    parts = [told(products(of_place), targets, folds) for of_place in vectors]
+    with threadpool_limits(1):  # products of a few hundred clips: two threads take eight times as long as one, or more
+        parts = [told(products(of_place), targets, folds) for of_place in vectors]
     return Found(np.stack([part.right for part in parts], axis=-1), np.stack([part.bits for part in parts], axis=-1))
