@@ -30,3 +30,8 @@ def test_labels_stand_in_every_part_where_texts_allow() -> None:
 
 def test_unknown_speakers_are_nobodys() -> None:
     assert parted(["a", "b"], ["", "x"]) == ("texts",)
+
+
+def test_of_one_text_nothing_is_left_to_learn_from() -> None:
+    (learn, out) = unseen(["a"] * 4, ["x", "x", "y", "y"], ["l"] * 4)[0]
+    assert not len(learn) and len(out)

@@ -15,14 +15,7 @@ def unseen(
     speaker only, or none is known, texts alone are parted (`parted` says so); of one text, nothing is left to learn from.
     """
     by_text = _parts(texts, labels, folds, seed)
-    by_speaker = _parts(speakers, labels, folds, seed) if "speakers" in parted(texts, speakers) else np.zeros(len(texts), int)
-    several = by_speaker.max() > 0
-    found = []
-    for text, speaker in sorted({*zip(by_text.tolist(), by_speaker.tolist())}):
-        out = (by_text == text) & (by_speaker == speaker)
-        learn = (by_text != text) & ((by_speaker != speaker) | (not several))
-        found.append((np.flatnonzero(learn), np.flatnonzero(out)))
-    return found
+    return _crossed(by_text, _by_speaker(texts, speakers, labels, folds, seed))
 
 
 def growing(
@@ -43,14 +36,8 @@ def growing(
     ends = [len(names) >> step for step in range(portions - 1, 0, -1)]
     place = {name: int(np.searchsorted(ends, rank, side="right")) for rank, name in enumerate(ranked)}
     portion = np.array([place[t] for t in map(str, texts)])
-    by_speaker = _parts(speakers, labels, 3, seed) if "speakers" in parted(texts, speakers) else np.zeros(len(texts), int)
-    several = by_speaker.max() > 0
-    found = []
-    for number, speaker in sorted({*zip(portion.tolist(), by_speaker.tolist())}):
-        learn = (portion < number) & ((by_speaker != speaker) | (not several))
-        if learn.any():
-            found.append((np.flatnonzero(learn), np.flatnonzero((portion == number) & (by_speaker == speaker))))
-    return found
+    by_speaker = _by_speaker(texts, speakers, labels, 3, seed)
+    return [fold for fold in _crossed(portion, by_speaker, earlier=True) if len(fold[0])]
 
 
 def parted(texts: Sequence[str], speakers: Sequence[str]) -> tuple[str, ...]:
@@ -59,17 +46,32 @@ def parted(texts: Sequence[str], speakers: Sequence[str]) -> tuple[str, ...]:
     return ("texts", "speakers") if known else ("texts",)
 
 
+def _by_speaker(texts: Sequence[str], speakers: Sequence[str], labels: Sequence[str], folds: int, seed: int) -> np.ndarray:
+    """Return the part [clip] of the speakers that each clip belongs to; one part where they are not held out."""
+    return _parts(speakers, labels, folds if "speakers" in parted(texts, speakers) else 1, seed)
+
+
+def _crossed(part: np.ndarray, by_speaker: np.ndarray, earlier: bool = False) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Return (learn, held out) for each part of the texts and of the speakers: those learned from are in neither.
+
+    With `earlier` they are of earlier parts of the texts alone. Where the speakers are of one part, it is not left out.
+    """
+    several = by_speaker.max() > 0
+    found = []
+    for text, speaker in sorted({*zip(part.tolist(), by_speaker.tolist())}):
+        learn = (part < text if earlier else part != text) & ((by_speaker != speaker) | (not several))
+        found.append((np.flatnonzero(learn), np.flatnonzero((part == text) & (by_speaker == speaker))))
+    return found
+
+
 def _parts(groups: Sequence[str], labels: Sequence[str], folds: int, seed: int) -> np.ndarray:
     """Return the part [clip] that each clip belongs to; clips of one group are in one part."""
     count = min(folds, len(set(groups)))
     part = np.zeros(len(groups), dtype=int)
+    if count < 2:
+        return part
     rarest = min(len({g for g, x in zip(groups, labels) if x == label}) for label in set(labels))
-    split = (
-        StratifiedGroupKFold(count, shuffle=True, random_state=seed)
-        if rarest >= count
-        else GroupKFold(count, shuffle=True, random_state=seed)
-    )
-    if count > 1:
-        for number, (_, out) in enumerate(split.split(groups, labels, groups)):
-            part[out] = number
+    split = (StratifiedGroupKFold if rarest >= count else GroupKFold)(count, shuffle=True, random_state=seed)
+    for number, (_, out) in enumerate(split.split(groups, labels, groups)):
+        part[out] = number
     return part
