@@ -203,6 +203,22 @@ def save_audio_flamingo3(folder: Path) -> Path:
     return save(folder, hf.AudioFlamingo3ForConditionalGeneration(config), processor)
 
 
+def granite_ears(*, read: int, **encoder: Any) -> dict[str, Any]:
+    """Return the configs of a Granite's encoder, and of a projector that reads so many of its blocks."""
+    return dict(
+        encoder_config=dict(input_dim=160, hidden_dim=32, num_heads=2, dim_head=16, output_dim=20, **encoder),
+        projector_config=dict(
+            model_type="blip_2_qformer",
+            hidden_size=32,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            intermediate_size=32,
+            encoder_hidden_size=32 * read,
+            cross_attention_frequency=1,
+        ),
+    )
+
+
 def save_granite_speech(folder: Path) -> Path:
     """With the LoRA adapter that it hears through, beside its weights in the same folder."""
     from peft import LoraConfig
@@ -217,16 +233,7 @@ def save_granite_speech(folder: Path) -> Path:
             embedding_multiplier=12.0,
             attention_multiplier=0.0625,
         ),
-        encoder_config=dict(input_dim=160, num_layers=1, hidden_dim=32, num_heads=2, dim_head=16, output_dim=20),
-        projector_config=dict(
-            model_type="blip_2_qformer",
-            hidden_size=32,
-            num_hidden_layers=1,
-            num_attention_heads=2,
-            intermediate_size=32,
-            encoder_hidden_size=32,
-            cross_attention_frequency=1,
-        ),
+        **granite_ears(num_layers=1, read=1),
         audio_token_index=tokenizer.convert_tokens_to_ids("<|audio|>"),
         has_lora_adapter=True,
         tie_word_embeddings=False,

@@ -13,7 +13,7 @@ import transformers as hf
 from transformers.models.qwen2.tokenization_qwen2 import Qwen2Tokenizer
 
 from common.clips.samples import LABELS
-from tests.families import WHISPER, louder, named_tokenizer, save_parts, template
+from tests.families import WHISPER, granite_ears, louder, named_tokenizer, save_parts, template
 from tests.tiny import byte_tokenizer, byte_vocabulary, decoder, save, save_weights
 
 WHISPER_TOWER = dict(
@@ -119,18 +119,7 @@ def save_granite_speech_plus(folder: Path) -> Path:
     tokenizer = named_tokenizer({"audio_token": "<|audio|>"})
     config = hf.GraniteSpeechPlusConfig(
         text_config=decoder("granite", len(tokenizer), logits_scaling=8.0, residual_multiplier=0.22, embedding_multiplier=12.0),
-        encoder_config=dict(
-            input_dim=160, num_layers=2, hidden_dim=32, num_heads=2, dim_head=16, output_dim=20, cat_hidden_layers=[0]
-        ),
-        projector_config=dict(
-            model_type="blip_2_qformer",
-            hidden_size=32,
-            num_hidden_layers=1,
-            num_attention_heads=2,
-            intermediate_size=32,
-            encoder_hidden_size=64,
-            cross_attention_frequency=1,
-        ),
+        **granite_ears(num_layers=2, read=2, cat_hidden_layers=[0]),
         audio_token_index=tokenizer.convert_tokens_to_ids("<|audio|>"),
         has_lora_adapter=False,
         tie_word_embeddings=False,

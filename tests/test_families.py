@@ -25,7 +25,7 @@ from common.model.load import load_model
 from common.model.prompts import PROMPTS
 from common.patching import checks
 from common.patching.checks import self_check
-from common.patching.tracing import lens
+from common.patching.tracing import lens, states_at
 from tests.families import FAMILIES, template, without_vision_tower
 from tests.newer_families import NEWER_FAMILIES, save_glm_asr, save_vibevoice_asr
 from tests.tiny import save_manifest
@@ -215,6 +215,6 @@ def test_what_is_given_beside_the_states_is_patched_with_them(
     a, b = (EncodedClip(i, slice(heard[0], heard[-1] + 1)) for i in inputs)
     check = self_check(lm, a, [b], tokens=[0])
     assert check.patch and check.patch.row_0 is not None and check.patch.row_0 < 1e-6 < 0.05 < check.contrast
-    monkeypatch.setattr(checks, "beside_at", lambda *_: ())
+    monkeypatch.setattr(checks, "given_at", lambda *where: (states_at(*where), ()))
     without = self_check(lm, a, [b], tokens=[0]).patch
     assert without and without.row_0 and without.row_0 > 0.01
