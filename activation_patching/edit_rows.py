@@ -77,7 +77,9 @@ def edit_pairs(
         recipient = own.whole((group[0].recipient, False)) if last else own.light((group[0].recipient, False))
         clip = session.encode(group[0].recipient)
         lessons = [teach(pair) for pair in group]
-        edits = [edit_for(p, how, lesson, donated_states(session, own, p, how, clip)) for p, lesson in zip(group, lessons)]
+        donors = {pair.donor.sample_id: pair for pair in group}  # the real pair's, and its controls'
+        donated = {name: donated_states(session, own, pair, how, clip) for name, pair in donors.items()}
+        edits = [edit_for(p, how, lesson, donated[p.donor.sample_id]) for p, lesson in zip(group, lessons)]
         if last:
             (base, *edited), at_once = at_last(session, recipient.trace, edits, at_once)
             found = [(logits, base[-1]) for logits in edited]

@@ -15,7 +15,7 @@ from common.patching.oracle import put, rerun
 from common.patching.splice import splice
 from common.patching.staircase import aligned, aligned_beside, span_start, sweep
 from common.patching.tolerance import check_finite, largest_difference
-from common.patching.tracing import Trace, beside_at, record, states_at
+from common.patching.tracing import Trace, given_at, record
 from common.running.cache import Kept, in_chunks
 from common.running.session import Session
 
@@ -131,7 +131,7 @@ def by_rerun(session: Session, own: Kept[Clip, OwnRun], pair: Pair, align: str, 
 
 def _span(session: Session, pair: Pair) -> Span:
     clip = session.encode(pair.donor, silent=pair.silent)
-    return states_at(session.lm, clip, clip.span), beside_at(session.lm, clip, clip.span)
+    return given_at(session.lm, clip, clip.span)
 
 
 def _aligned(span: Span, recipient: EncodedClip, align: str) -> Span:

@@ -83,7 +83,7 @@ def _against_controls(carried: pd.DataFrame, layers: "pd.Series[int]") -> list[F
         row = row.rename({"difference": name, "difference_lo": f"{name}_lo", "difference_hi": f"{name}_hi"})
         inside = layers[layers.between(row.first_layer, row.last_layer)].astype(int).tolist()
         inner = f"mean of {_listed(inside)}"
-        unit = "logits" if row.outcome == "delta" else "share of pairs"
+        unit = "logits" if row.outcome in ("delta", "margin") else "share of pairs"
         told: dict[str, Any] = {
             "control": row.control_donor,
             "p": float(row.p_holm),

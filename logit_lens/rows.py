@@ -13,7 +13,7 @@ from common.model.encoding import load_clip
 from common.model.generating import generated, said
 from common.model.readout import Readout, divergence, tied
 from common.patching.tolerance import check_finite
-from common.patching.tracing import lens_and_states
+from common.patching.tracing import lens, lens_and_states
 from common.running.session import Session
 from logit_lens.states import States
 
@@ -42,7 +42,8 @@ def layers_of(
     for sample in chain.from_iterable(groups):
         clip = session.encode(sample)
         maps_of = maps(sample) if maps else ()
-        (logits, label_logits), vectors = lens_and_states(session.lm, clip, session.readout.ids, maps_of, session.layers)
+        asked = session.lm, clip, session.readout.ids, maps_of, session.layers
+        (logits, label_logits), vectors = lens_and_states(*asked) if states else (lens(*asked), torch.empty(0))
         whole = logits.float().logsumexp(dim=-1, keepdim=True)  # a number unless one of the vocabulary is none
         check_finite(torch.cat([label_logits, whole.to(label_logits)], dim=-1), sample.sample_id)
         rows = lens_rows(session.readout, sample, logits, label_logits.cpu(), layers=session.layers)

@@ -93,14 +93,7 @@ def encode_text(lm: AudioLM, question: Question, sample: Sample) -> EncodedClip:
     for owner, form in ((lm.processor, lambda text: [{"type": "text", "text": text}]), (tokenizer, str)):
         turns = [*_system_turn(question.system, form(question.system)), {"role": "user", "content": form(content)}]
         try:
-            batch = owner.apply_chat_template(
-                turns,
-                chat_template=_chat_template(lm.processor),
-                add_generation_prompt=True,
-                tokenize=True,
-                return_dict=True,
-                return_tensors="pt",
-            )
+            batch = _templated(owner, lm, turns)
         except _UNFIT as error:
             reason = first_line(error)
             continue
@@ -128,14 +121,8 @@ def encode_wave(lm: AudioLM, wave: np.ndarray, prompt: str, *, system: str | Non
     before, after = ({"type": "text", "text": text} for text in prompt.split("{audio}"))
     parts: list[dict[str, Any]] = [part for part in (before, audio, after) if part.get("text") != ""]
     try:
-        batch = lm.processor.apply_chat_template(
-            [*_system_turn(system, [{"type": "text", "text": system}]), {"role": "user", "content": parts}],
-            chat_template=_chat_template(lm.processor),
-            add_generation_prompt=True,
-            tokenize=True,
-            return_dict=True,
-            return_tensors="pt",
-        )
+        turns = [*_system_turn(system, [{"type": "text", "text": system}]), {"role": "user", "content": parts}]
+        batch = _templated(lm.processor, lm, turns)
     except _UNFIT as error:
         batch, reason = None, first_line(error)
     else:
@@ -157,6 +144,18 @@ def _encode_as_text(lm: AudioLM, wave: np.ndarray, prompt: str, system: str | No
         return lm.processor(text=text, audio=wave, return_tensors="pt")
     except _UNFIT:
         raise InputError(f"{type(lm.processor).__name__} cannot put a clip into a question ({reason})") from None
+
+
+def _templated(owner: Any, lm: AudioLM, turns: list[dict[str, Any]]) -> Any:
+    """Return the tensors of `turns` in the model's chat template, as its processor or its tokenizer, the `owner`, makes them."""
+    return owner.apply_chat_template(
+        turns,
+        chat_template=_chat_template(lm.processor),
+        add_generation_prompt=True,
+        tokenize=True,
+        return_dict=True,
+        return_tensors="pt",
+    )
 
 
 def _system_turn(system: str | None, content: Any) -> list[dict[str, Any]]:

@@ -15,7 +15,7 @@ from common.patching.oracle import put, rerun
 from common.patching.splice import splice
 from common.patching.staircase import aligned, aligned_beside, span_start, sweep
 from common.patching.tolerance import check_finite, largest_difference, tolerance
-from common.patching.tracing import beside_at, lens, own_logits, record, states_at
+from common.patching.tracing import given_at, lens, own_logits, record, states_at
 
 
 @dataclass(frozen=True)
@@ -148,8 +148,8 @@ def _check_patching(
     checked = [layers[i] for i in places]
 
     def swept(engine: str, donor: EncodedClip, layers: Sequence[int]) -> torch.Tensor:
-        donated = aligned(states_at(lm, donor, donor.span), a.span_length, "crop")
-        beside = aligned_beside(beside_at(lm, donor, donor.span), a.span_length, "crop")
+        states, given = given_at(lm, donor, donor.span)
+        donated, beside = aligned(states, a.span_length, "crop"), aligned_beside(given, a.span_length, "crop")
         return sweep(lm, engine, a, span_start(a, donated), put(donated), layers, beside=beside)
 
     def by(engine: str, donor: EncodedClip) -> torch.Tensor:

@@ -26,7 +26,7 @@ def staircase(
 
     One full run of the recipient, to which a row joins at each of `layers`: a copy of the unpatched row 0, edited. Positions
     beyond stay the recipient's. Layer L is the unpatched run: nothing reads the span of h_L. `beside` is what the
-    blocks are given at the positions of the rows that have joined (`beside_at`).
+    blocks are given at the positions of the rows that have joined (`given_at`).
     """
     last = len(lm.blocks)
     joined = []

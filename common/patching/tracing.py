@@ -155,23 +155,22 @@ def _run(
 @torch.inference_mode()
 def states_at(lm: AudioLM, clip: EncodedClip, positions: slice) -> torch.Tensor:
     """Return [layer, (stream,) 1, pos, d_model]: the states at `positions` of h_0..h_L in a clip's own run."""
-    with _collect(lm, _at(positions)) as states:
-        lm.model(**clip.inputs, use_cache=False)
-    return torch.stack(states)
+    return given_at(lm, clip, positions)[0]
 
 
 @torch.inference_mode()
-def beside_at(lm: AudioLM, clip: EncodedClip, positions: slice) -> tuple[Beside, ...]:
-    """Return what each block is given at `positions` beside its states in a clip's own run; mostly nothing."""
+def given_at(lm: AudioLM, clip: EncodedClip, positions: slice) -> tuple[torch.Tensor, tuple[Beside, ...]]:
+    """Return the same, and what each block is given there beside its states in that run; mostly nothing."""
     given: list[Beside] = []
 
     def keep(beside: Beside, rows: int) -> Beside:
         given.append({key: t[:, positions].to(lm.device, copy=True) for key, t in beside.items()})
         return beside
 
-    with hooks(*(b.register_forward_pre_hook(way_beside(keep), with_kwargs=True) for b in lm.blocks)):
+    handles = [b.register_forward_pre_hook(way_beside(keep), with_kwargs=True) for b in lm.blocks]
+    with _collect(lm, _at(positions)) as states, hooks(*handles):
         lm.model(**clip.inputs, use_cache=False)
-    return tuple(given)
+    return torch.stack(states), tuple(given)
 
 
 @torch.inference_mode()
