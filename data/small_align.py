@@ -19,6 +19,7 @@ from common.clips.samples import LABELS
 from data.small_audio import Clip, Pool, features, hear, hide
 from data.small_texts import plain, vocabulary, words_of
 
+TOGETHER = 6  # batches drawn at a time
 SHARES = {"joined": 0.25, "joe": 0.1, "flite": 0.3, "told": 0.35}
 
 
@@ -105,10 +106,10 @@ def trained_parameters(model: Any, lower: int) -> tuple[list[nn.Parameter], list
     return upper, list(model.model.multi_modal_projector.parameters())
 
 
-def batches(pool: Pool, rng: np.random.Generator, size: int, count: int = 6) -> list[list[Clip]]:
-    """Return `count` batches in random order, each of clips of about the same length: padding costs as much as speech."""
-    clips = sorted((pool.draw(rng, SHARES) for _ in range(size * count)), key=lambda c: c.frames)
-    return [clips[i * size : (i + 1) * size] for i in rng.permutation(count)]
+def batches(pool: Pool, rng: np.random.Generator, size: int) -> list[list[Clip]]:
+    """Return TOGETHER batches in random order, each of clips of about the same length: padding costs as much as speech."""
+    clips = sorted((pool.draw(rng, SHARES) for _ in range(size * TOGETHER)), key=lambda c: c.frames)
+    return [clips[i * size : (i + 1) * size] for i in rng.permutation(TOGETHER)]
 
 
 def align(
@@ -126,7 +127,7 @@ def align(
     log: Callable[[dict[str, Any]], None],
     evaluate_every: int = 250,
 ) -> None:
-    """Train for `steps`; goes on from `checkpoint` where there is one.
+    """Train for `steps`; goes on from `checkpoint` where there is one, with the draws that an unbroken run would have.
 
     The rate is flat after a short warm-up and falls to nothing over the last third.
     """
@@ -138,22 +139,22 @@ def align(
     optimizer = torch.optim.AdamW(
         [{"params": upper, "top": 5e-4}, {"params": [*projector, *own], "top": 2e-3}], weight_decay=0.01, betas=(0.9, 0.98)
     )
-    start = 0
+    start, began = 0, time.time()
     if checkpoint.exists():
         saved = torch.load(checkpoint)
         model.load_state_dict(saved["model"], strict=False)
         aligner.load_state_dict(saved["aligner"])
         optimizer.load_state_dict(saved["optimizer"])
-        start = saved["step"]
-    rng = np.random.default_rng([seed, start])
-    began, smooth = time.time(), None
+        start, began = saved["step"], began - saved["seconds"]
+    smooth = None
     waiting: list[list[Clip]] = []
     for step in range(start + 1, steps + 1):
-        for group in optimizer.param_groups:
-            group["lr"] = group["top"] * min(1, step / 60) * min(1, (1 - step / steps) * 3 + 0.01)
-        if not waiting:
-            waiting = batches(pool, rng, batch_size)
-        clips = waiting.pop()
+        for kind in optimizer.param_groups:
+            kind["lr"] = kind["top"] * min(1, step / 60) * min(1, (1 - step / steps) * 3 + 0.01)
+        group, turn = divmod(step - 1, TOGETHER)
+        if turn == 0 or not waiting:
+            waiting = batches(pool, np.random.default_rng([seed, 0, group]), batch_size)
+        clips, rng = waiting[turn], np.random.default_rng([seed, 1, step])
         mel, mask = features(clips, extractor)
         states = hear(model.model.audio_tower, model.model.multi_modal_projector, hide(mel, rng), mask, lower)
         scores = aligner(states)
@@ -184,7 +185,7 @@ def align(
         if step % evaluate_every == 0 or step == steps:
             found = {name: word_error_rate(model, extractor, aligner, part) for name, part in tests.items()}
             log({"stage": "align", "step": step, "tests": found})
-            save(checkpoint, model, optimizer, step, aligner=aligner.state_dict())
+            save(checkpoint, model, optimizer, step, seconds=time.time() - began, aligner=aligner.state_dict())
 
 
 def save(path: Path, model: Any, optimizer: Any, step: int, **more: Any) -> None:

@@ -129,7 +129,8 @@ def imagined(texts: list[str], aligner: Aligner, table: torch.Tensor, rng: np.ra
         rows.append(torch.stack(row))
     lengths = [len(r) for r in rows]
     spans = torch.stack([torch.cat([r, blank.expand(max(lengths) - len(r), -1)]) for r in rows])
-    return (spans + 0.7 * aligner.size / spans.shape[-1] ** 0.5 * torch.randn(spans.shape)).detach(), lengths
+    noise = torch.from_numpy(rng.standard_normal(spans.shape, dtype=np.float32))
+    return (spans + 0.7 * aligner.size / spans.shape[-1] ** 0.5 * noise).detach(), lengths
 
 
 @torch.no_grad()
@@ -188,7 +189,7 @@ def read(
 ) -> None:
     """Train for `steps`, the first `text_steps` and one in two later ones on texts alone.
 
-    Goes on from `checkpoint` where there is one.
+    Goes on from `checkpoint` where there is one, with the draws that an unbroken run would have.
     """
     lm, tokenizer = model.model.language_model, aligner.tokenizer
     table, lora = lm.embed_tokens.weight.data.float(), add_lora(lm)
@@ -199,18 +200,19 @@ def read(
     aligner.requires_grad_(False)
     groups = [{"params": lora, "top": 6e-4}, {"params": projector, "top": 5e-4}, {"params": upper, "top": 1e-4}]
     optimizer = torch.optim.AdamW(groups, weight_decay=0.01, betas=(0.9, 0.98))
-    start = 0
+    start, began = 0, time.time()
     if checkpoint.exists():
         saved = torch.load(checkpoint)
         model.load_state_dict(saved["model"], strict=False)
         optimizer.load_state_dict(saved["optimizer"])
-        start = saved["step"]
-    rng, texts = np.random.default_rng([seed, 1, start]), labelled(6000, seed + 77, more=True)
-    began, smooth = time.time(), dict[str, float]()
+        start, began = saved["step"], began - saved["seconds"]
+    texts = labelled(6000, seed + 77, more=True)
+    smooth = dict[str, float]()
     for step in range(start + 1, steps + 1):
         for group in optimizer.param_groups:
             group["lr"] = group["top"] * min(1, step / 20) * min(1, (1 - step / steps) * 2 + 0.02)
         losses: dict[str, torch.Tensor] = {}
+        rng = np.random.default_rng([seed, 2, step])
         if step <= text_steps or step % 2 == 0:
             part = [texts[i] for i in rng.integers(len(texts), size=batch_size)]
             states, lengths = imagined([t for t, _ in part], aligner, table, rng)
@@ -242,4 +244,4 @@ def read(
         if step % evaluate_every == 0 or step == steps:
             found = {name: evaluate(model, extractor, part, frame, tokenizer) for name, part in tests.items()}
             log({"stage": "read", "step": step, "tests": found})
-            save(checkpoint, model, optimizer, step)
+            save(checkpoint, model, optimizer, step, seconds=time.time() - began)

@@ -12,7 +12,6 @@ import hashlib
 import json
 import pickle
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -138,10 +137,11 @@ def main(argv: list[str] | None = None) -> None:
     if args.limit:
         counts = dict.fromkeys(counts, args.limit)
         args.align_steps, args.read_steps, args.text_steps = 2, 2, 1
-    began, events = time.time(), []
+    journal = args.work / "training.jsonl"
 
     def log(entry: dict[str, Any]) -> None:
-        events.append(entry)
+        with open(journal, "a", encoding="utf-8") as file:
+            file.write(json.dumps(entry) + "\n")
         tqdm.write(json.dumps(entry))
 
     pool = Pool()
@@ -162,7 +162,9 @@ def main(argv: list[str] | None = None) -> None:
     read(model, processor.feature_extractor, aligner, pool, frame_of(processor), steps=args.read_steps,
          text_steps=args.text_steps, lower=LOWER_READ, batch_size=8, checkpoint=args.work / "read.pt", **common)  # fmt: skip
     args.out.mkdir(parents=True, exist_ok=True)
-    record = {"seed": args.seed, "rendered": counts, "seconds": round(time.time() - began), "events": events}
+    lines = [json.loads(line) for line in journal.read_text(encoding="utf-8").splitlines()]
+    events = {(e["stage"], e["step"], "tests" in e): e for e in lines}  # of a step trained twice, after an interruption, the last
+    record = {"seed": args.seed, "rendered": counts, "events": list(events.values())}
     torch.save(aligner.state_dict(), args.out / "reader.pt")  # measure_small.py reads the states with it
     export(model, args.out, record | {"align_steps": args.align_steps, "read_steps": args.read_steps})
 
