@@ -22,7 +22,7 @@ from activation_patching.learned import Lesson, teacher
 from activation_patching.rows import pair_rows, patch_pairs
 from activation_patching.spans import check_spans
 from common.clips.pairs import Pair
-from common.running.cache import cache_bytes
+from common.running.memory import cache_bytes
 from common.running.noise import check_share, donors_again
 from common.running.session import Session
 
@@ -70,7 +70,7 @@ def edit_pairs(
     """
     last = how.at == "last"
     turns = [(group[0].recipient, False) for group in groups] if last else []
-    own = own_runs(session, turns, budget=cache_bytes(cache_gb), view=before_last if last else lambda clip: clip)
+    own = own_runs(session, turns, budget=cache_bytes(cache_gb), view=before_last if last else None)
     count, again = len(session.layers), donors_again(earlier, session.engine)
     at_once = max(1, _MAX_ROWS // count) if last else count  # edits, layers
     for group in groups:

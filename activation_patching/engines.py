@@ -49,14 +49,16 @@ class Patched:
 
 
 def own_runs(
-    session: Session, turns: Iterable[Clip], *, budget: int, view: Callable[[EncodedClip], EncodedClip] = lambda clip: clip
+    session: Session, turns: Iterable[Clip], *, budget: int, view: Callable[[EncodedClip], EncodedClip] | None = None
 ) -> Kept[Clip, OwnRun]:
     """Return the clips' own runs, of which the whole is asked for in `turns`; `view` says where the tail begins."""
 
     def record_clip(clip: Clip) -> OwnRun:
         sample, silent = clip
-        encoded = view(session.encode(sample, silent=silent))
-        trace, label_logits = record(session.lm, encoded, session.readout.ids, session.layers)
+        encoded = session.encode(sample, silent=silent)
+        front = None if view else session.front(sample, encoded, silent=silent)
+        encoded = view(encoded) if view else encoded
+        trace, label_logits = record(session.lm, encoded, session.readout.ids, session.layers, front)
         check_finite(label_logits, sample.sample_id)
         return OwnRun(trace, label_logits[-1].cpu())
 

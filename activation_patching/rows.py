@@ -7,7 +7,7 @@ from typing import Any
 from activation_patching.engines import Patched, by_rerun, by_splice, by_sweep, donor_of, own_runs, run_of_donor
 from common.clips.pairs import Pair
 from common.model.readout import Readout, tied
-from common.running.cache import cache_bytes
+from common.running.memory import cache_bytes
 from common.running.noise import check_share, donors_again
 from common.running.session import Session
 
@@ -29,7 +29,8 @@ def patch_pairs(
     of `earlier` starts.
     """
     spliced = session.engine == "splice"
-    own = own_runs(session, [donor_of(g[0]) for g in groups] if spliced else [], budget=cache_bytes(cache_gb))
+    budget = cache_bytes(cache_gb) // (2 if session.shared else 1)
+    own = own_runs(session, [donor_of(g[0]) for g in groups] if spliced else [], budget=budget)
     at_once = max(1, _MAX_ROWS // len(session.layers)) if spliced else len(session.layers)  # recipients, layers
     again = donors_again(earlier, session.engine)
     for group in groups:

@@ -4,7 +4,6 @@ import argparse
 import sys
 import time
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -18,6 +17,7 @@ from common.clips.samples import read_clips
 from common.plotting import Look
 from common.running import arguments, lock, output, parallel
 from common.running.identity import identify
+from common.running.memory import Shared
 from common.running.noise import noise_of
 from common.running.prompts import over_prompts
 
@@ -28,12 +28,11 @@ def main(argv: list[str] | None = None) -> None:
     options.add_patching(parser)
     args = parser.parse_args(argv)
     args.out = options.folder(args.out, args.edit, HERE / "outputs")
-    one = partial(draw if args.redraw else run, args)
     with lock.held(args.out):
-        over_prompts(args.prompt, args.out, one, headline) if args.prompts == "all" else one(args.prompt, args.out)
+        over_prompts(args, run, draw, headline)
 
 
-def run(args: argparse.Namespace, prompt: str, out: Path) -> None:
+def run(args: argparse.Namespace, shared: Shared | None, prompt: str, out: Path) -> None:
     began, model, question = time.time(), arguments.chosen_model(args), arguments.asked_question(args, prompt)
     clips, others = read_clips(args.data, args.labels)
     how = options.chosen_edit(args, len(question.labels))
@@ -51,7 +50,8 @@ def run(args: argparse.Namespace, prompt: str, out: Path) -> None:
         counts["dropped"] |= {**others, **bad}
         unseen = None if how.whole_span else unseen_clips(clips, pairs, seed=args.seed)
         used = unseen.clips if unseen else clips_of(pairs)
-        session = open_session(model, question, used, engines=how.engines, layers=args.layers).warned(*counts.pop("warnings"))
+        session = open_session(model, question, used, engines=how.engines, layers=args.layers, shared=shared)
+        session = session.warned(*counts.pop("warnings"))
         if parallel.is_leader():
             print(f"{len(pairs)} pairs of {counts['clips']} clips x {session.describe(prompt)}")
         this = this.known(session.identity())

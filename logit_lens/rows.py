@@ -43,7 +43,10 @@ def layers_of(
         clip = session.encode(sample)
         maps_of = maps(sample) if maps else ()
         asked = session.lm, clip, session.readout.ids, maps_of, session.layers
-        (logits, label_logits), vectors = lens_and_states(*asked) if states else (lens(*asked), torch.empty(0))
+        if states:
+            (logits, label_logits), vectors = lens_and_states(*asked)
+        else:
+            logits, label_logits = lens(*asked, session.front(sample, clip))
         whole = logits.float().logsumexp(dim=-1, keepdim=True)  # a number unless one of the vocabulary is none
         check_finite(torch.cat([label_logits, whole.to(label_logits)], dim=-1), sample.sample_id)
         rows = lens_rows(session.readout, sample, logits, label_logits.cpu(), layers=session.layers)

@@ -13,6 +13,7 @@ from common.clips.samples import read_clips
 from common.plotting import Look
 from common.running import arguments, lock, output, parallel
 from common.running.identity import identify
+from common.running.memory import Shared
 from common.running.noise import noise_of
 from common.running.prompts import over_prompts
 from logit_lens.choose import choose_clips, choose_speaking
@@ -27,12 +28,11 @@ def main(argv: list[str] | None = None) -> None:
     add_options(parser)
     args = parser.parse_args(argv)
     args.out = args.out or HERE / "outputs" / ("" if args.input == "audio" else args.input)
-    one = partial(draw if args.redraw else run, args)
     with lock.held(args.out):
-        over_prompts(args.prompt, args.out, one, headline) if args.prompts == "all" else one(args.prompt, args.out)
+        over_prompts(args, run, draw, headline)
 
 
-def run(args: argparse.Namespace, prompt: str, out: Path) -> None:
+def run(args: argparse.Namespace, shared: Shared | None, prompt: str, out: Path) -> None:
     began, model, question = time.time(), arguments.chosen_model(args), arguments.asked_question(args, prompt)
     clips, others = read_clips(args.data, args.labels, texts=args.input != "audio" and not args.skip_bad)
     options = {name: getattr(args, name) for name in ("limit", "seed", "skip_bad", "layers", "lens", "generate", "probe")}
@@ -48,7 +48,7 @@ def run(args: argparse.Namespace, prompt: str, out: Path) -> None:
         clips, bad = usable_clips(clips, model, question) if args.skip_bad else (clips, {})
         samples, counts = choose_clips(clips, limit=args.limit, seed=args.seed)
         counts["dropped"] |= {**others, **bad}
-        session = open_session(model, question, samples, engines=(), layers=args.layers)
+        session = open_session(model, question, samples, engines=(), layers=args.layers, shared=shared)
         if parallel.is_leader():
             print(f"{counts['clips']} conflict and {counts['congruent clips']} congruent clips x {session.describe(prompt)}")
         maps = tuned_lens(session, samples) if args.lens == "tuned" else None

@@ -11,7 +11,8 @@ from transformers.cache_utils import DynamicLayer
 
 from activation_patching import engines
 from common.patching.tracing import Trace, record
-from common.running.cache import Kept, cache_bytes, free_memory
+from common.running.cache import Kept
+from common.running.memory import cache_bytes, free_memory
 from tests.test_scripts import start
 
 GB = 1e9

@@ -25,6 +25,7 @@ from common.model.load import load_model
 from common.model.prompts import PROMPTS
 from common.patching import checks
 from common.patching.checks import self_check
+from common.patching.fronts import front_of
 from common.patching.tracing import lens, states_at
 from tests.families import FAMILIES, template, without_vision_tower
 from tests.newer_families import NEWER_FAMILIES, save_glm_asr, save_vibevoice_asr
@@ -164,6 +165,8 @@ def test_lens_equals_each_familys_norm_and_head_by_hand(checkpoint: Path, four_c
     torch.testing.assert_close(logits[:-1], expected, atol=1e-5, rtol=0)
     torch.testing.assert_close(logits[-1], answer, atol=1e-5, rtol=0)
     assert torch.pdist(logits, p=torch.inf).min() > 1e-3  # of different layers
+    behind = lens(lm, clip, [0], front=front_of(lm, clip))[0]  # as with --prompts all
+    torch.testing.assert_close(behind, logits, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("checkpoint", ["gemma4_e4b", "moss_transcribe"], indirect=True, scope="session")

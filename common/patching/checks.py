@@ -10,12 +10,22 @@ from common.errors import CheckFailed, UnknownBlock
 from common.model.encoding import EncodedClip
 from common.model.lm import AudioLM
 from common.patching import ENGINES
+from common.patching.fronts import front_of
 from common.patching.hooks import hooks
 from common.patching.oracle import put, rerun
 from common.patching.splice import splice
 from common.patching.staircase import aligned, aligned_beside, span_start, sweep
 from common.patching.tolerance import check_finite, largest_difference, tolerance
 from common.patching.tracing import given_at, lens, own_logits, record, states_at
+
+_UNFIT = (
+    RuntimeError,
+    IndexError,
+    KeyError,
+    ValueError,
+    AttributeError,
+    TypeError,
+)  # what a decoder raises that is not built for it
 
 
 @dataclass(frozen=True)
@@ -37,7 +47,7 @@ class PatchCheck:
 
     def figures(self) -> dict[str, Any]:
         """Return the check as run.json tells it."""
-        tried = {f"{e} - rerun": d if d == d else "does not run" for e, d in self.from_rerun.items()}
+        tried = {f"{e} - rerun": _shown(d) for e, d in self.from_rerun.items()}
         ends = {"A patched with A - A": self.onto_itself, "row L - recipient": self.row_last}
         whole = {} if self.row_0 is None else {"row 0 - donor": self.row_0}
         return tried | ends | whole | {"blocks that keep what they read": self.reach, "oracle": self.oracle}
@@ -51,7 +61,8 @@ class SelfCheck:
     `contrast` is how far the answers to A and B are apart: no identity but the measure for them, as a check says little where
     its difference is not far below it. `noise` is how far two answers to A are apart where the model draws other noise for each.
     `tolerance` is the largest difference that counts as equal, `scale` the largest logit. `text_within`: of the audio tokens, how
-    many are text that the processor writes among them.
+    many are text that the processor writes among them. `from_front` is how far the answers are from those read behind the clips'
+    fronts: nan where that does not run, none where it is not asked for.
     Of clips that are given as text there is no audio to check: `audio_tokens` and `moved_by_audio` are none.
     """
 
@@ -65,16 +76,19 @@ class SelfCheck:
     text_within: int
     moved_by_audio: int | None
     adapters: float | None
+    from_front: float | None
     patch: PatchCheck | None
 
     def figures(self) -> dict[str, Any]:
         """Return the check as run.json tells it."""
         adapters = {} if self.adapters is None else {"LoRA on - off": self.adapters}
+        front = {} if self.from_front is None else {"read behind the kept audio - model": _shown(self.from_front)}
         text = {"of them text": self.text_within} if self.text_within else {}
         audio = {"audio tokens": self.audio_tokens, **text, "positions that the audio moves": self.moved_by_audio}
         return {
             "lens row L - model": self.lens_last,
             "label logits in float32 - model": self.in_float32,
+            **front,
             **(self.patch.figures() if self.patch else {}),
             **adapters,
             **({"A - A with other noise": self.noise} if self.noise else {}),
@@ -93,12 +107,13 @@ def self_check(
     tokens: Sequence[int],
     engines: Sequence[str] = ENGINES,
     layers: Sequence[int] | None = None,
+    fronts: bool = False,
 ) -> SelfCheck:
     """Check lens, audio and patching on a clip `a` and `others`, the first of which is B; all lend their audio to `a`.
 
     `tokens` are those that the answer is read at, `layers` those of the run (default: all). Of `engines` the first that holds is
-    taken; without any, as for the lens, nothing is patched. Raises CheckFailed where an identity is off by more than the
-    tolerance of the dtype.
+    taken; without any, as for the lens, nothing is patched. `fronts` asks whether questions can be read behind the clips' fronts.
+    Raises CheckFailed where an identity is off by more than the tolerance of the dtype.
     """
     own, own_b = own_logits(lm, a), own_logits(lm, others[0])
     check_finite(own, "self-check")
@@ -125,6 +140,7 @@ def self_check(
         text_within=text_within(lm, a),
         moved_by_audio=[None, *(_moved_by_audio(lm, clip) for clip in heard)][-1],
         adapters=_effect_of_adapters(lm, a, own) if lm.adapters else None,
+        from_front=_from_fronts(lm, heard, tokens) if fronts and heard else None,
         patch=_check_patching(lm, a, others, own, limit, engines, layers or lm.layers) if engines else None,
     )
 
@@ -192,14 +208,29 @@ def _check_patching(
     )
 
 
+def _shown(difference: float) -> float | str:
+    return difference if difference == difference else "does not run"
+
+
 def _attempt(by: Callable[[str, EncodedClip], torch.Tensor], engine: str, donors: Sequence[EncodedClip]) -> torch.Tensor | None:
     """Return what an engine gives [donor, layer, vocab], or None where the decoder is not built for it."""
     try:
         return torch.stack([by(engine, donor) for donor in donors])
     except (torch.OutOfMemoryError, UnknownBlock):
         raise
-    except (RuntimeError, IndexError, KeyError, ValueError, AttributeError, TypeError):
+    except _UNFIT:
         return None
+
+
+def _from_fronts(lm: AudioLM, clips: Sequence[EncodedClip], tokens: Sequence[int]) -> float:
+    """Return how far answers are from those read behind the clips' fronts; nan where the decoder is not built for that."""
+    try:
+        read = torch.stack([lens(lm, clip, tokens, front=front_of(lm, clip))[0][-1] for clip in clips])
+    except (torch.OutOfMemoryError, UnknownBlock):
+        raise
+    except _UNFIT:
+        return torch.nan
+    return largest_difference(read, torch.stack([own_logits(lm, clip) for clip in clips]))
 
 
 def _equal(name: str, difference: float, limit: float) -> float:

@@ -11,6 +11,7 @@ from transformers.cache_utils import Cache
 from common.model.head import head_reads
 from common.model.lm import AudioLM
 from common.patching.caches import for_rows
+from common.patching.fronts import read_on
 from common.patching.hooks import hooks, way_in, way_out
 from common.patching.tracing import Trace
 
@@ -28,7 +29,6 @@ def splice(lm: AudioLM, donor: Trace, recipients: Sequence[Trace], tokens: Seque
     l on the tail takes the donor's positions; spans may differ in length. Row 0 is the donor's own run, row L the recipient's.
     """
     tails = torch.cat([r.tail for r in recipients], dim=-3)  # [layer, (stream,) recipient, tail, d_model]
-    span_stop, tail_length = donor.span_stop, tails.shape[-2]
     first = tails[0].narrow(-3, 0, 1)
     entering = tails[0] if (tails[0] != first).any() else first  # of equal tails, the row 0 of all recipients is one row
     joined = []
@@ -54,13 +54,7 @@ def splice(lm: AudioLM, donor: Trace, recipients: Sequence[Trace], tokens: Seque
     if (mlp := getattr(lm.blocks[-1], "mlp", None)) is not None:
         handles.append(mlp.register_forward_pre_hook(_readout_position_alone))
     with hooks(*handles), _heads_share_keys(lm.device), head_reads(lm, tokens) as split:
-        output = lm.model(
-            input_ids=donor.tail_ids,
-            attention_mask=torch.ones(1, span_stop + tail_length, dtype=torch.long, device=lm.device),
-            position_ids=torch.arange(span_stop, span_stop + tail_length, device=lm.device)[None],
-            past_key_values=cache,
-            use_cache=True,
-        )
+        output = lm.model(**read_on(lm, donor.tail_ids, donor.span_stop, cache))
     logits = split(output.logits[:, -1])[1]  # [row, vocab] or [row, token]
     if joined != inner or (inner[0], last) != (0, len(lm.blocks)):
         raise RuntimeError(f"splice: the rows joined at blocks {joined}, not once at each of {inner}")

@@ -16,6 +16,7 @@ from common.model.encoding import EncodedClip
 from common.model.head import head_reads
 from common.model.lm import AudioLM
 from common.patching.caches import copied, kept_tensors, new_cache
+from common.patching.fronts import Front, behind, front_of
 from common.patching.hooks import Beside, hooks, way_beside, way_in, way_out
 
 
@@ -56,27 +57,33 @@ class Trace:
 
 @torch.inference_mode()
 def record(
-    lm: AudioLM, clip: EncodedClip, tokens: Sequence[int] | None = None, layers: Sequence[int] | None = None
+    lm: AudioLM,
+    clip: EncodedClip,
+    tokens: Sequence[int] | None = None,
+    layers: Sequence[int] | None = None,
+    front: Front | None = None,
 ) -> tuple[Trace, torch.Tensor]:
     """Run a clip once; return its trace and its lens logits (see `lens`): [layer, vocab], or of `tokens` alone [layer, token].
 
-    Of `layers` alone, the first 0 and the last L, where they are given.
+    Of `layers` alone, the first 0 and the last L, where they are given. With its `front` only its tail is run.
 
     Raises UnknownBlock where no block keeps anything of what it has read.
     """
-    cache = new_cache(lm)
     at = lm.layers if layers is None else tuple(layers)
-    tail, logits = _run(lm, clip, tokens, at, keep=_at(clip.tail), past_key_values=cache, use_cache=True)
-    if cache.is_croppable:
-        cache.crop(clip.span.stop - clip.ids.shape[1])
-    else:  # a recurrence cannot go back: another run, which stops before the tail
+    if front is None:
         cache = new_cache(lm)
-        front = {k: t[:, : clip.span.stop] if t.shape == clip.ids.shape else t for k, t in clip.inputs.items()}
-        lm.model(**front, past_key_values=cache, use_cache=True)
-    kept = tuple(copied(layer, torch.clone) for layer in cache.layers)  # a cropped tensor is a view of the whole one
-    if not any(map(kept_tensors, kept)):
+        inputs = {**clip.inputs, "past_key_values": cache, "use_cache": True}
+        tail, logits = _run(lm, inputs, tokens, at, keep=_at(clip.tail))
+        if cache.is_croppable:
+            cache.crop(clip.span.stop - clip.ids.shape[1])
+            front = tuple(copied(layer, torch.clone) for layer in cache.layers)  # a cropped tensor is a view of the whole one
+        else:  # a recurrence cannot go back
+            front = front_of(lm, clip)
+    else:
+        tail, logits = _run(lm, behind(lm, clip, front), tokens, at, keep=_at(slice(None)))
+    if not any(map(kept_tensors, front)):
         raise UnknownBlock("its blocks leave neither keys and values nor other states in transformers' DynamicCache")
-    return Trace(tail, kept, clip.ids[:, clip.tail], clip.span.stop, at), logits[1]
+    return Trace(tail, front, clip.ids[:, clip.tail], clip.span.stop, at), logits[1]
 
 
 @torch.inference_mode()
@@ -86,10 +93,11 @@ def lens(
     tokens: Sequence[int],
     maps: Sequence[Callable[[torch.Tensor], torch.Tensor]] = (),
     layers: Sequence[int] | None = None,
+    front: Front | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the lens logits of a clip: [layer, vocab], and in float32 those of `tokens` [layer, token].
 
-    Of `layers` alone, the last of them L, where they are given.
+    Of `layers` alone, the last of them L, where they are given. With its `front` only its tail is run.
 
     The lens (nostalgebraist 2020, "interpreting GPT: the logit lens") uses the model's own way out: what leaves the last block
     is replaced by the last position of every h_l, stacked on the sequence axis, and norm, head, scaling, soft cap and merge
@@ -97,7 +105,8 @@ def lens(
     states before.
     """
     at = lm.layers if layers is None else layers
-    return _run(lm, clip, tokens, at, keep=_at(slice(-1, None)), whole=True, maps=maps, use_cache=False)[1]
+    inputs = {**clip.inputs, "use_cache": False} if front is None else behind(lm, clip, front)
+    return _run(lm, inputs, tokens, at, keep=_at(slice(-1, None)), whole=True, maps=maps)[1]
 
 
 @torch.inference_mode()
@@ -117,23 +126,22 @@ def lens_and_states(
         return torch.cat([wide.mean(dim=-2, keepdim=True), h[..., -1:, :].to(wide)], dim=-2)
 
     at = lm.layers if layers is None else layers
-    states, logits = _run(lm, clip, tokens, at, keep=keep, whole=True, maps=maps, use_cache=False)
+    states, logits = _run(lm, {**clip.inputs, "use_cache": False}, tokens, at, keep=keep, whole=True, maps=maps)
     return logits, states.flatten(1, -3).mean(dim=1).transpose(0, 1).float()
 
 
 def _run(
     lm: AudioLM,
-    clip: EncodedClip,
+    inputs: dict[str, Any],
     tokens: Sequence[int] | None,
     layers: Sequence[int],
     *,
     keep: Callable[[torch.Tensor], torch.Tensor],
     whole: bool = False,
     maps: Sequence[Callable[[torch.Tensor], torch.Tensor]] = (),
-    **options: Any,
 ) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor]]:
-    """Run a clip; return what `keep` takes of its states at `layers`, [layer, (stream,) 1, kept, d_model], and the parts of its
-    lens logits.
+    """Run the model on `inputs`; return what `keep` takes of its states at `layers`, [layer, (stream,) 1, kept, d_model], and the
+    parts of its lens logits.
 
     The lens reads the last that is kept, which must be the last position.
     """
@@ -148,7 +156,7 @@ def _run(
         hooks(lm.blocks[-1].register_forward_hook(way_out(last_positions))),
         head_reads(lm, tokens, whole=whole) as split,
     ):
-        logits = split(lm.model(**clip.inputs, **options).logits[0])
+        logits = split(lm.model(**inputs).logits[0])
     return torch.stack([states[layer] for layer in layers]), logits
 
 

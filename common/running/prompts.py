@@ -1,6 +1,8 @@
 """`--prompts all`: the same experiment over paraphrases and orders of the options, and how far its results move."""
 
+import argparse
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -8,24 +10,33 @@ import pandas as pd
 
 from common.model.prompts import variants
 from common.plotting import COLORS, estimates
+from common.running.memory import Shared
 from common.running.parallel import is_leader
 from common.stats.intervals import holm
 
 
-def over_prompts(prompt: str, out: Path, run: Callable[[str, Path], None], headline: Callable[[Path], pd.DataFrame]) -> None:
-    """Call `run` for each variant of a prompt with a folder of its own, then say how far the main results move.
+def over_prompts(
+    args: argparse.Namespace,
+    run: Callable[[argparse.Namespace, Shared | None, str, Path], None],
+    draw: Callable[[argparse.Namespace, str, Path], None],
+    headline: Callable[[Path], pd.DataFrame],
+) -> None:
+    """Run the prompt asked for, or draw its finished run again; with `--prompts all` each of its variants, and how far they move.
 
-    `headline` reads them from the folder of a finished run (what, unit, value, lo, hi, kind, n); they end in prompts.csv and
-    prompts.png of `out`.
+    Each variant has a folder of its own. `headline` reads the main results from that of a finished run (what, unit, value, lo,
+    hi, kind, n); they end in prompts.csv and prompts.png.
     """
-    folders = {name: out / "prompts" / name for name in variants(prompt)}
+    several = args.prompts == "all"
+    shared = Shared(getattr(args, "cache_gb", None)) if several and not args.redraw else None
+    one = partial(draw, args) if args.redraw else partial(run, args, shared)
+    folders = {n: args.out / "prompts" / n for n in variants(args.prompt)} if several else {args.prompt: args.out}
     for name, folder in folders.items():
-        run(name, folder)
-    if is_leader():
+        one(name, folder)
+    if several and is_leader():
         table = corrected(pd.concat([headline(folder).assign(prompt=name) for name, folder in folders.items()]))
-        table.to_csv(out / "prompts.csv", index=False, float_format="%.6f")
-        plot_prompts(table, out / "prompts.png")
-        print(moved(table), f"written to {out}: prompts.csv, prompts.png", sep="\n")
+        table.to_csv(args.out / "prompts.csv", index=False, float_format="%.6f")
+        plot_prompts(table, args.out / "prompts.png")
+        print(moved(table), f"written to {args.out}: prompts.csv, prompts.png", sep="\n")
 
 
 def corrected(table: pd.DataFrame) -> pd.DataFrame:

@@ -27,8 +27,10 @@ from common.model.load import load_model
 from common.model.prompts import Question, written
 from common.model.readout import Readout, resolve_readout
 from common.patching.checks import SelfCheck, self_check
+from common.patching.fronts import Front, front_of, stored
 from common.patching.tracing import own_logits
 from common.running.identity import digest
+from common.running.memory import Shared
 from common.running.parallel import is_leader
 
 _PROBED = 8  # clips on which the label tokens' share of the probability is looked at before the work
@@ -39,7 +41,8 @@ class Session:
     """A model that has been checked on this run's clips, with the prompt and the readout of the run.
 
     `layers` are those that have rows, 0 and L among them. From block `reach` on the blocks keep nothing of what they read: they
-    see an earlier block's keys, or none, so that nothing put into the audio span there can reach the answer.
+    see an earlier block's keys, or none, so that nothing put into the audio span there can reach the answer. `shared` is there
+    where several prompts are run and questions can be read behind clips' fronts.
     """
 
     lm: AudioLM
@@ -49,6 +52,7 @@ class Session:
     check: SelfCheck
     layers: tuple[int, ...]
     warnings: tuple[str, ...]
+    shared: Shared | None = None
 
     @property
     def engine(self) -> str | None:
@@ -71,6 +75,13 @@ class Session:
         if difference := _different_around(self.lm, self.first, clip):
             raise CheckFailed(f"{sample.sample_id}: {difference}")
         return clip
+
+    def front(self, sample: Sample, clip: EncodedClip, *, silent: bool = False) -> Front | None:
+        """Return the front of a clip, encoded by this session, that the runs of several prompts share; else none."""
+        if self.shared is None:
+            return None
+        name = sample.sample_id, silent, tuple(clip.prefix_ids), clip.span_length
+        return self.shared.of(name, lambda: stored(front_of(self.lm, clip)))
 
     def describe(self, prompt_name: str) -> str:
         """Say what every unit of the run goes through, and what to beware of."""
@@ -123,11 +134,12 @@ def open_session(
     *,
     engines: Sequence[str],
     layers: Sequence[int] | None = None,
+    shared: Shared | None = None,
 ) -> Session:
     """Check every clip, load the model and check it on some of the clips. Raises InputError or CheckFailed; writes nothing.
 
     `engines` are the ways of patching that the run may use, the first that holds is taken; none for a run that patches nothing.
-    `layers` are those to have rows, beside 0 and L; all by default.
+    `layers` are those to have rows, beside 0 and L; all by default. `shared` is what the runs of several prompts share.
     """
     device = choose_device(model.device)
     lm = load_model(
@@ -159,10 +171,11 @@ def open_session(
     readout = resolve_readout(lm.processor.tokenizer, first.tail_ids, question)
     try:
         others = [clips[s] for s in dict.fromkeys((partner, longest))]
-        check = self_check(lm, first, others, tokens=readout.ids, engines=engines, layers=at)
+        check = self_check(lm, first, others, tokens=readout.ids, engines=engines, layers=at, fronts=shared is not None)
     except UnknownBlock as error:
         raise InputError(f"--model {model.name}: {error}; this kind of decoder is not supported yet") from None
-    session = Session(lm, question, readout, first, check, at, ())
+    behind_audio = check.from_front is not None and check.from_front <= check.tolerance
+    session = Session(lm, question, readout, first, check, at, (), shared if behind_audio else None)
     return session.warned(_preferred(lm, readout, [clips[s] for s in some]), *_cautions(lm, check, alone=len(samples) == 1))
 
 
