@@ -19,9 +19,9 @@ from common.errors import InputError
 from data import assemble, small_base, train_small
 from data.questions import frame_of
 from data.sentences import DEMO
-from data.small_align import Aligner, word_errors
+from data.small_align import Aligner, align, word_errors
 from data.small_audio import Clip, Pool, features, hear, join
-from data.small_lm import add_lora, answer_logits, ask, pack
+from data.small_lm import add_lora, answer_logits, ask, pack, read
 from data.small_speech import Told, Utterance
 from data.small_texts import labelled, near_demo, salad, vocabulary, words_of, written
 
@@ -204,6 +204,37 @@ def test_two_steps_of_training_write_parts_that_assemble(
     assert any("audio_tower" in k for k in moved) and any("projector" in k for k in moved) and any("layers.3" in k for k in moved)
     assert not any("embed" in k or "lm_head" in k for k in moved)
     assert {k for k in kept if k.endswith(".a")} and len(texts) == 4
+
+
+def test_an_interrupted_training_ends_where_an_unbroken_one_does(tiny_folder: Path, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    pool = Pool()
+    pool.add([Told(rng.integers(-9000, 9000, 9000).astype(np.int16), "so sad", "sad", "joe", label) for label in LABELS])
+
+    def train(folder: Path, broken: tuple[str, int] | None = None) -> dict[str, torch.Tensor]:
+        """Train as main does, with a checkpoint every second step; `broken`: the stage and the step that ends it."""
+
+        def log(entry: dict[str, Any]) -> None:
+            if (entry["stage"], entry["step"]) == broken:
+                raise KeyboardInterrupt
+
+        folder.mkdir(exist_ok=True)
+        torch.manual_seed(0)
+        model, processor = load(tiny_folder)
+        aligner = Aligner(model.model.language_model.embed_tokens.weight.data, processor.tokenizer)
+        asked = (model, processor.feature_extractor, aligner, pool)
+        told: dict[str, Any] = {"steps": 6, "seed": 3, "batch_size": 2, "lower": 0, "evaluate_every": 2}
+        told |= {"tests": {"x": [clip()]}, "log": log}
+        align(*asked, checkpoint=folder / "align.pt", **told)
+        read(*asked, frame_of(processor), text_steps=1, checkpoint=folder / "read.pt", **told)
+        return dict(model.state_dict())
+
+    whole = train(tmp_path / "whole")
+    for stage in ("align", "read"):
+        with pytest.raises(KeyboardInterrupt):
+            train(tmp_path / stage, broken=(stage, 4))  # what was kept is of step 2
+        again = train(tmp_path / stage)
+        assert whole.keys() == again.keys() and all(torch.equal(whole[k], again[k]) for k in whole)
 
 
 def test_lora_starts_as_nothing_and_resumes(tiny_folder: Path) -> None:
