@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo study known controls test families calibrate torture fuzz bench clean
+.PHONY: demo study known wordings asked controls test families calibrate torture fuzz bench clean
 .DELETE_ON_ERROR:
 
 demo: .venv/run  ## both experiments on the demo clips with the shipped model, then their report in report/demo
@@ -39,6 +39,20 @@ known: .venv/run $(SMALL)/model.safetensors  ## after study: erase and exchange 
 	    --out activation_patching/outputs/small/$$edit || exit; \
 	done
 	$(REPORT)
+
+wordings: .venv/run $(SMALL)/model.safetensors  ## after study: both experiments under five wordings of the question, then the report again
+	$(BIN)/python logit_lens/run.py --model $(SMALL) --prompts all --out logit_lens/outputs/small
+	$(BIN)/python activation_patching/run.py --model $(SMALL) --prompts all --max-pairs 40 --out activation_patching/outputs/small
+	$(REPORT)
+
+asked: .venv/run $(SMALL)/model.safetensors  ## what README tells of the small model beside the report: one cue asked for, clips at one level, a tuned lens
+	for prompt in words voice; do \
+	  $(BIN)/python logit_lens/run.py --model $(SMALL) --prompt $$prompt --out logit_lens/outputs/small_$$prompt || exit; \
+	  $(BIN)/python activation_patching/run.py --model $(SMALL) --prompt $$prompt --max-pairs 60 \
+	    --out activation_patching/outputs/small_$$prompt || exit; \
+	done
+	$(BIN)/python logit_lens/run.py --model $(SMALL) --match-level --out logit_lens/outputs/small_level
+	$(BIN)/python logit_lens/run.py --model $(SMALL) --lens tuned --out logit_lens/outputs/small_tuned
 
 $(SMALL)/model.safetensors: .venv/run data/small_model/trained.safetensors data/requirements-study.txt
 	$(BIN)/pip install -q --disable-pip-version-check -r data/requirements-study.txt

@@ -106,6 +106,7 @@ def test_the_spread_over_prompts_stands_beside_the_number_and_says_what_moved_it
     )
     text = moved(prompts, "x")
     assert "Over 5 prompts: -0.01 to +1.02" in text and "3 wordings -0.01 to +1.02" in text and "3 orders +1.01 to +1.02" in text
+    assert "Over 5 prompts (n = 40): " in moved(prompts.assign(n=40), "x")
     assert moved(None, "x") == moved(prompts[:1], "x") == moved(prompts, "y") == ""
     prompts.loc[1, "value"] = np.nan
     assert "none in 1" in moved(prompts, "x")

@@ -95,6 +95,7 @@ def spread(prompts: pd.DataFrame | None, what: str) -> list[Fact]:
         if len(part) > 1 and len(found):
             told: dict[str, Any] = {
                 "n": len(part),
+                "test": f"n = {part.n.max():.0f}" if "n" in part else "",
                 "unit": str(part.unit.iloc[0]),
                 "verdict": f"none in {len(part) - len(found)}" * (len(found) < len(part)),
             }
@@ -115,7 +116,8 @@ def moved(prompts: pd.DataFrame | None, what: str, form: str = "+.2f") -> str:
 
     parts = [f"{f.n} {name} {ends(f)}" for name, f in facts.items() if name != "prompts"]
     all_of_them = facts["prompts"]
-    return f" Over {all_of_them.n} prompts: {ends(all_of_them)}" + (f" ({'; '.join(parts)})." if parts else ".")
+    each = f" ({all_of_them.test})" if all_of_them.test else ""
+    return f" Over {all_of_them.n} prompts{each}: {ends(all_of_them)}" + (f" ({'; '.join(parts)})." if parts else ".")
 
 
 def scope(fact: Fact) -> str:

@@ -85,7 +85,8 @@ def moved(facts: Facts, what: str, form: str = "+.2f") -> str:
         f"{facts[f'{what}: {p}'].n} {p} {ends(facts[f'{what}: {p}'])}" for p in ("wordings", "orders") if f"{what}: {p}" in facts
     ]
     whole = facts[f"{what}: prompts"]
-    return f" Over {whole.n} prompts it is {ends(whole)}" + (f" ({'; '.join(parts)})." if parts else ".")
+    each = f" ({whole.test})" if whole.test else ""
+    return f" Over {whole.n} prompts{each} it is {ends(whole)}" + (f" ({'; '.join(parts)})." if parts else ".")
 
 
 def _voice_lead(facts: Facts) -> str:

@@ -80,7 +80,8 @@ def moved(facts: Facts, what: str, form: str = "+.2f") -> str:
         f"{facts[f'{what}: {p}'].n} {name}：{ends(facts[f'{what}: {p}'])}" for p, name in names.items() if f"{what}: {p}" in facts
     ]
     whole = facts[f"{what}: prompts"]
-    return f"在 {whole.n} 个提示下为 {ends(whole)}" + (f"（{'；'.join(parts)}）。" if parts else "。")
+    each = f"（{whole.test}）" if whole.test else ""
+    return f"在 {whole.n} 个提示{each}下为 {ends(whole)}" + (f"（{'；'.join(parts)}）。" if parts else "。")
 
 
 def _voice_lead(facts: Facts) -> str:

@@ -18,8 +18,9 @@ import torch
 from common.model.device import DTYPES, choose_device, choose_dtype
 from common.model.encoding import EncodedClip
 from common.model.lm import AudioLM
+from common.patching.fronts import front_of
 from common.patching.splice import splice
-from common.patching.tracing import record
+from common.patching.tracing import lens, record
 from tests.bench.measure import Report, fastest, machine, peak_memory, product_peak, products, reset_memory, say, timed
 from tests.bench.subject import LARGE, REAL, SMALL, Shape, build_model, make_clips
 from tests.bench.tools import TOOLS, Tool, hook_loop
@@ -122,6 +123,14 @@ def growth(lm: AudioLM, *, seconds: float) -> list[float]:
     return [recording, sweep, loop, loop / sweep]
 
 
+def prompts_cost(lm: AudioLM, clip: EncodedClip) -> list[float]:
+    """Return seconds of a clip's lens, of its front and of the lens behind that, and how much faster five prompts are by it."""
+    front = front_of(lm, clip)
+    ahead, whole = fastest(lambda: front_of(lm, clip), 3), fastest(lambda: lens(lm, clip, range(5)), 3)
+    behind = fastest(lambda: lens(lm, clip, range(5), front=front), 3)
+    return [whole, ahead, behind, 5 * whole / (ahead + 5 * behind)]
+
+
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--clips", type=int, default=50)
@@ -148,6 +157,7 @@ def main() -> None:
     report.add("Setting", ["", "value"], setting(args, lm, shape, clips))
     measure_job(report, lm, shape, clips, pairs, args.tool_pairs)
     measure_long(report, lm)
+    measure_prompts(report, lm)
     measure_growth(report, lm, shape, clips)
     say(f"written to {args.out}")
 
@@ -169,8 +179,9 @@ def setting(args: argparse.Namespace, lm: AudioLM, shape: Shape, clips: list[Enc
 def measure_job(report: Report, lm: AudioLM, shape: Shape, clips: list[EncodedClip], pairs: Pairs, tool_pairs: int) -> None:
     say("matrix-product peak, lens")
     peak = product_peak(lm, width=shape.width, mlp=shape.mlp)
-    bare, lens = lens_cost(lm, clips[0], rounds=9)
-    report.add("Lens", ["", "value"], [["bare forward, s", bare], ["record, with the lens, s", lens], ["ratio", lens / bare]])
+    bare, recorded = lens_cost(lm, clips[0], rounds=9)
+    rows = [["bare forward, s", bare], ["record, with the lens, s", recorded], ["ratio", recorded / bare]]
+    report.add("Lens", ["", "value"], rows)
     say("splice: the whole job")
     recording, patching = whole_job(lm, clips, pairs)
     say("the other tools")
@@ -206,7 +217,7 @@ def measure_job(report: Report, lm: AudioLM, shape: Shape, clips: list[EncodedCl
         ["job: times faster than nnsight", 15.0, min(len(clips) * t.record + len(pairs) * t.patch for t in nnsight) / job],
         ["sweep: times faster than nnsight", 20.0, min(t.patch + bare for t in nnsight) / sweep],
         ["share of the peak in a sweep", 0.65, alone / sweep / peak],
-        ["lens against a bare forward, at most", 1.1, lens / bare],
+        ["lens against a bare forward, at most", 1.1, recorded / bare],
         ["difference of the logits, at most", 1e-4, max(max(row[1:]) for row in differences)],
     ]
     report.add("Targets (2 cores, float32; the faster of the two nnsight loops)", ["", "target", "measured"], rows)
@@ -238,6 +249,13 @@ def measure_long(report: Report, lm: AudioLM) -> None:
     report.add(f"Clips of 30 s; the other tools on {len(layers)} layers of one pair, scaled", columns, rows)
     largest = max(float((t.logits - timings["splice"].logits).abs().max()) for t in timings.values())
     report.add("Clips of 30 s: largest difference of the logits from those of splice", ["", "value"], [["all tools", largest]])
+
+
+def measure_prompts(report: Report, lm: AudioLM) -> None:
+    say("five prompts")
+    rows = [[seconds, *prompts_cost(lm, *make_clips(lm, 1, seconds=seconds))] for seconds in (3, 30)]
+    columns = ["clip, s", "lens, s", "front, s", "lens behind it, s", "five prompts: times faster"]
+    report.add("A clip's lens under the five prompts of `--prompts all`", columns, rows)
 
 
 def measure_growth(report: Report, lm: AudioLM, shape: Shape, clips: list[EncodedClip]) -> None:
