@@ -23,7 +23,7 @@ from common.model.encoding import EncodedClip, encode_clip, encode_wave
 from common.model.head import head_of, unsplittable
 from common.model.load import load_model
 from common.model.prompts import PROMPTS
-from common.patching import checks
+from common.patching import patch_check
 from common.patching.checks import self_check
 from common.patching.fronts import front_of
 from common.patching.tracing import lens, states_at
@@ -218,6 +218,6 @@ def test_what_is_given_beside_the_states_is_patched_with_them(
     a, b = (EncodedClip(i, slice(heard[0], heard[-1] + 1)) for i in inputs)
     check = self_check(lm, a, [b], tokens=[0])
     assert check.patch and check.patch.row_0 is not None and check.patch.row_0 < 1e-6 < 0.05 < check.contrast
-    monkeypatch.setattr(checks, "given_at", lambda *where: (states_at(*where), ()))
+    monkeypatch.setattr(patch_check, "given_at", lambda *where: (states_at(*where), ()))
     without = self_check(lm, a, [b], tokens=[0]).patch
     assert without and without.row_0 and without.row_0 > 0.01

@@ -11,7 +11,7 @@ from common.model.encoding import EncodedClip, encode_clip
 from common.model.lm import AudioLM
 from common.model.load import load_model
 from common.model.prompts import PROMPTS
-from common.patching import ENGINES, checks
+from common.patching import ENGINES, checks, patch_check
 from common.patching.checks import self_check
 from common.patching.oracle import put, rerun
 from common.patching.splice import splice
@@ -174,7 +174,7 @@ def test_self_check_gives_its_figures(lm: AudioLM, clips: dict[str, EncodedClip]
 def test_without_engines_nothing_is_patched(lm: AudioLM, clips: dict[str, EncodedClip], monkeypatch: pytest.MonkeyPatch) -> None:
     """As for the lens, which must not fail on what only patching needs."""
     for name in ("splice", "sweep", "rerun", "record"):
-        monkeypatch.setattr(checks, name, lambda *_: 1 / 0)
+        monkeypatch.setattr(patch_check, name, lambda *_: 1 / 0)
     check = self_check(lm, clips["a"], [clips["b"]], tokens=TOKENS, engines=())
     assert check.patch is None and check.lens_last < 1e-5 and "row L - recipient" not in check.figures()
 
@@ -210,11 +210,11 @@ def test_a_splice_that_is_wrong_gives_way_to_the_staircase(
     def broken(lm: AudioLM, donor: Trace, recipients: list[Trace]) -> torch.Tensor:
         return splice(lm, donor, recipients).roll(1, dims=1)
 
-    monkeypatch.setattr(checks, "splice", broken)
+    monkeypatch.setattr(patch_check, "splice", broken)
     patch = self_check(lm, clips["a"], [clips["b"]], tokens=TOKENS).patch
     assert patch.engine == "staircase" and patch.from_rerun["splice"] > 0.01 > 1e-4 > patch.from_rerun["staircase"]
     assert patch.row_0 < 1e-4  # of equal spans
-    monkeypatch.setattr(checks, "splice", lambda *_: torch.zeros(2)[5])
+    monkeypatch.setattr(patch_check, "splice", lambda *_: torch.zeros(2)[5])
     patch = self_check(lm, clips["a"], [clips["c"]], tokens=TOKENS).patch
     assert patch.engine == "staircase" and patch.figures()["splice - rerun"] == "does not run" and patch.row_0 is None
 
@@ -230,7 +230,7 @@ def test_a_splice_that_is_wrong_gives_way_to_the_staircase(
     ],
 )
 def test_self_check_stops_a_run_whose_code_is_wrong(name, broken, lm, clips, monkeypatch) -> None:  # type: ignore[no-untyped-def]
-    monkeypatch.setattr(checks, name, broken)
+    monkeypatch.setattr(patch_check if name == "sweep" else checks, name, broken)
     with pytest.raises(CheckFailed, match="self-check"):
         self_check(lm, clips["a"], [clips["b"]], tokens=TOKENS)
 

@@ -1,56 +1,20 @@
 """A run checks itself on its own data before the work: identities that hold exactly if the code is right."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from common.errors import CheckFailed, UnknownBlock
+from common.errors import CheckFailed
 from common.model.encoding import EncodedClip
 from common.model.lm import AudioLM
 from common.patching import ENGINES
 from common.patching.fronts import front_of
 from common.patching.hooks import hooks
-from common.patching.oracle import put, rerun
-from common.patching.splice import splice
-from common.patching.staircase import aligned, aligned_beside, span_start, sweep
-from common.patching.tolerance import check_finite, largest_difference, tolerance
-from common.patching.tracing import given_at, lens, own_logits, record, states_at
-
-_UNFIT = (
-    RuntimeError,
-    IndexError,
-    KeyError,
-    ValueError,
-    AttributeError,
-    TypeError,
-)  # what a decoder raises that is not built for it
-
-
-@dataclass(frozen=True)
-class PatchCheck:
-    """What patching a clip A with donors showed: the largest differences of two logits, over all donors.
-
-    `engine` is the first of those tried that gives what a rerun gives (`from_rerun`, nan for one that does not run). `reach` is
-    the number of blocks up to the last that keeps anything of what it reads: after it nothing in the span reaches the answer.
-    `row_0` is none where spans of unequal length are not patched whole. `oracle` says what the rerun overwrites.
-    """
-
-    engine: str
-    reach: int
-    from_rerun: dict[str, float]
-    onto_itself: float
-    row_0: float | None
-    row_last: float
-    oracle: str
-
-    def figures(self) -> dict[str, Any]:
-        """Return the check as run.json tells it."""
-        tried = {f"{e} - rerun": _shown(d) for e, d in self.from_rerun.items()}
-        ends = {"A patched with A - A": self.onto_itself, "row L - recipient": self.row_last}
-        whole = {} if self.row_0 is None else {"row 0 - donor": self.row_0}
-        return tried | ends | whole | {"blocks that keep what they read": self.reach, "oracle": self.oracle}
+from common.patching.patch_check import PatchCheck, attempt, check_patching, shown
+from common.patching.tolerance import check_finite, equal, largest_difference, tolerance
+from common.patching.tracing import lens, own_logits, states_at
 
 
 @dataclass(frozen=True)
@@ -82,7 +46,7 @@ class SelfCheck:
     def figures(self) -> dict[str, Any]:
         """Return the check as run.json tells it."""
         adapters = {} if self.adapters is None else {"LoRA on - off": self.adapters}
-        front = {} if self.from_front is None else {"read behind the kept audio - model": _shown(self.from_front)}
+        front = {} if self.from_front is None else {"read behind the kept audio - model": shown(self.from_front)}
         text = {"of them text": self.text_within} if self.text_within else {}
         audio = {"audio tokens": self.audio_tokens, **text, "positions that the audio moves": self.moved_by_audio}
         return {
@@ -120,10 +84,10 @@ def self_check(
     scale = float(own.abs().max())
     limit = tolerance(lm, scale=scale)
     if (noise := _other_draw(lm, a, own)) > limit:  # so that the next would fail too, and not say why
-        _equal("the difference between two runs of one clip", largest_difference(own_logits(lm, a), own), limit)
+        equal("the difference between two runs of one clip", largest_difference(own_logits(lm, a), own), limit)
     whole, of_tokens = lens(lm, a, tokens)
-    lens_last = _equal("lens row L - model", largest_difference(whole[-1], own), limit)
-    in_float32 = _equal("label logits in float32 - model", largest_difference(of_tokens[-1], own[list(tokens)]), limit)
+    lens_last = equal("lens row L - model", largest_difference(whole[-1], own), limit)
+    in_float32 = equal("label logits in float32 - model", largest_difference(of_tokens[-1], own[list(tokens)]), limit)
     heard = [clip for clip in (*others, a) if clip.span_length]
     for clip in heard:
         tokens_of_audio = clip.span_length - text_within(lm, clip)
@@ -141,103 +105,14 @@ def self_check(
         moved_by_audio=[None, *(_moved_by_audio(lm, clip) for clip in heard)][-1],
         adapters=_effect_of_adapters(lm, a, own) if lm.adapters else None,
         from_front=_from_fronts(lm, heard, tokens) if fronts and heard else None,
-        patch=_check_patching(lm, a, others, own, limit, engines, layers or lm.layers) if engines else None,
+        patch=check_patching(lm, a, others, own, limit, engines, layers or lm.layers) if engines else None,
     )
-
-
-def _check_patching(
-    lm: AudioLM,
-    a: EncodedClip,
-    donors: Sequence[EncodedClip],
-    own: torch.Tensor,
-    limit: float,
-    engines: Sequence[str],
-    layers: Sequence[int],
-) -> PatchCheck:
-    """Find the first of `engines` that gives what a rerun gives, and check its identities.
-
-    The oracle overwrites the span of A's run where the spans have equal length; else splice is held against the same hybrid
-    read from the other side, the tail of the donor's run overwritten, and the others patch as many positions as both have.
-    """
-    trace, _ = record(lm, a, layers=layers)
-    places = (len(layers) // 3, 2 * len(layers) // 3)
-    checked = [layers[i] for i in places]
-
-    def swept(engine: str, donor: EncodedClip, layers: Sequence[int]) -> torch.Tensor:
-        states, given = given_at(lm, donor, donor.span)
-        donated, beside = aligned(states, a.span_length, "crop"), aligned_beside(given, a.span_length, "crop")
-        return sweep(lm, engine, a, span_start(a, donated), put(donated), layers, beside=beside)
-
-    def by(engine: str, donor: EncodedClip) -> torch.Tensor:
-        """Return [layer, vocab] of A patched with a donor."""
-        if engine == "splice":
-            return splice(lm, record(lm, donor, layers=layers)[0], [trace])[0]
-        return swept(engine, donor, layers)
-
-    def by_rerun(engine: str, donor: EncodedClip) -> torch.Tensor:
-        """Return the same at the layers that are `checked`."""
-        if engine == "splice" and a.span_length != donor.span_length:
-            tail = put(dict(zip(layers, trace.tail)))
-            return torch.stack([rerun(lm, donor, layer, donor.tail, tail) for layer in checked])
-        return swept("rerun", donor, checked)
-
-    from_rerun: dict[str, float] = {}
-    for engine in engines:
-        if (patched := _attempt(by, engine, (*donors, a))) is None:
-            from_rerun[engine] = torch.nan
-            continue
-        oracle = torch.stack([by_rerun(engine, donor) for donor in donors])
-        from_rerun[engine] = largest_difference(patched[:-1, list(places)], oracle)
-        if from_rerun[engine] <= limit:  # False for nan
-            break
-    else:
-        raise CheckFailed(f"self-check: no way of patching gives what a rerun gives: {from_rerun}, above {limit:.3g}")
-    whole = [i for i, donor in enumerate(donors) if engine == "splice" or donor.span_length == a.span_length]
-    own_runs = [own_logits(lm, donors[i]) for i in whole]
-    row_0 = largest_difference(patched[whole, 0], torch.stack(own_runs)) if whole else None
-    if row_0 is not None and engine == "splice":
-        _equal("row 0 - donor", row_0, limit)
-    return PatchCheck(
-        engine=engine,
-        reach=trace.reach,
-        from_rerun=from_rerun,
-        onto_itself=_equal("A patched with A - A", largest_difference(patched[-1], own.expand_as(patched[-1])), limit),
-        row_0=row_0,
-        row_last=_equal("row L - recipient", largest_difference(patched[:, -1], own.expand_as(patched[:, -1])), limit),
-        oracle="tail of the donor" if engine == "splice" and a.span_length != donors[0].span_length else "span of A",
-    )
-
-
-def _shown(difference: float) -> float | str:
-    return difference if difference == difference else "does not run"
-
-
-def _attempt(by: Callable[[str, EncodedClip], torch.Tensor], engine: str, donors: Sequence[EncodedClip]) -> torch.Tensor | None:
-    """Return what an engine gives [donor, layer, vocab], or None where the decoder is not built for it."""
-    try:
-        return torch.stack([by(engine, donor) for donor in donors])
-    except (torch.OutOfMemoryError, UnknownBlock):
-        raise
-    except _UNFIT:
-        return None
 
 
 def _from_fronts(lm: AudioLM, clips: Sequence[EncodedClip], tokens: Sequence[int]) -> float:
     """Return how far answers are from those read behind the clips' fronts; nan where the decoder is not built for that."""
-    try:
-        read = torch.stack([lens(lm, clip, tokens, front=front_of(lm, clip))[0][-1] for clip in clips])
-    except (torch.OutOfMemoryError, UnknownBlock):
-        raise
-    except _UNFIT:
-        return torch.nan
-    return largest_difference(read, torch.stack([own_logits(lm, clip) for clip in clips]))
-
-
-def _equal(name: str, difference: float, limit: float) -> float:
-    """Return `difference`; raise CheckFailed where it is beyond `limit`, or nan."""
-    if not difference <= limit:
-        raise CheckFailed(f"self-check: {name} is {difference:.3g}, above {limit:.3g}")
-    return difference
+    read = attempt(lambda: [lens(lm, clip, tokens, front=front_of(lm, clip))[0][-1] for clip in clips])
+    return torch.nan if read is None else largest_difference(read, torch.stack([own_logits(lm, clip) for clip in clips]))
 
 
 def text_within(lm: AudioLM, clip: EncodedClip) -> int:

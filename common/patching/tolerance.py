@@ -19,6 +19,13 @@ def largest_difference(x: torch.Tensor, y: torch.Tensor) -> float:
     return float((x.float() - y.float()).abs().max())
 
 
+def equal(name: str, difference: float, limit: float) -> float:
+    """Return `difference`; raise CheckFailed where it is beyond `limit`, or nan."""
+    if not difference <= limit:
+        raise CheckFailed(f"self-check: {name} is {difference:.3g}, above {limit:.3g}")
+    return difference
+
+
 def check_finite(logits: torch.Tensor, name: str) -> None:
     """Raise CheckFailed where a logit of the clip or pair `name` is not a number: its largest would be no answer."""
     if not logits.isfinite().all():

@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 # The modules that make rows, beside choose.py and rows.py of the experiment; tests hold them against what those import.
 ROW_MAKERS = (
     *("common/clips", "common/model", "common/patching"),
-    *("common/running/cache.py", "common/running/session.py", "common/stats/folds.py"),
+    *("common/running/cache.py", "common/running/memory.py", "common/running/session.py", "common/stats/folds.py"),
 )
 MODULES = {"scikit-learn": "sklearn"}
 PACKAGES = (
