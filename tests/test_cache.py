@@ -78,8 +78,8 @@ def test_recordings_of_a_run(tiny_folder: Path, manifest: Path, tmp_path: Path, 
         """Return how often each clip is recorded, and the bytes of all tails."""
         recorded, tails = Counter[str](), dict[str, int]()
 
-        def counting(lm: object, clip: object, tokens: object, layers: object) -> object:
-            trace, logits = record(lm, clip, tokens, layers)
+        def counting(*asked: object) -> object:
+            trace, logits = record(*asked)
             recorded[name := str(trace.tail.sum().item())] += 1
             tails[name] = trace.recipient().nbytes
             return trace, logits
