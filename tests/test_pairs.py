@@ -12,6 +12,7 @@ from common.clips.drawing import count_pairs
 from common.clips.pairs import NoPairs, PairRules, build_pairs, listed_pairs
 from common.clips.samples import LABELS, Sample
 from common.errors import InputError
+from report.wording.words import known
 from tests.test_samples import sample
 
 SAME, OTHER = (
@@ -59,6 +60,14 @@ def test_every_rule_gives_just_the_pairs_that_keep_it(kind: str, seed: int) -> N
         assert sum(dropped.values()) == len(all_pairs(clips, kind, ())) - len(expected)
         if "" not in {c.speaker for c in clips} or "speaker" not in shared:
             assert count_pairs(clips, (SAME[kind], *shared), OTHER[kind]) == len(expected)
+
+
+@pytest.mark.parametrize("kind", ["semantic", "prosody"])
+def test_the_reports_say_in_chinese_why_pairs_were_left_out(kind: str) -> None:
+    rules = PairRules(same_speaker=True, same_text=True, max_pairs=10, pairs_per_recipient=1)
+    _, _, dropped = build_pairs(some_clips(300, 0, speakers=("a", "b")), kind, rules, seed=3)
+    assert {"another speaker", "over --max-pairs", "over --pairs-per-recipient"} <= set(dropped)
+    assert all(known(reason) for reason in (*dropped, "another length"))
 
 
 @pytest.mark.parametrize("kind", ["semantic", "prosody"])

@@ -235,6 +235,9 @@ def test_how_far_prompts_move_a_number_stands_beside_it(studies: dict[str, Path]
     assert found[0].lens and found[0].lens.folder.name == "speaker"  # the prompt itself before its variants
     facts = all_lens_facts(found[0].lens)
     english, chinese = (statements.lens_sentences(facts, wording_of(language)) for language in ("en", "zh"))
-    moves = "Over 3 prompts it is +0.10 to +0.90 (2 wordings +0.10 to +0.90; 2 orders +0.10 to +0.20)."
-    assert english["voice_lead"].endswith(moves) and "在 3 个提示下为 +0.10 至 +0.90" in chinese["voice_lead"]
-    assert "Over 3 prompts it is 2.0 to 3.0, none in 1" in english["crossing"] and "其中 1 个提示下没有" in chinese["crossing"]
+    moves = "Over 3 prompts (n = 9) it is +0.10 to +0.90 (2 wordings +0.10 to +0.90; 2 orders +0.10 to +0.20)."
+    assert english["voice_lead"].endswith(moves) and "在 3 个提示（n = 9）下为 +0.10 至 +0.90" in chinese["voice_lead"]
+    assert (
+        "Over 3 prompts (n = 9) it is 2.0 to 3.0, none in 1" in english["crossing"]
+        and "其中 1 个提示下没有" in chinese["crossing"]
+    )
