@@ -8,6 +8,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from textwrap import fill
 from typing import IO, Any
 
 import matplotlib
@@ -235,15 +236,17 @@ def shade(axes: Axes, first: int, last: int, label: str) -> None:
 def estimates(table: pd.DataFrame, path: Path, *, colors: dict[str, str], caption: str) -> None:
     """Draw a panel for each `unit` of the table: `value` with `lo` and `hi` of each `what` (colour by `kind`), by `prompt`."""
     prompts, units = list(table.prompt.unique()), list(table.unit.unique())
-    with panels(path, Look(), units, xlabel="prompt", caption=caption) as all_axes:
+    with panels(path, Look(), [fill(unit, 18) for unit in units], xlabel="prompt", caption=caption) as all_axes:
         for axes, unit in zip(all_axes, units):
             of_unit = table[table.unit == unit]
             for i, (what, rows) in enumerate(of_unit.groupby("what", sort=False)):
                 place = [prompts.index(p) + 0.16 * (i - (of_unit.what.nunique() - 1) / 2) for p in rows.prompt]
                 low, high = rows.value - rows.lo.fillna(rows.value), rows.hi.fillna(rows.value) - rows.value
                 style: Any = {"color": colors[rows.kind.iloc[0]], "marker": "os^D"[i % 4]}
-                points(axes, place, rows.value, [low.clip(0), high.clip(0)], name=str(what), linestyle="none", capsize=3, **style)
-            axes.set_xticks(range(len(prompts)), prompts, rotation=15, fontsize=11)
+                name, reach = fill(str(what), 22), [low.clip(0), high.clip(0)]
+                points(axes, place, rows.value, reach, name=name, linestyle="none", capsize=3, **style)
+            axes.set_xticks(range(len(prompts)), [p.replace("-", "\n") for p in prompts], fontsize=11)
+            axes.set_xlim(-0.5, len(prompts) - 0.5)
             if unit.startswith("share"):
                 axes.set_ylim(-0.03, 1.03)
             axes.yaxis.set_major_locator(MaxNLocator(integer=unit.startswith("layer")))
