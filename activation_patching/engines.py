@@ -68,7 +68,7 @@ def own_runs(
         store=lambda run: replace(run, trace=run.trace.to("cpu")),
         size=lambda run: run.trace.nbytes,
         turns=turns,
-        budget=budget,
+        budget=budget // (2 if session.shared else 1),  # the other half is for fronts
     )
 
 

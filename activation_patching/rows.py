@@ -29,8 +29,7 @@ def patch_pairs(
     of `earlier` starts.
     """
     spliced = session.engine == "splice"
-    budget = cache_bytes(cache_gb) // (2 if session.shared else 1)
-    own = own_runs(session, [donor_of(g[0]) for g in groups] if spliced else [], budget=budget)
+    own = own_runs(session, [donor_of(g[0]) for g in groups] if spliced else [], budget=cache_bytes(cache_gb))
     at_once = max(1, _MAX_ROWS // len(session.layers)) if spliced else len(session.layers)  # recipients, layers
     again = donors_again(earlier, session.engine)
     for group in groups:
