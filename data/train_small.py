@@ -135,7 +135,7 @@ def main(argv: list[str] | None = None) -> None:
     torch.manual_seed(args.seed)
     counts = {"flite": 14_000, "joe": 0 if args.no_joe else 2_500, "told": 1_000}
     if args.limit:
-        counts = dict.fromkeys(counts, args.limit)
+        counts = {kind: min(count, args.limit) for kind, count in counts.items()}
         args.align_steps, args.read_steps, args.text_steps = 2, 2, 1
     journal = args.work / "training.jsonl"
 

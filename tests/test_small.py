@@ -194,8 +194,9 @@ def test_two_steps_of_training_write_parts_that_assemble(
     monkeypatch.setattr(train_small, "LOWER_ALIGN", 0)
     for name in ("demo_clips", "held_out_clips"):
         monkeypatch.setattr(train_small, name, lambda *a: [clip()])
-    train_small.main(["--limit", "2", "--work", str(tmp_path), "--out", str(tmp_path / "out")])
+    train_small.main(["--limit", "2", "--no-joe", "--work", str(tmp_path), "--out", str(tmp_path / "out")])
     record = json.loads((tmp_path / "out" / "training.json").read_text())
+    assert record["rendered"] == {"flite": 2, "joe": 0, "told": 2}
     assert [e["stage"] for e in record["events"] if "tests" in e] == ["align", "read"]
     kept, (model, _) = load_file(tmp_path / "out" / "trained.safetensors"), load(tiny_folder)
     before = {k: v.clone() for k, v in model.state_dict().items()}
