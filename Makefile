@@ -1,23 +1,25 @@
 PYTHON ?= python3
 BIN := .venv/bin
+# How the experiments are started. Over two processes: make study RUN=".venv/bin/torchrun --nproc_per_node 2"
+RUN ?= $(BIN)/python
 
 .PHONY: demo study known wordings asked controls test families calibrate torture fuzz bench clean
 .DELETE_ON_ERROR:
 
 demo: .venv/run  ## both experiments on the demo clips with the shipped model, then their report in report/demo
-	$(BIN)/python logit_lens/run.py --probe
-	for input in transcript told; do $(BIN)/python logit_lens/run.py --input $$input || exit; done
-	$(BIN)/python activation_patching/run.py --max-pairs 400
+	$(RUN) logit_lens/run.py --probe
+	for input in transcript told; do $(RUN) logit_lens/run.py --input $$input || exit; done
+	$(RUN) activation_patching/run.py --max-pairs 400
 	for align in splice crop stretch; do \
-	  $(BIN)/python activation_patching/run.py --align $$align --prompt words --kinds semantic --max-pairs 200 --controls 0 \
+	  $(RUN) activation_patching/run.py --align $$align --prompt words --kinds semantic --max-pairs 200 --controls 0 \
 	    --out activation_patching/outputs/align/$$align || exit; \
 	done
 	$(BIN)/python report/build.py --out report/demo
 
 controls: .venv/run  ## the positive controls: the shipped model asked for one cue at a time
 	for prompt in words voice; do \
-	  $(BIN)/python logit_lens/run.py --prompt $$prompt --out logit_lens/outputs/$$prompt || exit; \
-	  $(BIN)/python activation_patching/run.py --prompt $$prompt --out activation_patching/outputs/$$prompt || exit; \
+	  $(RUN) logit_lens/run.py --prompt $$prompt --out logit_lens/outputs/$$prompt || exit; \
+	  $(RUN) activation_patching/run.py --prompt $$prompt --out activation_patching/outputs/$$prompt || exit; \
 	done
 
 SMALL := data/small_model/assembled
@@ -26,33 +28,33 @@ REPORT := $(BIN)/python report/build.py --lens logit_lens/outputs/small --patchi
   --note "The small model was never trained on these texts, but on other renderings of their voice."
 
 study: .venv/run $(SMALL)/model.safetensors  ## both experiments on the demo clips with the small model, then the report in report/
-	$(BIN)/python logit_lens/run.py --model $(SMALL) --generate 40 --probe --out logit_lens/outputs/small
+	$(RUN) logit_lens/run.py --model $(SMALL) --generate 40 --probe --out logit_lens/outputs/small
 	for input in transcript told; do \
-	  $(BIN)/python logit_lens/run.py --model $(SMALL) --input $$input --out logit_lens/outputs/small/$$input || exit; \
+	  $(RUN) logit_lens/run.py --model $(SMALL) --input $$input --out logit_lens/outputs/small/$$input || exit; \
 	done
-	$(BIN)/python activation_patching/run.py --model $(SMALL) --max-pairs 120 --out activation_patching/outputs/small
+	$(RUN) activation_patching/run.py --model $(SMALL) --max-pairs 120 --out activation_patching/outputs/small
 	$(REPORT)
 
 known: .venv/run $(SMALL)/model.safetensors  ## after study: erase and exchange what the small model's states tell of words and voice, then the report again
 	for edit in erase exchange; do \
-	  $(BIN)/python activation_patching/run.py --model $(SMALL) --edit $$edit --at last --max-pairs 120 \
+	  $(RUN) activation_patching/run.py --model $(SMALL) --edit $$edit --at last --max-pairs 120 \
 	    --out activation_patching/outputs/small/$$edit || exit; \
 	done
 	$(REPORT)
 
 wordings: .venv/run $(SMALL)/model.safetensors  ## after study: both experiments under five wordings of the question, then the report again
-	$(BIN)/python logit_lens/run.py --model $(SMALL) --prompts all --out logit_lens/outputs/small
-	$(BIN)/python activation_patching/run.py --model $(SMALL) --prompts all --max-pairs 40 --out activation_patching/outputs/small
+	$(RUN) logit_lens/run.py --model $(SMALL) --prompts all --out logit_lens/outputs/small
+	$(RUN) activation_patching/run.py --model $(SMALL) --prompts all --max-pairs 40 --out activation_patching/outputs/small
 	$(REPORT)
 
 asked: .venv/run $(SMALL)/model.safetensors  ## what README tells of the small model beside the report: one cue asked for, clips at one level, a tuned lens
 	for prompt in words voice; do \
-	  $(BIN)/python logit_lens/run.py --model $(SMALL) --prompt $$prompt --out logit_lens/outputs/small_$$prompt || exit; \
-	  $(BIN)/python activation_patching/run.py --model $(SMALL) --prompt $$prompt --max-pairs 60 \
+	  $(RUN) logit_lens/run.py --model $(SMALL) --prompt $$prompt --out logit_lens/outputs/small_$$prompt || exit; \
+	  $(RUN) activation_patching/run.py --model $(SMALL) --prompt $$prompt --max-pairs 60 \
 	    --out activation_patching/outputs/small_$$prompt || exit; \
 	done
-	$(BIN)/python logit_lens/run.py --model $(SMALL) --match-level --out logit_lens/outputs/small_level
-	$(BIN)/python logit_lens/run.py --model $(SMALL) --lens tuned --out logit_lens/outputs/small_tuned
+	$(RUN) logit_lens/run.py --model $(SMALL) --match-level --out logit_lens/outputs/small_level
+	$(RUN) logit_lens/run.py --model $(SMALL) --lens tuned --out logit_lens/outputs/small_tuned
 
 $(SMALL)/model.safetensors: .venv/run data/small_model/trained.safetensors data/requirements-study.txt
 	$(BIN)/pip install -q --disable-pip-version-check -r data/requirements-study.txt
