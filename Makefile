@@ -1,6 +1,6 @@
 PYTHON ?= python3
 BIN := .venv/bin
-# How the experiments are started. Over two processes: make study RUN=".venv/bin/torchrun --nproc_per_node 2"
+# How the experiments are started; on several GPUs: make study RUN=".venv/bin/torchrun --nproc_per_node 8"
 RUN ?= $(BIN)/python
 
 .PHONY: demo study known wordings asked controls test families calibrate torture fuzz bench clean
