@@ -15,16 +15,19 @@ from common.running import rows as run_rows
 from common.running.cache import in_chunks
 from tests.test_scripts import ROOT, ROWS, start
 from tests.tiny import LAYERS
+from tests.torture.starts import TIMES
 
-
-@pytest.mark.parametrize(
-    ("name", "more"),
-    [
+RUNS: list[tuple[str, tuple[str, ...]]] = [(name, ()) for name in ROWS]
+if TIMES:
+    RUNS += [
         ("logit_lens", ("--probe", "--generate", "3")),
-        ("activation_patching", ()),
-        ("activation_patching", ("--edit", "exchange", "--at", "last", "--kinds", "prosody")),
-    ],
-)
+        ("logit_lens", ("--lens", "tuned")),
+        ("logit_lens", ("--prompts", "all")),
+    ]
+    RUNS += [("activation_patching", ("--edit", edit, "--at", "last", "--kinds", "prosody")) for edit in ("erase", "exchange")]
+
+
+@pytest.mark.parametrize(("name", "more"), RUNS)
 def test_two_processes_give_the_same_tables_as_one(
     name: str, more: tuple[str, ...], tiny_folder: Path, manifest: Path, tmp_path: Path
 ) -> None:
@@ -34,11 +37,11 @@ def test_two_processes_give_the_same_tables_as_one(
     launch = (sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2")
     done = subprocess.run([*launch, str(ROOT / name / "run.py"), *options, *more], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert '"processes": 2' in (tmp_path / "two" / "run.json").read_text()
-    one = {f.name for f in (tmp_path / "one").iterdir()}
-    assert {f.name for f in (tmp_path / "two").iterdir()} == one and {ROWS[name], "layers.csv"} <= one
+    one, two = ({str(f.relative_to(tmp_path / d)): f for f in (tmp_path / d).rglob("*.*")} for d in ("one", "two"))
+    assert one.keys() == two.keys() and {ROWS[name], "layers.csv"} <= {f.name for f in one.values()}
+    assert all('"processes": 2' in f.read_text() for f in two.values() if f.name == "run.json")
     for file in (f for f in one if f.endswith((".csv", ".npy"))):
-        assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes(), file
+        assert one[file].read_bytes() == two[file].read_bytes(), file
 
 
 def test_what_interrupted_processes_left_is_gathered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
