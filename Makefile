@@ -72,7 +72,7 @@ families: .venv/dev  ## every family of models in every dtype, attention and way
 calibrate: .venv/run  ## do intervals, bands and tests keep their promise? the table in common/stats/README.md
 	$(BIN)/python -m tests.calibration --rows logit_lens/outputs/lens.csv
 
-torture: .venv/dev  ## starts at the same moment, kills, full disks, a hundred times over, and every option in two processes: about an hour
+torture: .venv/dev  ## starts at the same moment, kills, full disks, a hundred times over, and more options in two processes: about an hour
 	TORTURE=100 $(BIN)/python -m pytest -q tests/torture tests/test_parallel.py
 
 fuzz: .venv/dev  ## 2,000 manifests and 500 audio files, broken in every way, and a million rows: right rows or a clear error

@@ -38,7 +38,7 @@ def test_two_processes_give_the_same_tables_as_one(
     done = subprocess.run([*launch, str(ROOT / name / "run.py"), *options, *more], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     one, two = ({str(f.relative_to(tmp_path / d)): f for f in (tmp_path / d).rglob("*.*")} for d in ("one", "two"))
-    assert one.keys() == two.keys() and {ROWS[name], "layers.csv"} <= {f.name for f in one.values()}
+    assert one.keys() == two.keys() and {ROWS[name], "layers.csv", "run.json"} <= {f.name for f in one.values()}
     assert all('"processes": 2' in f.read_text() for f in two.values() if f.name == "run.json")
     for file in (f for f in one if f.endswith((".csv", ".npy"))):
         assert one[file].read_bytes() == two[file].read_bytes(), file

@@ -396,4 +396,4 @@ def together(lens: Facts, kinds: Mapping[str, Facts]) -> str:
     carried = [kind for kind, facts in kinds.items() if "flips" in facts and facts["flips"].verdict == "more"]
     shown_of = " and ".join(CUES[kind] for kind in carried) or "neither cue"
     start = f"By the lens the answer follows the {CUES[cue]}" if cue in CUES else "By the lens neither cue is ahead"
-    return f"{start}; by patching, transfer beyond the control donors is shown for {shown_of}."
+    return f"{start}; by patching, transfer beyond the control donor is shown for {shown_of}."
