@@ -17,9 +17,11 @@ _LABELS_OF = {  # kind -> the label that the two clips of a pair have in common,
     "semantic": ("prosody_label", "semantic_label"),
     "prosody": ("semantic_label", "prosody_label"),
 }
+SHARED_LABEL = {kind: shared for kind, (shared, _) in _LABELS_OF.items()}
 KINDS = tuple(_LABELS_OF)
-CONTROLS = ("same_labels_donor", "random_donor", "silence", "itself")
-SUBSPACE_CONTROLS = ("random_subspace", "whole", "same_labels_donor", "itself")
+DISTURBANCES = ("same_labels_donor", "silence")  # donors that bring no label of their own, or none at all
+SAME_TEXT = "same_text_donor"
+SUBSPACE_CONTROLS = ("random_subspace", "whole")
 
 
 class NoPairs(InputError):
@@ -42,7 +44,12 @@ class Pair:
     @property
     def pair_id(self) -> str:
         stand_in = f"|{self.control}:{self.donor.sample_id}" if self.control != "none" else ""
-        return f"{self.kind}:{self.recipient.sample_id}<-{(self.true_donor or self.donor).sample_id}{stand_in}"
+        return f"{self.true_pair_id}{stand_in}"
+
+    @property
+    def true_pair_id(self) -> str:
+        """Return the id of the pair that a control stands beside; a pair's own id if it is no control."""
+        return f"{self.kind}:{self.recipient.sample_id}<-{(self.true_donor or self.donor).sample_id}"
 
     @property
     def target(self) -> str:
@@ -140,41 +147,35 @@ def listed_pairs(path: Path, samples: Sequence[Sample], kind: str) -> list[Pair]
     return list(pairs.values())
 
 
-def control_pairs(
-    pairs: list[Pair], pool: list[Sample], *, share: float, seed: int, controls: Sequence[str] = CONTROLS
-) -> list[Pair]:
-    """Return for a `share` of the pairs of each kind, drawn with the seed, what the same patch does with another donor.
+def control_pairs(pairs: Sequence[Pair], pool: Sequence[Sample], control: str, *, most: int | None = None, seed: int) -> list[Pair]:
+    """Return what the same patch does with another donor or another subspace, for `most` of the pairs drawn with the seed.
 
-    same_labels_donor: another clip with both labels of the recipient, of its speaker where there is one. random_donor: any other
-    clip. silence: silence of the donor's length. The target stays the true donor's label, and each stands beside its pair: tests
-    compare the two. A donor of the same labels that the pool does not have is left out. itself: the recipient, which must change
-    nothing; that needs no comparison, so one in ten of the pairs, and at least one, has it. Of an exchanged subspace also, with
-    the same donor, random_subspace: another of its rank; whole: the whole state.
+    same_labels_donor: another clip with both labels of the recipient, of its speaker where there is one. same_text_donor: such a
+    clip that has the recipient's text besides. silence: silence of the donor's length. random_subspace: another one of the same
+    rank, from the same donor. whole: the whole state of the same donor. The target stays the true donor's label. Pairs for which
+    the pool has no such donor are left out.
     """
-    rng = np.random.default_rng(seed)
     by_labels: dict[tuple[str, str], list[Sample]] = {}
     for sample in pool:
         by_labels.setdefault((sample.semantic_label, sample.prosody_label), []).append(sample)
-    found = []
-    for kind in dict.fromkeys(p.kind for p in pairs):
-        of_kind = [p for p in pairs if p.kind == kind]
-        for i, pair in enumerate(draw(of_kind, round(share * len(of_kind)), seed=seed)):
-            recipient = pair.recipient
+    rng, found = np.random.default_rng(seed), []
+    for pair in draw(list(pairs), None, seed=seed):
+        recipient, donor = pair.recipient, pair.donor
+        if control in ("same_labels_donor", SAME_TEXT):
             alike = [s for s in by_labels[recipient.semantic_label, recipient.prosody_label] if s is not recipient]
-            same_labels = [s for s in alike if s.speaker == recipient.speaker] or alike
-            donors = {"random_donor": _other(pool, recipient, rng)} | dict.fromkeys(
-                ("silence", *SUBSPACE_CONTROLS[:2]), pair.donor
-            )
-            if same_labels:
-                donors["same_labels_donor"] = same_labels[rng.integers(len(same_labels))]
-            if i % 10 == 0:
-                donors["itself"] = recipient
-            found += [Pair(kind, recipient, donors[c], c, pair.donor) for c in controls if c in donors]
+            if control == SAME_TEXT:
+                alike = [s for s in alike if s.text_id == recipient.text_id]
+            alike = [s for s in alike if s.speaker == recipient.speaker] or alike
+            if not alike:
+                continue
+            donor = alike[rng.integers(len(alike))]
+        found.append(Pair(pair.kind, recipient, donor, control, pair.donor))
+        if len(found) == most:
+            break
     return found
 
 
-def _other(pool: list[Sample], sample: Sample, rng: np.random.Generator) -> Sample:
-    """Return any clip of the pool but this one; a large pool has too many to list for every pair."""
-    while (other := pool[rng.integers(len(pool))]) is sample:
-        pass
-    return other
+def lacking_third_labels(pairs: Sequence[Pair], labels: Sequence[str]) -> float:
+    """Return the share of the pairs whose clips name every label, so that none is left to compare the target with."""
+    named = [{p.target, *(getattr(p.recipient, f"{kind}_label") for kind in KINDS)} for p in pairs]
+    return sum(names >= set(labels) for names in named) / max(1, len(pairs))

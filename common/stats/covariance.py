@@ -26,7 +26,7 @@ Statistic = Callable[[Floats], Floats]  # means [..., column, layer] to results 
 
 
 @dataclass(frozen=True)
-class Estimate:
+class Jackknifed:
     """Statistics over units with what their intervals need; `se` is nan where nothing can be resampled."""
 
     mean: Floats  # [result, layer]
@@ -35,17 +35,17 @@ class Estimate:
     df: Floats  # degrees of freedom, one number for all layers, [result]
     clusters: str  # what was resampled: "texts and speakers", "texts", "speakers" or "none: ..."
     levels: float  # how many of them in effect, the fewest of any
-    used: tuple[str, ...] = ()  # names of what was resampled
+    n: int  # units
 
 
-def estimate(values: Floats, design: Design, *, statistic: Statistic = lambda means: means) -> Estimate:
+def estimate(values: Floats, design: Design, *, statistic: Statistic = lambda means: means) -> Jackknifed:
     """Return a statistic of the means of `values` [unit, column, layer], with its covariance over the layers."""
     mean = statistic(values.mean(axis=0))
     used = resampled_factors(design, len(values))
     if not used:
         nothing = np.full_like(mean, np.nan)
         none = f"none: no two {' or '.join(design.clusters)} to tell apart"
-        return Estimate(mean, nothing, np.zeros((*mean.shape, mean.shape[1])), nothing[:, 0], none, 1)
+        return Jackknifed(mean, nothing, np.zeros((*mean.shape, mean.shape[1])), nothing[:, 0], none, 1, len(values))
     strata, of_text = strata_of(design, list(used))
     terms = {name: signed_groupings(design.clusters[name]) for name in used}
     stratum = {name: of_text if name == "texts" else None for name in used}
@@ -73,7 +73,7 @@ def estimate(values: Floats, design: Design, *, statistic: Statistic = lambda me
     layers = (se > 0).sum(axis=1)
     df = np.where(layers > 0, layers / np.where(layers > 0, np.nansum(shares, axis=1), 1), min(own_df.values()))
     fewest = min(_effective(design.clusters[name], None) + 1 for name in used)
-    return Estimate(mean, se, _correlation(covariance), df, " and ".join(used), fewest, tuple(used))
+    return Jackknifed(mean, se, _correlation(covariance), df, " and ".join(used), fewest, len(values))
 
 
 def _diagonal(covariance: Floats) -> Floats:

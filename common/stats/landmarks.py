@@ -1,8 +1,7 @@
 """The layer at which something happens, with an interval: where a cue comes to lead, where a patch has lost half of its effect.
 
 A crossing is between layers, on the straight lines between the means. Its interval is that of Fieller (1954, J. R. Stat. Soc. B
-16): the places at which 0 cannot be excluded. From which layer the data *show* that a curve is past 0 is another question: that
-layer moves with the number of clips, is a place of detection and no estimate, and stands apart.
+16): the places at which 0 cannot be excluded.
 """
 
 from collections.abc import Sequence
@@ -10,52 +9,44 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from common.stats.covariance import Estimate, Floats
-from common.stats.intervals import DRAWS, critical, first_from
+from common.stats.covariance import Floats, Jackknifed
+from common.stats.intervals import first_from, reach_of
 
 STEPS = 20  # places looked at between two layers
+NAN = float("nan")
 
 
 @dataclass(frozen=True)
 class Crossing:
-    """Where curves are above 0 for good: `place` (between layers) with its interval, and from which layer the band `shown`s it.
+    """Where a curve rises above 0 for good, `place` (between layers), and its interval; nan, and a `reason`, where nowhere."""
 
-    `shown` is an index into the layers of the estimate, their number stands for none; nan for no place. `reason` says why.
-    """
-
-    place: float
-    low: float
-    high: float
-    shown: int
+    place: float = NAN
+    low: float = NAN
+    high: float = NAN
     reason: str = ""
 
 
-def crossing(of: Estimate, at: Sequence[int] | np.ndarray, *, seed: int, count: int = DRAWS) -> Crossing:
-    """Return from where on all curves (the results of `of` at the layers `at`) are above 0 up to the last layer.
+def crossing(of: Jackknifed, at: Sequence[int] | np.ndarray) -> Crossing:
+    """Return from where on the first result of `of`, a curve at the layers `at`, is above 0 up to the last layer.
 
-    High end: the place from which each curve's interval is above 0; so it is too early in 2.5 % at most. Low end: after the last
-    place at which a curve's band is below 0. None where not all curves' bands are above 0 at the last layer.
+    Low end: behind the last place at which the curve's interval is below 0. High end: the place from which it is above 0. None
+    where the interval at the last layer is not above 0.
     """
     layers = of.mean.shape[1]
-    nan = float("nan")
-    if np.isnan(of.se).any():
-        return Crossing(nan, nan, nan, layers, of.clusters)
-    usual, bands = critical(of, seed=seed, count=count)
-    if not (of.mean - bands[:, None] * of.se > 0)[:, -1].all():
-        return Crossing(nan, nan, nan, layers, "its band at the last layer holds 0")
+    if np.isnan(of.se[0]).any():
+        return Crossing(reason=of.clusters)
+    reach = reach_of(of)[0]
+    if not of.mean[0, -1] - reach * of.se[0, -1] > 0:
+        return Crossing(reason="its interval at the last layer holds 0")
     steps, weights = _between(layers)
     places = np.interp(steps, range(layers), at)  # layers may be unevenly spaced
-    mean, se = of.mean @ weights.T, np.stack([_spread(c, s, weights) for c, s in zip(of.correlation, of.se)])
-    lowest, last = mean.min(axis=0), len(places) - 1
-    surely = np.asarray((mean - usual[:, None] * se).min(axis=0) > 0)
-    below = np.asarray((mean + bands[:, None] * se).min(axis=0) < 0)
-    low, high = (places[min(int(first_from(holds)), last)] for holds in (~below, surely))
-    first = int(first_from(np.asarray(lowest > 0)))
+    mean, se, last = of.mean[0] @ weights.T, _spread(of.correlation[0], of.se[0], weights), len(places) - 1
+    low, high = (places[min(int(first_from(holds)), last)] for holds in (mean + reach * se >= 0, mean - reach * se > 0))
+    first = int(first_from(mean > 0))
     before = max(0, first - 1)
-    back = lowest[first] / (lowest[first] - lowest[before]) if first else 0
-    place = places[first] - back * (places[first] - places[before])
-    shown = int(first_from(np.asarray((of.mean - bands[:, None] * of.se).min(axis=0) > 0)))
-    return Crossing(float(place), float(min(low, place)), float(max(high, place)), shown)
+    back = mean[first] / (mean[first] - mean[before]) if first else 0
+    place = float(places[first] - back * (places[first] - places[before]))
+    return Crossing(place, min(float(low), place), max(float(high), place))
 
 
 def _between(layers: int) -> tuple[Floats, Floats]:

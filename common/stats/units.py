@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from common.stats.design import Design, memberships, resampled_factors
+from common.stats.design import Design, memberships
 
 FIELDS = {"texts": "text_id", "speakers": "speaker", "sources": "source"}
 
@@ -96,15 +96,7 @@ def by_group(rows: pd.DataFrame, keys: list[str], table: Callable[[pd.DataFrame]
 
 
 def counts(units: Units) -> dict[str, Any]:
-    """Return how many units, texts, speakers (and sources) there are, and which of them are too few and held fixed."""
+    """Return how many units, texts, speakers (and sources) there are."""
     levels = {name: len(np.unique(codes[codes >= 0])) for name, codes in units.design.clusters.items()}
-    used = resampled_factors(units.design, len(units.firsts)) if len(units.firsts) else {}
-    within = "sources" in used  # what lies within sources that are resampled is resampled with them
-    held = [f"{n} {name if n > 1 else name[:-1]}" for name, n in levels.items() if name not in used and not within]
-    return {
-        "n": len(units.firsts),
-        "n_texts": levels.get("texts", 0),
-        "n_speakers": levels.get("speakers", 0),
-        **({"n_sources": levels["sources"]} if "sources" in levels else {}),
-        "held_fixed": ", ".join(held),
-    }
+    sources = {"n_sources": levels["sources"]} if "sources" in levels else {}
+    return {"n": len(units.firsts), "n_texts": levels.get("texts", 0), "n_speakers": levels.get("speakers", 0), **sources}
