@@ -9,12 +9,13 @@ from types import ModuleType
 from typing import Any
 
 from activation_patching.facts import patching_facts
+from common.stats.facts import Fact, spread
+from logit_lens.facts import lens_facts
+
 from activation_patching.plots import plot_patching
 from common.clips.samples import Sample
 from common.plotting import Look
 from common.running.output import subtitle
-from common.stats.facts import Fact, spread
-from logit_lens.facts import lens_facts
 from logit_lens.plots import plot_lens
 from report import statements
 from report.alignment import Alignment, alignment

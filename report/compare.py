@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
+from common.stats.facts import Fact, p_value, shown
 
 from common.plotting import PALETTE, Look, curve, figure, level
-from common.stats.facts import Fact, p_value, shown
 from report.chapters import Chapter, wording_of
 from report.markdown import Say, plain, table
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from types import ModuleType
 
 from activation_patching.facts import edit_facts
+
 from activation_patching.plots import edit_figure, plot_edits
 from common.plotting import Look
 from common.running.output import read_record, read_table, subtitle

@@ -7,16 +7,16 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
+from common.stats.facts import Fact, fact, shown, sided
+from common.stats.nulls import shuffled_hits
+from logit_lens.decision import OUTCOMES, conflict_rows
 from matplotlib.axes import Axes
 
 from common.clips.pairs import KINDS
 from common.plotting import COLORS, Look, figure, level, points
 from common.running.output import subtitle
-from common.stats.facts import Fact, fact, shown, sided
 from common.stats.metrics import Metric, gain, layer_table
-from common.stats.nulls import shuffled_hits
 from common.stats.units import clip_units, label_codes, labels_of
-from logit_lens.decision import OUTCOMES, conflict_rows
 from logit_lens.plots import NAMES
 from report.inputs import Outputs, Study, Trouble, mixed_up, read_outputs, unlike, unwell
 from report.markdown import Say, table

@@ -4,8 +4,8 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 
 import pandas as pd
-
 from common.stats.facts import p_value, stated
+
 from report.inputs import Outputs
 
 Say = Callable[[str], str]

@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-
 from common.stats.facts import Fact, fact, held, over
 
 TELLING = 0.5  # share of the probability from which the labels are most of what the layer would say

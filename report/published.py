@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-
 from common.stats.facts import stated
+
 from report.markdown import Say, code, plain, table
 from report.wording.words import english
 

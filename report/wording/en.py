@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 
 import pandas as pd
-
 from activation_patching.words import edit_statements
 from common.stats.facts import Fact, p_value, shown
+
 from report.markdown import plain
 
 Facts = Mapping[str, Fact]

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 
 import pandas as pd
-
 from common.stats.facts import Fact, shown
+
 from report.markdown import plain
 from report.wording.words import chinese
 
