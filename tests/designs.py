@@ -127,7 +127,9 @@ def patched(design: str, kind: str, gains: Gains, draws: int, *, pairs: int = 30
     base = np.repeat(own, LAYERS, axis=3).reshape(logits.shape)
     said = (logits == logits.max(axis=1, keepdims=True)).astype(float)
     changed = (logits.argmax(axis=1) != base.argmax(axis=1)).astype(float)
-    rows = pd.DataFrame({"true_pair_id": [p.pair_id for p in built], "kind": kind, "layer": 0, "target": [p.target for p in built]})
+    rows = pd.DataFrame(
+        {"true_pair_id": [p.pair_id for p in built], "kind": kind, "layer": 0, "target": [p.target for p in built]}
+    )
     for role in ("recipient", "donor"):
         for field in ("text_id", "speaker", "source", "semantic_label", "prosody_label"):
             rows[f"{role}_{field}"] = [getattr(getattr(p, role), field) for p in built]
