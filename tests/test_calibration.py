@@ -10,7 +10,6 @@ from common.stats.units import Units
 from tests import calibration, designs
 
 DRAWS = 200
-WIDE = 0.045  # three standard errors of a coverage of .95 in 200 draws
 
 
 @pytest.mark.parametrize("design", ("50 x 2", "8 x 2", "8 x 12", "MELD-like"))
@@ -20,10 +19,8 @@ def test_intervals_hold_the_truth_as_often_as_they_say(design: str, gains: desig
     for kind in ("semantic", "prosody"):
         found += calibration.of_pairs(design, kind, gains, DRAWS)
     print(design, found)
-    for line in found:
-        least = 0.93 - WIDE / 2 if line.what != "half-effect layer" else 0.9
-        assert np.isnan(line.held) or least <= line.held <= 1, line
-    assert np.mean([line.held for line in found if line.what.startswith(("share", "effect"))]) < 0.98
+    counted = [line.held for line in found if not np.isnan(line.held)]
+    assert min(counted) > 0.89 and 0.93 < np.mean(counted) < 0.98  # of one line four standard errors below .95
 
 
 def held(units: Units, design: Design, margins: np.ndarray) -> float:
@@ -43,9 +40,9 @@ def test_taking_clips_for_independent_would_be_found_out() -> None:
 
 def test_taking_labels_for_drawn_makes_intervals_too_wide() -> None:
     """Words' labels are the design's: without them known the differences between them would count as chance."""
-    units, evidence = designs.heard("50 x 2", calibration.USUAL, DRAWS)
+    units, evidence = designs.heard("50 x 2", designs.Gains(words=6), DRAWS)
     found = [
-        held(units, design, evidence[:, 2, :, None])
+        held(units, design, evidence[:, 0, :, None])
         for design in (units.design, Design({"texts": units.design.clusters["texts"]}))
     ]
     print(found)
