@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 
 from activation_patching.plots import draw_delta, draw_flips
 from activation_patching.tables import tables_of
-from common.plotting import COLORS, INK, PALETTE, Look, curve, figure, legend_above, level, name_curves, over_layers
+from common.plotting import COLORS, INK, PALETTE, Look, curve, figure, legend_above, level, over_layers
 from common.running.output import finished_run
 from logit_lens.plots import draw_margin, draw_win_rates
 from report.inputs import Outputs, Study
