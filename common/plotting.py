@@ -122,7 +122,8 @@ def _say_missing(character: str) -> None:
 
 def curve(axes: Axes, table: pd.DataFrame, column: str, *, color: str, name: str = "", style: Any = "-") -> None:
     """Draw `column` over the layers with its 95 % interval; `name` it beside the curve once `name_curves` is called."""
-    axes.plot(table.layer, table[column], color=color, gid=name, linestyle=style, marker="o", markersize=2)
+    marker = "o" if style == "-" else ""
+    axes.plot(table.layer, table[column], color=color, gid=name, linestyle=style, marker=marker, markersize=2)
     low, high = table[f"{column}_lo"], table[f"{column}_hi"]
     axes.fill_between(table.layer, low, high, color=color, alpha=0.2, linewidth=0)
 
