@@ -10,13 +10,15 @@ from typing import Any
 import numpy as np
 
 from common.clips.pairs import (
-    CONTROLS,
+    DISTURBANCES,
+    SAME_TEXT,
     SUBSPACE_CONTROLS,
     NoPairs,
     Pair,
     PairRules,
     build_pairs,
     control_pairs,
+    lacking_third_labels,
     listed_pairs,
 )
 from common.clips.samples import Sample, conflict_clips, draw
@@ -24,15 +26,18 @@ from common.errors import InputError
 from common.stats.folds import unseen
 
 _LEAST = 3  # clips of each label that a subspace is learned from
+_SAME_TEXT = 50  # prosody pairs whose donor has the same text and labels besides: does the voice count beyond its label?
+_LACKING = 0.2  # share of pairs that may lack third labels: with more, donors with the recipient's labels are the baseline
 
 
 def choose_pairs(
     clips: list[Sample],
     *,
     kinds: Sequence[str],
+    labels: Sequence[str],
     rules: PairRules,
     pool: str,
-    controls: float,
+    controls: bool,
     limit: int | None,
     seed: int,
     pairs_file: Path | None = None,
@@ -43,7 +48,7 @@ def choose_pairs(
 
     A kind that the clips cannot give is left out, and the counts' warnings say why. Pairs listed in `pairs_file` are all taken,
     whatever pool, limit and rules. `trim`: lengths are those without silence at the ends. What `edit` erases it erases from a
-    clip, which is its own donor then. Raises InputError where no kind has a pair.
+    clip, which is its own donor then. `controls` asks for donors that only disturb. Raises InputError where no kind has a pair.
     """
     if pairs_file is not None:
         pool, limit = "all", None
@@ -69,15 +74,39 @@ def choose_pairs(
     if not pairs:
         hint = "; --pool all takes congruent clips too" if pool == "conflict" else ""  # of two labels it must
         raise InputError("; ".join(missing) + hint)
-    asked = {"span": CONTROLS, "exchange": SUBSPACE_CONTROLS, "erase": SUBSPACE_CONTROLS[:1]}[edit]
-    pairs += control_pairs(pairs, drawn, share=controls, seed=seed, controls=asked)
+    further, said = _controls(pairs, drawn, labels, edit=edit, disturbances=controls, seed=seed)
+    pairs += further
     order = {sample.sample_id: i for i, sample in enumerate(drawn)}
     pairs.sort(key=lambda p: (order[_lead(p, edit)[0]], p.silent))  # stable: kinds, then controls
     used = len(clips_of(pairs))
     dropped.update({"over --limit": len(chosen) - len(drawn), "in no pair": len(drawn) - used})
     of_controls = Counter(f"{p.kind}, {p.control}" for p in pairs if p.control != "none")
     counts = {"clips": used, "dropped": dict(dropped), "pairs": kept, "control pairs": dict(of_controls)}
-    return pairs, counts | {"warnings": missing}
+    return pairs, counts | {"warnings": missing + said}
+
+
+def _controls(
+    pairs: list[Pair], pool: list[Sample], labels: Sequence[str], *, edit: str, disturbances: bool, seed: int
+) -> tuple[list[Pair], list[str]]:
+    """Return the controls that a run makes beside its pairs, and what is to be said of them.
+
+    Of a subspace: a random one, and with exchange the whole state. Of a span: donors of the same text and labels beside some
+    prosody pairs; donors of the same labels where pairs lack third labels, and where `disturbances` are asked for.
+    """
+    if edit != "span":
+        wanted = SUBSPACE_CONTROLS if edit == "exchange" else SUBSPACE_CONTROLS[:1]
+        return [c for control in wanted for c in control_pairs(pairs, pool, control, seed=seed)], []
+    found, said = [], []
+    for kind in dict.fromkeys(p.kind for p in pairs):
+        of_kind = [p for p in pairs if p.kind == kind]
+        wanted = list(DISTURBANCES if disturbances else ())
+        if (share := lacking_third_labels(of_kind, labels)) > _LACKING:
+            said.append(f"{kind} pairs: {share:.0%} name every label; donors with the recipient's own labels are the baseline")
+            wanted = list(dict.fromkeys([DISTURBANCES[0], *wanted]))
+        found += [c for control in wanted for c in control_pairs(of_kind, pool, control, seed=seed)]
+        if kind == "prosody":
+            found += control_pairs(of_kind, pool, SAME_TEXT, most=_SAME_TEXT, seed=seed)
+    return found, said
 
 
 def clips_of(pairs: list[Pair]) -> list[Sample]:

@@ -103,15 +103,12 @@ def edit_rows(
 ) -> list[dict[str, Any]]:
     """Return the rows that pair_rows makes, and what only edits have.
 
-    `told`: the subspace, learned from other clips, tells the recipient's own label. `rank`: of the subspace. `delta_margin`: the
-    recipient's margin, edited minus unedited.
+    `decoded`: the subspace, fitted on other clips, decodes the recipient's own label. `rank`: of the subspace.
     """
     labels, reach = session.readout.labels, (session.reach or 0) if how.at == "span" else session.layers[-1]
     voice, words = (labels.index(x) for x in (pair.recipient.prosody_label, pair.recipient.semantic_label))
     own = voice if pair.kind == "prosody" else words
     rows = pair_rows(pair, patched, pred_donor=pred_donor, readout=session.readout, layers=session.layers, reach=reach)
-    moved = patched.logits - patched.base
-    for row, told, subspace, by in zip(rows, lesson.told, lesson.own.values(), moved):
-        row |= {"edit": how.edit, "at": how.at, "rank": subspace.right.shape[0], "told": int(told == own)}
-        row["delta_margin"] = float(by[voice] - by[words])
+    for row, decoded, subspace in zip(rows, lesson.told, lesson.own.values()):
+        row |= {"edit": how.edit, "at": how.at, "rank": subspace.right.shape[0], "decoded": int(decoded == own)}
     return rows

@@ -79,8 +79,6 @@ def judge(
     """
     donor, recipient = runs
     controls = {"unedited - recipient": largest_difference(base, recipient.label_logits)}
-    if pair.control == "itself":
-        controls["any row - unedited"] = largest_difference(logits, base.expand_as(logits))
     if pair.control == "whole" and how.at == "last":
         controls["row L - donor"] = largest_difference(logits[-1], donor.label_logits)
     limit = session.check.tolerance

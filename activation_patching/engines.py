@@ -152,8 +152,6 @@ def judge(
     row_0, row_last = (largest_difference(logits[i], run.label_logits) for i, run in zip((0, -1), runs))
     limit, found = session.check.tolerance, session.check.patch.row_0 if session.check.patch else None
     controls = {"row 0 - donor": row_0 if whole and found is not None and found <= limit else 0, "row L - recipient": row_last}
-    if pair.control == "itself":
-        controls["any row - recipient"] = largest_difference(logits, logits[-1:])
     faults = [f"{name} is {d:.3g}, above {limit:.3g}" for name, d in controls.items() if not d <= limit]
     if not logits.isfinite().all():
         faults.append("not all of its logits are finite numbers")

@@ -134,5 +134,3 @@ def headline(tables: Tables) -> pd.DataFrame:
             ):
                 rows.append((what, unit, row[column], row[f"{column}_lo"], row[f"{column}_hi"], row.kind, row.n))
     return pd.DataFrame(rows, columns=["what", "unit", "value", "lo", "hi", "kind", "n"])
-
-

@@ -17,7 +17,7 @@ def add_patching(parser: argparse.ArgumentParser) -> None:
     add("--rank", type=arguments.whole_number(1), metavar="K", help="of what is exchanged (default: labels - 1)")
     aligns = "for spans of unequal length: splice (default) needs none; stretch (default of --edit exchange) or crop"
     add("--align", choices=ALIGNMENTS, help=aligns)
-    add("--controls", type=arguments.fraction, default=1.0, metavar="SHARE", help="of the pairs, with control donors too (1)")
+    add("--controls", action="store_true", help="also patch donors that only disturb: the recipient's own labels, silence")
     add("--cache-gb", type=float, metavar="GB", help="main memory for recorded clips (default: a quarter of what is free)")
 
 

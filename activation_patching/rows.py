@@ -55,11 +55,12 @@ def pair_rows(
 ) -> list[dict[str, Any]]:
     """Return one row for each of `layers` of a pair; `pred_donor` is the donor's own answer.
 
-    The base, the recipient's answer, is of the same pass: batches of other sizes round otherwise. `flip_to_target`: the
-    patched answer is the target. `flip_from_base`: it differs from the base. `delta_logit`: the target's logit, patched minus
-    base. `kv_shared` marks the layers from `reach` on, where no block keeps what it reads and nothing in the span can reach the
-    answer. `own_run_difference`, at both ends: from donor's and recipient's own run. `tied`: the largest logit is that of two
-    labels, of which the first is the answer. `engine`: "rerun" where a pair had to be patched again.
+    `base_*`: the recipient's own logits, unpatched, of the same pass: batches of other sizes round otherwise. `true_pair_id`: the
+    pair that a control stands beside. `flip_to_target`: the patched answer is the target. `flip_from_base`: it differs from the
+    base. `delta_logit`: the target's logit, patched minus base. `kv_shared` marks the layers from `reach` on, where no block
+    keeps what it reads and nothing in the span can reach the answer. `own_run_difference`, at both ends: from donor's and
+    recipient's own run. `tied`: the largest logit is that of two labels, of which the first is the answer. `engine`: "rerun"
+    where a pair had to be patched again.
     """
     target, last, pred_base = readout.labels.index(pair.target), layers[-1], readout.answer(patched.base)
     clips, rows = (("recipient", pair.recipient), ("donor", pair.donor)), []
@@ -68,6 +69,7 @@ def pair_rows(
         rows.append(
             {
                 "pair_id": pair.pair_id,
+                "true_pair_id": pair.true_pair_id,
                 "kind": pair.kind,
                 "control": pair.control,
                 "recipient_id": pair.recipient.sample_id,
@@ -75,6 +77,7 @@ def pair_rows(
                 "target": pair.target,
                 "layer": layer,
                 **{f"logit_{label}": logit for label, logit in zip(readout.labels, logits.tolist())},
+                **{f"base_{label}": logit for label, logit in zip(readout.labels, patched.base.tolist())},
                 "pred_base": pred_base,
                 "pred_donor": pred_donor,
                 "pred_patch": pred_patch,

@@ -6,19 +6,23 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
+import pandas as pd
+
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
 from activation_patching import options
 from activation_patching.choose import choose_pairs, clips_of, groups_of, unseen_clips
+from activation_patching.findings import headline
 from activation_patching.plots import plot_run
-from activation_patching.tables import controls, headline, summary, tables_of
+from activation_patching.summary import summary, units_of
+from activation_patching.tables import tables_of
 from common.clips.samples import read_clips
 from common.plotting import Look
-from common.running import arguments, lock, output, parallel
+from common.running import arguments, lock, output, parallel, terminal
 from common.running.identity import identify
 from common.running.memory import Shared
-from common.running.noise import noise_of
+from common.running.noise import noise_of, own_run_differences
 from common.running.prompts import over_prompts
 
 
@@ -29,7 +33,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     args.out = options.folder(args.out, args.edit, HERE / "outputs")
     with lock.held(args.out):
-        over_prompts(args, run, draw, headline)
+        over_prompts(args, run, draw, main_results)
 
 
 def run(args: argparse.Namespace, shared: Shared | None, prompt: str, out: Path) -> None:
@@ -46,7 +50,7 @@ def run(args: argparse.Namespace, shared: Shared | None, prompt: str, out: Path)
         from common.running.session import open_session
 
         clips, bad = usable_clips(clips, model, question) if args.skip_bad else (clips, {})
-        pairs, counts = choose_pairs(clips, **choice, edit=how.edit)
+        pairs, counts = choose_pairs(clips, labels=question.labels, **choice, edit=how.edit)
         counts["dropped"] |= {**others, **bad}
         unseen = None if how.whole_span else unseen_clips(clips, pairs, seed=args.seed)
         used = unseen.clips if unseen else clips_of(pairs)
@@ -63,17 +67,22 @@ def run(args: argparse.Namespace, shared: Shared | None, prompt: str, out: Path)
             noise, warnings = noise_of(rows, engine=session.engine)
             facts = session.warned(*warnings).facts() | {"prompt_name": prompt}
             facts["self_check"] |= checked  # of edits
-            output.finish(this, facts, counts | controls(rows) | noise, began=began)
+            output.finish(this, facts, counts | own_run_differences(rows) | noise, began=began)
     if parallel.is_leader():
         draw(args, prompt, out)
 
 
 def draw(args: argparse.Namespace, prompt: str, out: Path) -> None:
     record, rows = output.finished_run(out, "patches.csv")
-    tables = tables_of(rows, seed=record["identity"]["seed"])
+    tables = tables_of(rows)
     output.write_tables(out, tables)
-    plot_run(out, out, Look(output.subtitle(record), svg=args.svg))
-    print(summary(tables), f"written to {out}", sep="\n")
+    figures = plot_run(out, out, Look(output.subtitle(record), svg=args.svg))
+    found = summary(tables, record["identity"]["edit"])
+    print(terminal.ended(record, units_of(record), found, out=out, figures=figures, following="python report/build.py"))
+
+
+def main_results(out: Path) -> pd.DataFrame:
+    return headline({"summary": output.read_table(out, "summary")})
 
 
 if __name__ == "__main__":

@@ -1,13 +1,10 @@
 """Rows of patches.csv to the tables of a run."""
 
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 
 from activation_patching.effects import LEAST_KEPT, Transfer, against_donors, half_effect, metrics_of, transfer
-from common.clips.pairs import SAME_TEXT
-from common.running.output import read_table
+from common.clips.pairs import KINDS, SAME_TEXT
 from common.stats.metrics import Metric, gain, layer_table
 from common.stats.units import Units, by_group, design_of, labels_of, pair_units
 
@@ -19,7 +16,7 @@ def tables_of(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """Return the tables of a run, whatever it did to the states, by the names of their files."""
     subspaces, inner = intervention_of(rows) != "span", rows.layer.nunique() > 2
     effects, summaries = [], []
-    for kind in rows.kind.unique():
+    for kind in (kind for kind in KINDS if (rows.kind == kind).any()):
         of_kind = {str(name): pair_units(found) for name, found in rows[rows.kind == kind].groupby("control", sort=False)}
         real = transfer_of(of_kind)
         for control in ("none", "random_subspace", "whole"):

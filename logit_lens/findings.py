@@ -91,8 +91,12 @@ def _reading(tables: Tables) -> Reading:
     before = layers.mass.iloc[:first].max() if first else float("nan")
     leads = pd.notna(found.crossing) and found.crossing > found.first_layer
     n, clusters = layers.iloc[-1], ("crossing", "crossing_lo", "crossing_hi")
-    place = estimate_of(pd.concat([n.drop([c for c in clusters if c in n]), found[list(clusters)]]), "crossing") if leads else None
-    return Reading(int(readable.iloc[0]) if len(readable) else None, int(layers.layer.iloc[-1]), float(before), str(found.side), place)
+    place = (
+        estimate_of(pd.concat([n.drop([c for c in clusters if c in n]), found[list(clusters)]]), "crossing") if leads else None
+    )
+    return Reading(
+        int(readable.iloc[0]) if len(readable) else None, int(layers.layer.iloc[-1]), float(before), str(found.side), place
+    )
 
 
 def _free_answers(row: pd.Series) -> FreeAnswers:

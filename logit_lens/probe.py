@@ -1,4 +1,4 @@
-"""What a linear probe tells of words and voice from a run's states, beside what the answer says: states to probe.csv.
+"""What a linear probe decodes of words and voice from a run's states, beside what the answer says: states to probe.csv.
 
 A probe says that a label is there for a linear readout, on texts and speakers that it has not seen; not that the model uses it.
 """
@@ -22,73 +22,69 @@ from common.stats.folds import parted
 from common.stats.metrics import Metric, gain, layer_table
 from common.stats.probes import Plan, Targets, plan, products, told, widening
 from common.stats.units import Units, clip_units
-from logit_lens.decision import conflict_rows
 from logit_lens.states import FILES, POSITIONS, read_states
+from logit_lens.tables import conflict_rows
 
 COLUMNS = ["label", "probe", "position", "layer"]
 CUES = {"semantic": "words", "prosody": "voice"}
-DEALT = 10  # permutations of each label: the null is their mean
-
-
-@dataclass(frozen=True)
-class Found:
-    """What became of every clip: `right` and `bits` [clip, target, position x layer]."""
-
-    right: Floats
-    bits: Floats
+PERMUTATIONS = 10  # permutations of each label: the null is their mean
 
 
 def probe_tables(out: Path, record: dict[str, Any], rows: pd.DataFrame) -> tuple[dict[str, pd.DataFrame], list[str]]:
-    """Return the table of the run in `out` by its name, where its `record` says that states were kept, and what it lacks."""
+    """Return the tables of the run in `out` by their names, where its `record` says that states were kept, and what they lack."""
     if not record["identity"].get("probe"):
         return {}, []
-    table, lacking = probe_table(out, rows, seed=record["identity"]["seed"])
-    return {"probe": table}, lacking
+    by_layer, means, lacking = decode(out, rows, seed=record["identity"]["seed"])
+    return {"probe": by_layer} | ({"decoding": means} if len(means) else {}), lacking
 
 
-def probe_table(out: Path, rows: pd.DataFrame, *, seed: int) -> tuple[pd.DataFrame, list[str]]:
-    """Return one row per label x probe x position x layer of the run in `out`; and what could not be probed, and why.
+def decode(out: Path, rows: pd.DataFrame, *, seed: int) -> tuple[pd.DataFrame, pd.DataFrame, list[str]]:
+    """Return one row per label x probe x position x layer of the run in `out`, one row per label, and what could not be probed.
 
-    All clips are learned from, the conflict clips are counted: `accuracy` is the share of them whose label is told by a probe
-    that has seen neither their text nor their speaker (`held_out`), `code_length` what the label costs, in bits (log2 of the
-    labels where nothing is known). How often a label is there is no help, so that a guess is right in `chance`, 1 / labels; the
-    accuracy itself is plain, not balanced, to stand beside the answers clip by clip. Probes:
+    All clips are learned from, the conflict clips are counted: `accuracy` is the share of them whose label is decoded by a probe
+    that has seen neither their text nor their speaker (`held_out`). How often a label is there is no help, so that a guess is
+    right in `chance`, 1 / labels; the accuracy itself is plain, not balanced, to stand beside the answers clip by clip. Probes:
 
-    - `states`; beside it `answered`, the share that the lens answers with this label at the layer, `gap` (accuracy less that,
-      paired), `unsaid` (accuracy less the share that the model answers, at l = L), and how much more is told than by each other
-      probe, `beyond_*`. The bands hold for all layers of both positions at once.
-    - `permuted`: labels dealt out anew, the voice's among clips with the same words' label, the words' among texts.
+    - `states`; beside it `answered`, the share that the lens answers with this label at the layer.
+    - `permuted`: labels permuted, the voice's among clips with the same words' label, the words' among texts.
     - `random_weights`: states of the same architecture before any training.
     - `duration_and_level`: of the clip as the model heard it, with their squares and product; it has no layer.
+
+    The row of a label is about the audio span in the mean of the inner layers, of which none is selected: `accuracy`,
+    `unanswered` (accuracy minus the share that the model answers with the label) and `beyond_*` each other probe, paired by clip.
     """
     clips = rows[rows.layer == rows.layer.min()].reset_index(drop=True)
-    kinds, lacking = _tellable(clips)
+    kinds, lacking = _decodable(clips)
     units = clip_units(conflict_rows(rows))
     nothing = pd.DataFrame(columns=[*COLUMNS, "n", "accuracy"])
     if not kinds or not len(units.firsts):
-        return nothing, lacking
+        return nothing, pd.DataFrame(), lacking
     try:
         found = _probes(out, clips, kinds, lacking, seed=seed)
     except InputError as error:
-        return nothing, [*lacking, f"no probes: {error}"]
+        return nothing, pd.DataFrame(), [*lacking, f"no probes: {error}"]
     at = pd.Index(clips.sample_id).get_indexer(units.firsts.sample_id)
-    counted = {name: Found(f.right[at], f.bits[at]) for name, f in found.items()}
-    tables = [t for place, kind in enumerate(kinds) for t in _tables(units, counted, kind, place, len(kinds), seed=seed)]
     chance = {kind: 1 / clips[f"{kind}_label"].nunique() for kind in kinds}
-    table = pd.concat(tables, ignore_index=True)
-    table = table.assign(chance=table.label.map(chance), held_out=" and ".join(_parted(clips)))
-    return table[[*COLUMNS, *(c for c in table if c not in COLUMNS)]], lacking
+    tables, means = [], []
+    for place, kind in enumerate(kinds):
+        right = {name: of_all[at][:, place] for name, of_all in found.items()}  # [clip, position x layer]
+        right["permuted"] = found["states"][at][:, len(kinds) + place :: len(kinds)].mean(axis=1)
+        widen = widening(units.firsts.text_id.fillna(""), units.firsts[f"{kind}_label"])
+        tables += [t.assign(label=kind, chance=chance[kind]) for t in _by_layer(units, right, kind, widen)]
+        means.append(_mean_of_layers(units, right, kind, widen).assign(label=kind, chance=chance[kind]))
+    table = pd.concat(tables, ignore_index=True).assign(held_out=" and ".join(_parted(clips)))
+    return table[[*COLUMNS, *(c for c in table if c not in COLUMNS)]], pd.concat(means, ignore_index=True), lacking
 
 
-def _probes(out: Path, clips: pd.DataFrame, kinds: list[str], lacking: list[str], *, seed: int) -> dict[str, Found]:
-    """Return what each probe found; of `states` the labels come first, then `DEALT` times dealt anew. Adds to what is lacking."""
+def _probes(out: Path, clips: pd.DataFrame, kinds: list[str], lacking: list[str], *, seed: int) -> dict[str, Floats]:
+    """Return what each probe found; of `states` the labels come first, then `PERMUTATIONS` times permuted. Adds to what is lacking."""
     others = [KINDS[1 - KINDS.index(kind)] for kind in kinds]
     codes, beside = (
         np.stack([pd.factorize(clips[f"{kind}_label"], sort=True)[0] for kind in of], axis=1) for of in (kinds, others)
     )
     true = Targets(codes, beside, codes.max(axis=0) + 1)
-    dealt = [codes, *(_dealt(clips, codes, kinds, seed=seed + i) for i in range(DEALT))]
-    targets = Targets(np.concatenate(dealt, axis=1), np.tile(beside, DEALT + 1), np.tile(true.labels, DEALT + 1))
+    permuted = [codes, *(_permuted(clips, codes, kinds, seed=seed + i) for i in range(PERMUTATIONS))]
+    targets = Targets(np.concatenate(permuted, axis=1), np.tile(beside, PERMUTATIONS + 1), np.tile(true.labels, PERMUTATIONS + 1))
     folds = plan(*(clips[c].fillna("") for c in ("text_id", "speaker", "semantic_label")), seed=seed)
     found = {"states": _of_states(out / FILES[0], targets, folds)}
     try:
@@ -98,36 +94,39 @@ def _probes(out: Path, clips: pd.DataFrame, kinds: list[str], lacking: list[str]
     return found | {"duration_and_level": _of_clips(clips, true, folds)}
 
 
-def _tables(units: Units, found: dict[str, Found], kind: str, place: int, kinds: int, *, seed: int) -> Iterator[pd.DataFrame]:
-    """Yield the table of each probe of one kind of label, which is the target at `place` of as many as there are `kinds`."""
-    states = found["states"]
-    right = {name: f.right[:, place] for name, f in found.items()}  # [clip, position x layer]
-    bits = {name: f.bits[:, place] for name, f in found.items()}
-    right["permuted"], bits["permuted"] = (v[:, kinds + place :: kinds].mean(axis=1) for v in (states.right, states.bits))
+def _by_layer(units: Units, right: dict[str, Floats], kind: str, widen: float) -> Iterator[pd.DataFrame]:
+    """Yield the table of each probe of one kind of label, from what it has `right` [clip, position x layer]."""
     answered = (units.grid("winner") == units.grid(f"{kind}_label")).astype(float)
-    widen = widening(units.firsts.text_id.fillna(""), units.firsts[f"{kind}_label"])
-    for name in right:
-        layers = units.layers if right[name].shape[1] > 1 else np.array([np.nan])
+    for name, found in right.items():
+        layers = units.layers if found.shape[1] > 1 else np.array([np.nan])
         positions = POSITIONS if len(layers) > 1 else ("clip",)
-        wide = replace(units, layers=np.arange(right[name].shape[1]))
-        metrics = {"accuracy": Metric(right[name], share=True), "code_length": Metric(bits[name])}
+        wide = replace(units, layers=np.arange(found.shape[1]))
+        table = layer_table(wide, {"accuracy": Metric(found, share=True)}, widen=widen)
         if name == "states":
-            beside = np.tile(answered, len(POSITIONS))
-            metrics |= {"gap": gain(right[name] - beside), "unsaid": gain(right[name] - answered[:, -1:])}
-            metrics |= {f"beyond_{other}": gain(right[name] - right[other]) for other in right if other != name}
-        table = layer_table(wide, metrics, seed=seed, widen=widen)
-        if name == "states":
-            own = layer_table(wide, {"answered": Metric(beside, share=True)}, seed=seed)
-            table = table.assign(**own[[c for c in own if c.startswith("answered")]])
-        place_of = {"position": np.repeat(positions, len(layers)), "layer": np.tile(layers, len(positions))}
-        yield table.drop(columns="layer").assign(label=kind, probe=name, **place_of)
+            table = table.assign(answered=np.tile(answered.mean(axis=0), len(POSITIONS)))
+        yield table.assign(probe=name, position=np.repeat(positions, len(layers)), layer=np.tile(layers, len(positions)))
+
+
+def _mean_of_layers(units: Units, right: dict[str, Floats], kind: str, widen: float) -> pd.DataFrame:
+    """Return the row of a label: the audio span, in the mean of the inner layers."""
+    layers = len(units.layers)
+    inner = slice(1, layers - 1) if layers > 2 else slice(0, layers)
+    span = POSITIONS.index("span") * layers
+    mean = {
+        name: (found if found.shape[1] == 1 else found[:, span : span + layers][:, inner]).mean(axis=1, keepdims=True)
+        for name, found in right.items()
+    }
+    answered = (units.grid("winner") == units.grid(f"{kind}_label")).astype(float)[:, -1:]
+    metrics = {"accuracy": Metric(mean["states"], share=True), "unanswered": gain(mean["states"] - answered)}
+    metrics |= {f"beyond_{other}": gain(mean["states"] - mean[other]) for other in mean if other != "states"}
+    return layer_table(replace(units, layers=units.layers[:1]), metrics, widen=widen).drop(columns="layer")
 
 
 def _parted(clips: pd.DataFrame) -> tuple[str, ...]:
     return parted(clips.text_id.fillna(""), clips.speaker.fillna(""))
 
 
-def _tellable(clips: pd.DataFrame) -> tuple[list[str], list[str]]:
+def _decodable(clips: pd.DataFrame) -> tuple[list[str], list[str]]:
     """Return the kinds of label that can be told on texts and speakers not seen, and why the others cannot."""
     apart = {"texts": "text_id", "speakers": "speaker"}
     kinds, lacking = [], []
@@ -143,8 +142,8 @@ def _tellable(clips: pd.DataFrame) -> tuple[list[str], list[str]]:
     return kinds, lacking
 
 
-def _dealt(clips: pd.DataFrame, codes: np.ndarray, kinds: list[str], *, seed: int) -> np.ndarray:
-    """Return the codes [clip, kind] dealt out anew.
+def _permuted(clips: pd.DataFrame, codes: np.ndarray, kinds: list[str], *, seed: int) -> np.ndarray:
+    """Return the codes [clip, kind] permuted.
 
     A text has one words' label: these go from text to text, among texts of one and the same voice's label where each text has
     one alone, among all else. The voice's go from clip to clip with the same words' label.
@@ -152,19 +151,19 @@ def _dealt(clips: pd.DataFrame, codes: np.ndarray, kinds: list[str], *, seed: in
     rng = np.random.default_rng(seed)
     texts = clips.text_id.fillna("")
     voices = clips.groupby(texts).prosody_label.agg(["first", "nunique"])
-    dealt = codes.copy()
+    permuted = codes.copy()
     for place, kind in enumerate(kinds):
         of = pd.Series(codes[:, place])
         if kind == "prosody":
-            dealt[:, place] = of.groupby(clips.semantic_label).transform(lambda x: rng.permutation(x.to_numpy()))
+            permuted[:, place] = of.groupby(clips.semantic_label).transform(lambda x: rng.permutation(x.to_numpy()))
         else:
             of_text = of.groupby(texts).first()
             among = voices["first"] if (voices["nunique"] == 1).all() else pd.Series(0, index=of_text.index)
-            dealt[:, place] = texts.map(of_text.groupby(among).transform(lambda x: rng.permutation(x.to_numpy())))
-    return dealt
+            permuted[:, place] = texts.map(of_text.groupby(among).transform(lambda x: rng.permutation(x.to_numpy())))
+    return permuted
 
 
-def _of_states(path: Path, targets: Targets, folds: Plan) -> Found:
+def _of_states(path: Path, targets: Targets, folds: Plan) -> Floats:
     """Return what is told from a file of states at each position and layer. Raises InputError where it is of other clips."""
     states = read_states(path)
     if len(states) != len(targets.codes):
@@ -177,13 +176,12 @@ def _of_states(path: Path, targets: Targets, folds: Plan) -> Found:
     return _found((states[:, position, layer] for position, layer in places), targets, folds)
 
 
-def _of_clips(clips: pd.DataFrame, targets: Targets, folds: Plan) -> Found:
+def _of_clips(clips: pd.DataFrame, targets: Targets, folds: Plan) -> Floats:
     """Return what is told from the length and level of clips, their squares and product: a middle one is no linear matter."""
     features = make_pipeline(StandardScaler(), PolynomialFeatures(2, include_bias=False))
     return _found([features.fit_transform(clips[["seconds", "level"]])], targets, folds)
 
 
-def _found(vectors: Iterable[np.ndarray], targets: Targets, folds: Plan) -> Found:
+def _found(vectors: Iterable[np.ndarray], targets: Targets, folds: Plan) -> Floats:
     with threadpool_limits(1):  # products of a few hundred clips: two threads take eight times as long as one, or more
-        parts = [told(products(of_place), targets, folds) for of_place in vectors]
-    return Found(np.stack([part.right for part in parts], axis=-1), np.stack([part.bits for part in parts], axis=-1))
+        return np.stack([told(products(of_place), targets, folds) for of_place in vectors], axis=-1)

@@ -11,7 +11,7 @@ from common.clips.samples import Sample
 from common.errors import InputError
 from common.model.encoding import load_clip
 from common.model.generating import generated, said
-from common.model.readout import Readout, divergence, tied
+from common.model.readout import Readout, tied
 from common.patching.tolerance import check_finite
 from common.patching.tracing import lens, lens_and_states
 from common.running.session import Session
@@ -73,16 +73,14 @@ def lens_rows(
 
     `winner` is the label with the largest of the label logits, `outcome` says whose label that is (semantic, prosody or
     other; both, where words and voice agree), `margin` is logit[prosody_label] - logit[semantic_label]: above 0 the answer
-    follows the voice. `margin_spread` is the margin in standard deviations of the label logits. `mass`, `best_rank` and `kl`
-    (nats, to the final distribution) tell whether they mean anything yet: an argmax of a few labels is defined even where nobody
-    would say one of them. `tied` marks a largest logit that two labels share, of which the first is the winner.
+    follows the voice. `mass` is the labels' share of the probability: it tells whether they mean anything yet, as a largest of a
+    few labels is there even where nobody would say one of them. `tied` marks a largest logit that two labels share, of which the
+    first is the winner.
     """
-    health = {"mass": readout.mass(logits), "best_rank": readout.best_rank(logits), "kl": divergence(logits)}  # [layer] each
-    values = {name: dict(zip(layers, of_layers.tolist())) for name, of_layers in health.items()}
     semantic, prosody = readout.labels.index(sample.semantic_label), readout.labels.index(sample.prosody_label)
     outcomes = {sample.semantic_label: "semantic", sample.prosody_label: "prosody" if sample.conflict else "both"}
     rows = []
-    for layer, of_labels in zip(layers, label_logits, strict=True):
+    for layer, of_labels, mass in zip(layers, label_logits, readout.mass(logits).tolist(), strict=True):
         winner, margin = readout.answer(of_labels), float(of_labels[prosody] - of_labels[semantic])
         rows.append(
             {
@@ -94,8 +92,7 @@ def lens_rows(
                 "winner": winner,
                 "outcome": outcomes.get(winner, "other"),
                 "margin": margin,
-                "margin_spread": margin / (float(of_labels.std(correction=0)) or 1.0),
-                **{name: of_layers[layer] for name, of_layers in values.items()},
+                "mass": mass,
                 "text_id": sample.text_id,
                 "speaker": sample.speaker,
                 "source": sample.source,

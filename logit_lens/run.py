@@ -6,21 +6,25 @@ import time
 from functools import partial
 from pathlib import Path
 
+import pandas as pd
+
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
 from common.clips.samples import read_clips
 from common.plotting import Look
-from common.running import arguments, lock, output, parallel
+from common.running import arguments, lock, output, parallel, terminal
 from common.running.identity import identify
 from common.running.memory import Shared
 from common.running.noise import noise_of
 from common.running.prompts import over_prompts
 from logit_lens.choose import choose_clips, choose_speaking
+from logit_lens.findings import headline, lens_findings
 from logit_lens.options import add_options
 from logit_lens.plots import plot_lens
 from logit_lens.probe import probe_tables
-from logit_lens.tables import agreement, headline, lens_tables, summary
+from logit_lens.summary import summary, units_of
+from logit_lens.tables import lens_tables
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -29,7 +33,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     args.out = args.out or HERE / "outputs" / ("" if args.input == "audio" else args.input)
     with lock.held(args.out):
-        over_prompts(args, run, draw, headline)
+        over_prompts(args, run, draw, main_results)
 
 
 def run(args: argparse.Namespace, shared: Shared | None, prompt: str, out: Path) -> None:
@@ -62,7 +66,7 @@ def run(args: argparse.Namespace, shared: Shared | None, prompt: str, out: Path)
             rows = output.read_rows(this.rows)
             noise, warnings = noise_of(rows)
             facts = session.warned(*warnings, *more).facts() | {"prompt_name": prompt}
-            output.finish(this, facts, counts | noise | agreement(rows, seed=args.seed), began=began)
+            output.finish(this, facts, counts | noise, began=began)
     if parallel.is_leader():
         draw(args, prompt, out)
 
@@ -70,9 +74,15 @@ def run(args: argparse.Namespace, shared: Shared | None, prompt: str, out: Path)
 def draw(args: argparse.Namespace, prompt: str, out: Path) -> None:
     record, rows = output.finished_run(out, "lens.csv")
     probed, lacking = probe_tables(out, record, rows)
-    output.write_tables(out, tables := lens_tables(rows, seed=record["identity"]["seed"]) | probed)
-    plot_lens(out, out, Look(output.subtitle(record), svg=args.svg))
-    print(summary(tables, record["identity"].get("input", "audio")), *lacking, f"written to {out}", sep="\n")
+    output.write_tables(out, tables := lens_tables(rows) | probed)
+    figures = plot_lens(out, out, Look(output.subtitle(record), svg=args.svg))
+    following = terminal.following("activation_patching/run.py", record, arguments.DEFAULTS)
+    found = [*summary(lens_findings(tables)), *lacking]
+    print(terminal.ended(record, units_of(record), found, out=out, figures=figures, following=following))
+
+
+def main_results(out: Path) -> pd.DataFrame:
+    return headline({"layers": output.read_table(out, "layers")})
 
 
 if __name__ == "__main__":

@@ -4,7 +4,6 @@ import numpy as np
 import pandas as pd
 
 from common.clips.pairs import KINDS
-from common.running.output import read_table
 from common.stats.covariance import estimate
 from common.stats.intervals import first_from
 from common.stats.landmarks import Crossing, crossing
@@ -83,7 +82,10 @@ def label_table(rows: pd.DataFrame) -> pd.DataFrame:
 
     def cell(rows: pd.DataFrame) -> pd.DataFrame:
         units = clip_units(rows)
-        won = {f"win_{kind}": Metric((units.grid("winner") == units.grid(f"{kind}_label")).astype(float), share=True) for kind in KINDS}
+        won = {
+            f"win_{kind}": Metric((units.grid("winner") == units.grid(f"{kind}_label")).astype(float), share=True)
+            for kind in KINDS
+        }
         table = layer_table(units, won)
         return table[["n", *(c for c in table if c.startswith("win_"))]]
 

@@ -11,15 +11,15 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from common.stats.nulls import shuffled_hits
+from logit_lens.decision import decision_layer
 from scipy import stats
 
 from common.stats.covariance import Estimate, estimate
 from common.stats.intervals import critical, holm, interval, p_clustered, p_mcnemar
 from common.stats.landmarks import crossing
 from common.stats.metrics import Metric, gain, limits, measure
-from common.stats.nulls import shuffled_hits
 from common.stats.units import Units
-from logit_lens.decision import decision_layer
 from logit_lens.tables import lens_layers
 from tests import designs, planted, probed
 from tests.designs import FACTORS, FIXED_BELOW, LAYERS, Simulated

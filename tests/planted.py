@@ -4,10 +4,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-
 from activation_patching.paired import paired_layers, transfer
 from activation_patching.release import release_layer
 from logit_lens.decision import decision_layer
+
 from logit_lens.tables import lens_layers
 
 LABELS = ("neutral", "happy", "sad", "angry", "surprised")

@@ -5,9 +5,9 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 import pytest
+from activation_patching.paired import paired_layers
 from scipy import stats
 
-from activation_patching.paired import paired_layers
 from activation_patching.tables import contrast_layers, patch_layers
 from logit_lens.tables import lens_layers
 from tests import planted

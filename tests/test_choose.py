@@ -12,12 +12,13 @@ import activation_patching.run
 import logit_lens.run
 from activation_patching.choose import choose_pairs
 from common.clips.pairs import PairRules
+from common.clips.samples import LABELS
 from common.errors import InputError
 from report.published import published_beside
 from tests.test_samples import sample
 from tests.tiny import save_clips, save_manifest
 
-PLAIN = {"pool": "conflict", "controls": 0.0, "limit": None, "seed": 0}
+PLAIN = {"pool": "conflict", "controls": False, "labels": LABELS, "limit": None, "seed": 0}
 
 
 def neutral_words() -> list:

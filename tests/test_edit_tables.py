@@ -5,11 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-
-import report.build
 from activation_patching.edited import carried, edit_tables
 from activation_patching.facts import edit_facts
 from activation_patching.words import edit_statements
+
+import report.build
 from common.clips.samples import LABELS
 from common.running.output import read_record, write_record, write_tables
 from report.inputs import read_outputs

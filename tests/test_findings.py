@@ -5,14 +5,14 @@ from functools import cache
 import numpy as np
 import pandas as pd
 import pytest
-
 from activation_patching.facts import patching_facts
-from activation_patching.tables import patch_tables
 from activation_patching.words import patching_statements
 from common.stats.facts import moved
 from logit_lens.facts import lens_facts
-from logit_lens.tables import leave_out, lens_tables
 from logit_lens.words import lens_statements
+
+from activation_patching.tables import patch_tables
+from logit_lens.tables import leave_out, lens_tables
 from tests import planted
 from tests.planted import RULES, Rule
 

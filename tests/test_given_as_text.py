@@ -11,6 +11,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from logit_lens.facts import lens_facts
+from logit_lens.words import lens_statements
 
 import activation_patching.run
 import logit_lens.run
@@ -21,10 +23,8 @@ from common.model.encoding import encode_text
 from common.model.lm import AudioLM
 from common.model.prompts import Question, ask, written
 from common.patching.tracing import lens
-from logit_lens.facts import lens_facts
 from logit_lens.rows import layers_of
 from logit_lens.tables import lens_layers, lens_tables
-from logit_lens.words import lens_statements
 from tests.tiny import LAYERS, save_manifest
 
 CLIP = Sample("c", Path("none.wav"), "I can't, he said.", "t", "sad", "angry", "s", "en", "")

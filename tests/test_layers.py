@@ -5,16 +5,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-
 from activation_patching.facts import patching_facts
+from logit_lens.facts import lens_facts
+from logit_lens.words import lens_statements
+
 from activation_patching.tables import patch_tables
 from common.errors import InputError
 from common.stats.covariance import estimate
 from common.stats.design import Design, memberships
 from common.stats.landmarks import crossing
-from logit_lens.facts import lens_facts
 from logit_lens.tables import lens_tables
-from logit_lens.words import lens_statements
 from tests.test_scripts import ROWS, SCRIPTS
 from tests.test_scripts import start as start_script
 from tests.tiny import LAYERS

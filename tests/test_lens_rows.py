@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from common.clips.samples import LABELS, Sample
-from common.model.readout import Readout, divergence
+from common.model.readout import Readout
 from logit_lens.choose import choose_clips
 from logit_lens.rows import lens_rows
 
@@ -24,11 +24,8 @@ def test_lens_rows_by_hand() -> None:
     assert [r["outcome"] for r in rows] == ["semantic", "prosody", "other"]
     assert [r["margin"] for r in rows] == [-1.5, 2.0, 0.0]  # prosody minus semantic: above 0 follows the voice
     assert [rows[0][f"logit_{n}"] for n in ("neutral", "happy", "sad", "angry", "surprised")] == [0, 0, 2.0, 0.5, 0]
-    assert [r["best_rank"] for r in rows] == [3, 2, 1]
     assert [r["tied"] for r in rows] == [0, 0, 0]
-    assert rows[0]["margin_spread"] == pytest.approx(-1.5 / 0.7746, abs=1e-3)  # five logits: mean 0.5, variance 0.6
     assert rows[2]["mass"] == pytest.approx(1 - 2 / (4 + 2 * torch.e + torch.e**9), abs=1e-5)
-    assert rows[2]["kl"] == pytest.approx(0, abs=1e-6) and rows[0]["kl"] > 1
 
 
 def test_a_congruent_clip_is_a_win_of_both_or_of_neither() -> None:
@@ -41,17 +38,6 @@ def test_a_tie_is_marked_and_the_first_label_taken() -> None:
     logits = torch.tensor([[0, 1.0, 2.0, 2.0, 0, 0, 0], [0, 1.0, 1.0, 2.0, 0, 0, 0]])
     rows = lens_rows(READOUT, CLIP, logits, logits[:, 1:6], layers=range(2))
     assert [(r["tied"], r["winner"]) for r in rows] == [(1, "happy"), (0, "sad")]
-
-
-def test_a_token_that_is_ruled_out_leaves_the_divergence_a_number() -> None:
-    logits = torch.tensor([[0.0, 0.0, -torch.inf], [1.0986123, 0.0, -torch.inf]])
-    assert divergence(logits)[1] == 0 < divergence(logits)[0] < 1
-
-
-def test_divergence_by_hand() -> None:
-    logits = torch.tensor([[0.0, 0.0], [1.0986123, 0.0]])  # 1/2, 1/2 and 3/4, 1/4
-    expected = 0.75 * torch.log(torch.tensor(1.5)) + 0.25 * torch.log(torch.tensor(0.5))
-    assert divergence(logits).tolist() == pytest.approx([float(expected), 0], abs=1e-6)
 
 
 def test_congruent_clips_come_beside_at_most_as_many_as_conflict_clips() -> None:

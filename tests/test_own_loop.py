@@ -17,7 +17,7 @@ import activation_patching.run
 from activation_patching.choose import choose_pairs, clips_of, groups_of
 from activation_patching.rows import patch_pairs
 from common.clips.pairs import PairRules
-from common.clips.samples import read_clips
+from common.clips.samples import LABELS, read_clips
 from common.model import ModelChoice
 from common.model.encoding import EncodedClip, encode_clip
 from common.model.lm import AudioLM
@@ -152,7 +152,9 @@ def test_no_window_lets_a_run_abort_half_way(window: int, clips: Path, tmp_path:
     for seed in range(5):
         samples, _ = read_clips(clips, None)
         rules = PairRules(max_pairs=4)
-        pairs, _ = choose_pairs(samples, limit=8, seed=seed, kinds=["semantic"], rules=rules, controls=0, pool="conflict")
+        pairs, _ = choose_pairs(
+            samples, limit=8, seed=seed, kinds=["semantic"], rules=rules, controls=False, labels=LABELS, pool="conflict"
+        )
         session = open_session(model, ask("speaker"), clips_of(pairs), engines=ENGINES)
         made = patch_pairs(session, groups_of(pairs), of=len(pairs), earlier=tmp_path / "none", align="splice", cache_gb=None)
         rows = pd.DataFrame(chain.from_iterable(made))

@@ -9,10 +9,9 @@ import pytest
 import soundfile
 
 from common.clips.drawing import count_pairs
-from common.clips.pairs import NoPairs, PairRules, build_pairs, listed_pairs
+from common.clips.pairs import NoPairs, Pair, PairRules, build_pairs, control_pairs, lacking_third_labels, listed_pairs
 from common.clips.samples import LABELS, Sample
 from common.errors import InputError
-from report.wording.words import known
 from tests.test_samples import sample
 
 SAME, OTHER = (
@@ -60,14 +59,6 @@ def test_every_rule_gives_just_the_pairs_that_keep_it(kind: str, seed: int) -> N
         assert sum(dropped.values()) == len(all_pairs(clips, kind, ())) - len(expected)
         if "" not in {c.speaker for c in clips} or "speaker" not in shared:
             assert count_pairs(clips, (SAME[kind], *shared), OTHER[kind]) == len(expected)
-
-
-@pytest.mark.parametrize("kind", ["semantic", "prosody"])
-def test_the_reports_say_in_chinese_why_pairs_were_left_out(kind: str) -> None:
-    rules = PairRules(same_speaker=True, same_text=True, max_pairs=10, pairs_per_recipient=1)
-    _, _, dropped = build_pairs(some_clips(300, 0, speakers=("a", "b")), kind, rules, seed=3)
-    assert {"another speaker", "over --max-pairs", "over --pairs-per-recipient"} <= set(dropped)
-    assert all(known(reason) for reason in (*dropped, "another length"))
 
 
 @pytest.mark.parametrize("kind", ["semantic", "prosody"])
@@ -158,3 +149,43 @@ def test_listed_pairs(tmp_path: Path) -> None:
     ):
         with pytest.raises(InputError, match=message):
             listed(text)
+
+
+def test_controls_stand_beside_their_pair_and_keep_its_target() -> None:
+    clips = some_clips(300, 4, speakers=("a", "b"))
+    pairs, _, _ = build_pairs(clips, "prosody", PairRules(max_pairs=40), seed=0)
+    by_id = {p.pair_id: p for p in pairs}
+    for control in ("same_labels_donor", "same_text_donor", "silence", "whole"):
+        found = control_pairs(pairs, clips, control, seed=0)
+        assert found and {p.control for p in found} == {control}
+        for p in found:
+            true = by_id[p.true_pair_id]
+            assert p.recipient == true.recipient and p.target == true.target and p.pair_id != true.pair_id
+            if control in ("silence", "whole"):
+                assert p.donor == true.donor
+            else:
+                assert p.donor != p.recipient and p.donor.semantic_label == p.recipient.semantic_label
+                assert p.donor.prosody_label == p.recipient.prosody_label != p.target
+            if control == "same_text_donor":
+                assert p.donor.text_id == p.recipient.text_id
+    assert len(control_pairs(pairs, clips, "silence", seed=0)) == len(pairs)
+    some = control_pairs(pairs, clips, "silence", most=7, seed=0)
+    places = [pairs.index(by_id[p.true_pair_id]) for p in some]
+    assert len(some) == 7 and max(places) > 20  # drawn over all of them, not the first ones
+
+
+def test_a_donor_that_the_clips_do_not_have_is_left_out() -> None:
+    clips = [sample("happy", "sad", text="1"), sample("happy", "angry", text="1"), sample("happy", "sad", text="2")]
+    pairs = [Pair("prosody", clips[0], clips[1]), Pair("prosody", clips[1], clips[0])]
+    assert [p.donor for p in control_pairs(pairs, clips, "same_labels_donor", seed=0)] == [clips[2]]
+    assert control_pairs(pairs, clips, "same_text_donor", seed=0) == []
+
+
+def test_pairs_that_name_every_label_lack_third_labels() -> None:
+    pairs = [
+        Pair("prosody", sample("happy", "sad"), sample("happy", "angry")),
+        Pair("prosody", sample("sad", "sad"), sample("sad", "angry")),
+    ]
+    assert lacking_third_labels(pairs, ("happy", "sad", "angry")) == 0.5
+    assert lacking_third_labels(pairs, ("happy", "sad", "angry", "neutral")) == 0
+    assert lacking_third_labels(pairs, ("sad", "angry")) == 1

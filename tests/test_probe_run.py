@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from logit_lens.facts import probe_facts
 
 import logit_lens.run
 from common.clips.samples import read_manifest
@@ -17,7 +18,6 @@ from common.model.lm import AudioLM
 from common.model.load import load_model
 from common.patching.tracing import states_at
 from logit_lens import states as statefile
-from logit_lens.facts import probe_facts
 from logit_lens.probe import probe_table
 from logit_lens.states import FILES, LARGEST, States, read_states
 from logit_lens.untrained import draw_weights

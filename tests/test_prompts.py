@@ -9,7 +9,7 @@ import activation_patching.run
 import logit_lens.run
 from common.errors import InputError
 from common.model.prompts import ORDERS, PROMPTS, fill_prompt, variants
-from common.running.prompts import corrected, moved
+from common.running.prompts import moved
 
 
 def test_variants_are_paraphrases_and_orders_of_the_same_question() -> None:
@@ -28,19 +28,10 @@ def test_orders_list_the_same_options_otherwise() -> None:
 
 
 def test_moved_by_hand() -> None:
-    table = pd.DataFrame(
-        [("a", "share", 0.25, "x"), ("a", "share", 0.5, "y"), ("l", "layer l", 3, "x"), ("l", "layer l", None, "y")],
-        columns=["what", "unit", "value", "prompt"],
-    )
-    assert moved(table).splitlines() == ["over 2 prompts (x, y):", "  a: 0.25 to 0.5", "  l: 3 to 3, none in 1"]
-
-
-def test_p_is_corrected_over_kinds_and_prompts() -> None:
-    unit = "flips gained over control (share)"
-    rows = [("w", unit, 0.1, 0.01, "x"), ("w", unit, 0.2, 0.04, "y"), ("v", unit, 0.3, 0.02, "x"), ("d", "logits", 1.0, 0.9, "x")]
-    table = corrected(pd.DataFrame(rows, columns=["what", "unit", "value", "p", "prompt"]))
-    assert table.p_holm[:3].tolist() == pytest.approx([0.03, 0.04, 0.04]) and pd.isna(table.p_holm[3])
-    assert "w: 0.1 to 0.2; p at most 0.04 (Holm over kinds and prompts)" in moved(table)
+    rows = [("a", 0.25, 0.1, 0.4, "x"), ("a", 0.5, -0.1, 0.9, "y"), ("b layer", 3, 2, 4, "x"), ("b layer", None, None, None, "y")]
+    table = pd.DataFrame(rows, columns=["what", "value", "lo", "hi", "prompt"]).assign(n=7)
+    expected = ["over 2 prompts (x, y):", "  a: 0.25 to 0.50, not 0 in 1 of 2", "  b layer: 3.00 to 3.00"]
+    assert moved(table).splitlines() == expected
 
 
 @pytest.mark.parametrize("run", [logit_lens.run.main, activation_patching.run.main])
@@ -51,10 +42,9 @@ def test_all_prompts(run, tiny_folder: Path, manifest: Path, tmp_path: Path, cap
     names = variants("speaker")
     assert {f.name for f in (tmp_path / "prompts").iterdir()} == set(names)
     table = pd.read_csv(tmp_path / "prompts.csv")
-    assert set(table.prompt) == set(names) and {"layer l", "logits"} < set(table.unit)
-    one = pd.read_csv(tmp_path / "prompts" / "speaker-2" / ("transfer.csv" if patching else "layers.csv"))
-    if patching:
-        one = one[(one.outcome == "delta") & (one.control_donor == "same_labels_donor")]
-    expected = one.difference.iloc[0] if patching else one.margin.iloc[-1]
-    assert table[(table.prompt == "speaker-2") & (table.unit == "logits")].value.iloc[0] == pytest.approx(expected, abs=1e-5)
+    one = pd.read_csv(tmp_path / "prompts" / "speaker-2" / ("summary.csv" if patching else "layers.csv"))
+    expected = one[one.kind == "semantic"].effect.iloc[0] if patching else one.voice_lead.iloc[-1]
+    what = "effect of the words" if patching else "voice minus words"
+    assert set(table.prompt) == set(names)
+    assert table[(table.prompt == "speaker-2") & (table.what == what)].value.iloc[0] == pytest.approx(expected, abs=1e-5)
     assert (tmp_path / "prompts.png").stat().st_size > 10_000 and "over 5 prompts" in capsys.readouterr().out

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from common.stats.facts import Fact
 
 import report.build
 from common.clips.pairs import KINDS
-from common.stats.facts import Fact
 from report import statements
 from report.chapters import all_lens_facts, all_patching_facts, wording_of
 from report.inputs import Outputs, read_outputs, read_studies

@@ -19,7 +19,6 @@ import logit_lens.run
 import report.build
 from activation_patching import engines
 from activation_patching import rows as patching
-from common.clips.pairs import CONTROLS
 from common.clips.samples import COLUMNS
 from common.errors import CheckFailed, InputError, UnknownBlock
 from common.patching.splice import splice
@@ -32,12 +31,12 @@ SCRIPTS = {"logit_lens": logit_lens.run.main, "activation_patching": activation_
 ROWS = {"logit_lens": "lens.csv", "activation_patching": "patches.csv"}
 FILES = {
     "logit_lens": {
-        *("layers.csv", "congruent.csv", "labels.csv", "decision_layer.csv", "leave_out.csv"),
-        *("margin_curve_conflict.png", "winrate_curve_conflict.png", "congruent_curve.png", "lens_health.png"),
+        *("layers.csv", "congruent.csv", "labels.csv", "crossover.csv"),
+        *("margin_curve_conflict.png", "winrate_curve_conflict.png"),
     },
     "activation_patching": {
-        *("layers.csv", "paired.csv", "transfer.csv", "contrast.csv", "release_layer.csv", "leave_out.csv", "contrast_curve.png"),
-        *(f"{f}_curve_{k}.png" for k in ("semantic", "prosody") for f in ("flip_rate", "delta_logit", "paired", "span_and_tail")),
+        *("layers.csv", "effects.csv", "summary.csv", "beyond_label.csv"),
+        *(f"{f}_curve_{k}.png" for k in ("semantic", "prosody") for f in ("flip_rate", "delta_logit")),
     },
 }
 
@@ -54,7 +53,7 @@ def test_a_run_writes_its_files(
     start(name, tiny_folder, manifest, tmp_path)
     assert {f.name for f in tmp_path.iterdir()} == {ROWS[name], "run.json", *FILES[name]}
     rows, layers = pd.read_csv(tmp_path / ROWS[name]), pd.read_csv(tmp_path / "layers.csv")
-    units = 24 if name == "logit_lens" else 40 + 2 * (20 * 3 + 2)  # each pair with three controls, one in ten with itself too
+    units = 24 if name == "logit_lens" else 60  # each prosody pair has a donor of the same text besides
     assert len(rows) == units * (LAYERS + 1) and set(rows.layer) == set(range(LAYERS + 1))
     if name == "logit_lens":
         np.testing.assert_allclose(layers[["win_semantic", "win_prosody", "win_other"]].sum(axis=1), 1, atol=2e-6)
@@ -63,9 +62,11 @@ def test_a_run_writes_its_files(
         ends = rows[rows.layer.isin((0, LAYERS))]
         assert ends.own_run_difference.max() < 1e-4 and ends.own_run_difference.notna().all()
         assert rows[rows.layer == 0].delta_logit.abs().max() > 0.1
-        number = {control: 40 if control != "itself" else 4 for control in CONTROLS}
-        assert rows[rows.layer == 0].control.value_counts().to_dict() == number | {"none": 40}
-        assert rows[rows.control == "itself"].delta_logit.abs().max() < 1e-4
+        assert rows[rows.layer == 0].control.value_counts().to_dict() == {"none": 40, "same_text_donor": 20}
+        base, last = (
+            rows[rows.layer == LAYERS].filter(regex=f"^{name}_(neutral|happy|sad|angry|surprised)$") for name in ("base", "logit")
+        )
+        np.testing.assert_array_equal(base, last)
     record = json.loads((tmp_path / "run.json").read_text())
     assert record["finished"] and record["label_tokens"]["sad"] == "sad" and record["identity"]["dtype"] == "float32"
     assert record["identity"]["versions"]["torch"] and record["prompt_text"].startswith("{audio}How does the speaker feel?")
@@ -78,7 +79,7 @@ def test_a_run_writes_its_files(
     assert (record["engine"], record["blocks_that_keep_what_they_read"]) == patches_by and record["adapters"] == []
     assert ("splice - rerun" in record["self_check"]) == (name == "activation_patching")
     printed = capsys.readouterr().out
-    assert ("patches by splice" in printed) == (name == "activation_patching") and "written to" in printed
+    assert ("patches by splice" in printed) == (name == "activation_patching") and "next     python" in printed
     (warning,) = record["warnings"]
     assert warning in printed and warning.startswith("the label tokens have 0.0") and "would rather say '" in warning
 

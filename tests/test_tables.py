@@ -3,11 +3,11 @@ import itertools
 import numpy as np
 import pandas as pd
 import pytest
+from activation_patching.release import release_layer
+from logit_lens.decision import decision_layer
 from scipy import stats
 
-from activation_patching.release import release_layer
 from activation_patching.tables import contrast_layers, patch_layers
-from logit_lens.decision import decision_layer
 from logit_lens.tables import congruent_layers, label_table, lens_layers
 
 LABELS = ("neutral", "happy", "sad", "angry", "surprised")

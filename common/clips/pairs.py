@@ -10,7 +10,7 @@ import numpy as np
 from common.clips.audio import read_clip
 from common.clips.csvfile import csv_rows
 from common.clips.drawing import blocks_of, cap, count_pairs, draw_pairs
-from common.clips.samples import Sample, draw
+from common.clips.samples import Sample
 from common.errors import InputError
 
 _LABELS_OF = {  # kind -> the label that the two clips of a pair have in common, the label in which they differ
@@ -147,7 +147,9 @@ def listed_pairs(path: Path, samples: Sequence[Sample], kind: str) -> list[Pair]
     return list(pairs.values())
 
 
-def control_pairs(pairs: Sequence[Pair], pool: Sequence[Sample], control: str, *, most: int | None = None, seed: int) -> list[Pair]:
+def control_pairs(
+    pairs: Sequence[Pair], pool: Sequence[Sample], control: str, *, most: int | None = None, seed: int
+) -> list[Pair]:
     """Return what the same patch does with another donor or another subspace, for `most` of the pairs drawn with the seed.
 
     same_labels_donor: another clip with both labels of the recipient, of its speaker where there is one. same_text_donor: such a
@@ -158,8 +160,9 @@ def control_pairs(pairs: Sequence[Pair], pool: Sequence[Sample], control: str, *
     by_labels: dict[tuple[str, str], list[Sample]] = {}
     for sample in pool:
         by_labels.setdefault((sample.semantic_label, sample.prosody_label), []).append(sample)
-    rng, found = np.random.default_rng(seed), []
-    for pair in draw(list(pairs), None, seed=seed):
+    rng, found = np.random.default_rng(seed), list[Pair]()
+    for place in rng.permutation(len(pairs)):
+        pair = pairs[place]
         recipient, donor = pair.recipient, pair.donor
         if control in ("same_labels_donor", SAME_TEXT):
             alike = [s for s in by_labels[recipient.semantic_label, recipient.prosody_label] if s is not recipient]

@@ -27,18 +27,6 @@ class Readout:
         """Return the probability that the label tokens have together: [..., vocab] -> [...]."""
         return logits.float().softmax(dim=-1)[..., list(self.ids)].sum(dim=-1)
 
-    def best_rank(self, logits: torch.Tensor) -> torch.Tensor:
-        """Return the rank in the whole vocabulary, from 1, of the best of the label tokens: [..., vocab] -> [...]."""
-        best = logits[..., list(self.ids)].max(dim=-1, keepdim=True).values
-        return (logits > best).sum(dim=-1) + 1
-
-
-def divergence(logits: torch.Tensor) -> torch.Tensor:
-    """Return KL(p_L || p_l) in nats of the distributions that lens logits [layer, vocab] stand for: [layer], 0 at l = L."""
-    log_probs = logits.float().log_softmax(dim=-1)
-    terms = log_probs[-1].exp() * (log_probs[-1] - log_probs)
-    return terms.where(log_probs[-1] > -torch.inf, 0).sum(dim=-1)  # a token that a model rules out has no part in it
-
 
 def tied(label_logits: torch.Tensor) -> bool:
     """Tell whether the largest of the label logits [label] stands there more than once, so that the answer is only the first."""

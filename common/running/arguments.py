@@ -17,6 +17,7 @@ from common.running.parallel import shutdown
 
 ROOT = Path(__file__).resolve().parents[2]
 DTYPES = ("auto", "float32", "bfloat16", "float16")
+DEFAULTS = {"model": "data/reference_model", "data": "data/demo/manifest.csv", "prompt": "speaker"}
 
 
 def argument_parser(description: str, out: Path | None) -> argparse.ArgumentParser:
@@ -26,14 +27,14 @@ def argument_parser(description: str, out: Path | None) -> argparse.ArgumentPars
     """
     parser = argparse.ArgumentParser(description=description)
     add = parser.add_argument_group("model").add_argument
-    add("--model", default=str(ROOT / "data" / "reference_model"), help="folder or hub id (default: the shipped model)")
+    add("--model", default=str(ROOT / DEFAULTS["model"]), help="folder or hub id (default: the shipped model)")
     add("--revision", help="branch, tag or commit of a hub id")
     add("--trust-remote-code", action="store_true", help="run model code that comes with the checkpoint")
     add("--device", default="auto", help="cpu, cuda, cuda:1 or mps; auto (default) takes the first of cuda, mps, cpu")
     add("--dtype", default="auto", choices=DTYPES, help="auto (default): bfloat16 on a GPU that has it, float32 elsewhere")
     add("--attention", metavar="NAME", help="attention implementation, such as eager or sdpa (default: the model's own)")
     add = parser.add_argument_group("clips").add_argument
-    add("--data", type=Path, default=ROOT / "data" / "demo" / "manifest.csv", help="manifest, a CSV (default: the demo)")
+    add("--data", type=Path, default=ROOT / DEFAULTS["data"], help="manifest, a CSV (default: the demo)")
     add("--limit", type=whole_number(1), metavar="N", help="use N clips, drawn with --seed (default: all)")
     add("--skip-bad", action="store_true", help="leave out, and count, clips that cannot be read or heard whole (default: stop)")
     add("--trim", action="store_true", help="take away the silence at both ends of every clip")
@@ -41,7 +42,11 @@ def argument_parser(description: str, out: Path | None) -> argparse.ArgumentPars
     add("--match-level", nargs="?", type=float, const=-26.0, metavar="DB", help=level)
     add = parser.add_argument_group("question").add_argument
     prompts = ", ".join(p for p in MAIN_PROMPTS if not p.endswith("-zh"))
-    add("--prompt", default="speaker", help=f"{prompts}, with -zh in Chinese, or a text file with {{audio}} and {{labels}}")
+    add(
+        "--prompt",
+        default=DEFAULTS["prompt"],
+        help=f"{prompts}, with -zh in Chinese, or a text file with {{audio}} and {{labels}}",
+    )
     add("--prompts", choices=("one", "all"), default="one", help="all: also paraphrases and other orders of the options")
     add("--labels", nargs="+", metavar="LABEL", help=f"the labels, 2 to 10 (default: {' '.join(LABELS)}); others are left out")
     add("--words", nargs="+", metavar="WORD", help="a word for each label, as the answer is to be read (default: the labels)")
@@ -141,16 +146,6 @@ def seconds(text: str) -> float:
     if not 0 <= float(text) < float("inf"):
         raise ValueError
     return float(text)
-
-
-def fraction(text: str) -> float:
-    """Return a number from 0 to 1; an argument type."""
-    if not 0 <= float(text) <= 1:
-        raise ValueError
-    return float(text)
-
-
-fraction.__name__ = "number from 0 to 1"  # argparse names the type in its message
 
 
 def main_of(main: Callable[[list[str] | None], None]) -> None:

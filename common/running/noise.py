@@ -47,3 +47,14 @@ def noise_of(rows: pd.DataFrame, *, engine: str | None = None) -> tuple[dict[str
                 f"{again} of {len(pairs)} pairs were too noisy by {engine} and were patched again by rerun (column engine)"
             )
     return counts, warnings
+
+
+def own_run_differences(rows: pd.DataFrame) -> dict[str, dict[str, float]]:
+    """Return for run.json how far rows 0 are from the donors' own runs and rows L from the recipients', at most.
+
+    Of subspaces the second is the run without intervention, and there is no first.
+    """
+    ends = rows.groupby("layer").own_run_difference.max()
+    last = "unedited - recipient, all pairs" if "edit" in rows else "row L - recipient, all pairs"
+    names = {"row 0 - donor, all pairs": ends.iloc[0], last: ends.iloc[-1]}
+    return {"controls": {name: float(largest) for name, largest in names.items() if largest == largest}}  # nan: not a control

@@ -5,14 +5,13 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from common.model.prompts import variants
 from common.plotting import COLORS, estimates
 from common.running.memory import Shared
 from common.running.parallel import is_leader
-from common.stats.intervals import holm
+from common.stats.findings import spreads
 
 
 def over_prompts(
@@ -33,31 +32,18 @@ def over_prompts(
     for name, folder in folders.items():
         one(name, folder)
     if several and is_leader():
-        table = corrected(pd.concat([headline(folder).assign(prompt=name) for name, folder in folders.items()]))
+        table = pd.concat([headline(folder).assign(prompt=name) for name, folder in folders.items()])
         table.to_csv(args.out / "prompts.csv", index=False, float_format="%.6f")
         plot_prompts(table, args.out / "prompts.png")
         print(moved(table), f"written to {args.out}: prompts.csv, prompts.png", sep="\n")
 
 
-def corrected(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the results with `p_holm`: the p of the primary outcome corrected over kinds and prompts, where there is one."""
-    if "p" not in table:
-        return table
-    tested = (table.p.notna() & table.unit.str.startswith("flips")).to_numpy()
-    p_holm = np.full(len(table), np.nan)
-    p_holm[tested] = holm(table.p.to_numpy()[tested])
-    return table.assign(p_holm=p_holm)
-
-
 def moved(table: pd.DataFrame) -> str:
-    """Say how far each result moves over the prompts."""
+    """Say how far each result moves over the prompts, and in how many its interval excludes 0."""
     lines = [f"over {table.prompt.nunique()} prompts ({', '.join(table.prompt.unique())}):"]
-    for what, rows in table.groupby("what", sort=False):
-        found = rows.value.dropna()
-        none = f", none in {len(rows) - len(found)}" if len(found) < len(rows) else ""
-        tested = rows.p_holm.dropna() if "p_holm" in rows else rows.value[:0]
-        p = f"; p at most {tested.max():.3g} (Holm over kinds and prompts)" if len(tested) else ""
-        lines.append(f"  {what}: {found.min():.3g} to {found.max():.3g}{none}{p}" if len(found) else f"  {what}: none")
+    for found in spreads(table):
+        shown = "" if found.what.endswith("layer") else f", not 0 in {found.shown} of {found.prompts}"
+        lines.append(f"  {found.what}: {found.least:.2f} to {found.most:.2f}{shown}")
     return "\n".join(lines)
 
 

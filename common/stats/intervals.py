@@ -23,7 +23,9 @@ def reach_of(of: Jackknifed) -> Floats:
     return np.asarray(stats.t.isf(np.where(np.isnan(of.df), np.nan, (1 - LEVEL) / 2), of.df))
 
 
-def interval(of: Jackknifed, *, share: Floats, like: Sequence[int] | None = None, of_reach: Floats | None = None) -> tuple[Floats, Floats]:
+def interval(
+    of: Jackknifed, *, share: Floats, like: Sequence[int] | None = None, of_reach: Floats | None = None
+) -> tuple[Floats, Floats]:
     """Return (low, high) [result, layer]; in Wilson's form for the results that are a `share` [result].
 
     A rare share says little about how its units cluster: its effective number of units is drawn half-way (in logarithms) to what
