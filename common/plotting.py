@@ -223,8 +223,9 @@ def legend_above(axes: Axes) -> None:
         axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=min(3, len(entries)), borderaxespad=0.2)
 
 
-def estimates(table: pd.DataFrame, path: Path, look: Look, *, colors: Mapping[str, str]) -> None:
+def estimates(table: pd.DataFrame, path: Path, look: Look) -> None:
     """Draw a panel for each `unit` of the table: `value` with `lo` and `hi` of each `what` (colour by `kind`), by `prompt`."""
+    colors = COLORS | {"other": INK}
     prompts, units = list(table.prompt.unique()), list(table.unit.unique())
     with figure(path, look, rows=len(units), height=0.8) as panels:
         for axes, unit in zip(panels, units):

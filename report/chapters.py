@@ -11,7 +11,7 @@ import pandas as pd
 from activation_patching.findings import SpanEffect, SubspaceEffect, span_effects, subspace_effects
 from activation_patching.plots import plot_subspaces
 from common.clips.samples import Sample
-from common.plotting import COLORS, Look, estimates, figure
+from common.plotting import Look, estimates, figure
 from common.stats.findings import Count, Estimate, Spread, fixed, over, spreads
 from logit_lens.findings import LensFindings, Reading, lens_findings
 from logit_lens.plots import draw_win_rates, plot_probe
@@ -152,7 +152,7 @@ def chapter(study: Study, name: str, samples: dict[str, Sample], *, out: Path, f
         draw("tuned", _plot_tuned, tuned)
     prompts = [run.prompts for run in study.runs if run.prompts is not None]
     if prompts:
-        draw("prompts", lambda table, *where: estimates(table, *where, colors=COLORS | {"other": "#000000"}), pd.concat(prompts))
+        draw("prompts", estimates, pd.concat(prompts))
     aligned = draw("align", plot_alignments, study.patching) if study.patching else None
     spans = sorted(span_effects(study.patching.tables), key=lambda f: f.kind != "semantic") if study.patching else []
     scope = (study.lens or study.first).tables["layers"].iloc[-1]
