@@ -1,16 +1,22 @@
 """Both experiments' outputs of a model whose truth is known, made without a model: which cue it follows, from and until where."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import pytest
 import soundfile
+from PIL import Image
+
+import report.build
 
 from activation_patching.tables import tables_of
+from common import plotting
 from common.clips.pairs import DISTURBANCES, KINDS, SAME_TEXT, PairRules, build_pairs, control_pairs
 from common.clips.samples import COLUMNS, LABELS, Sample
 from common.running.output import write_record, write_tables
@@ -264,3 +270,19 @@ def change_record(run: Path, **changes: Any) -> None:
         else:
             record[place] = value
     write_record(run, record)
+
+
+@contextmanager
+def nothing_drawn() -> Iterator[None]:
+    """Write an empty picture in place of every figure: drawing takes most of the time of a report."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plotting, "save", lambda _, path: Image.new("1", (4, 4)).save(path))
+        yield
+
+
+def build_report(study: Path, out: Path, *more: str) -> str:
+    """Build the report of a study, with empty figures; return its English Markdown, "" where only the Chinese was asked for."""
+    options = ["--lens", str(study / "lens"), "--patching", str(study / "patching"), "--out", str(out), "--no-audio"]
+    with nothing_drawn():
+        report.build.main([*options, *more])
+    return (out / "report.md").read_text(encoding="utf-8") if (out / "report.md").exists() else ""

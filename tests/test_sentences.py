@@ -1,4 +1,4 @@
-"""Each sentence of the report in every branch and both languages: it claims what its interval excludes, in its record's numbers."""
+"""Each sentence of the report, in every branch and both languages: what its interval excludes, in its record's numbers."""
 
 import re
 from typing import Any
@@ -85,12 +85,12 @@ CASES: list[tuple[str, tuple[Any, ...], str, str, list[str]]] = [  # macro, find
     (
         "decoding",
         (decoding(UP, UP, UP, UP),),
-        "than it is answered, and more often than with random",
+        "more often than it is answered and than with random weights.",
         "高于模型的实际回答率，也高于随机权重",
         ["73"],
     ),
-    ("decoding", (decoding(UP, NONE, UP, UP),), "of the clips, more often than with random weights.", "，高于随机权重。", ["73"]),
-    ("decoding", (decoding(UP, NONE, None, None),), "of the clips.", "准确率为 73%。", ["73"]),
+    ("decoding", (decoding(UP, NONE, UP, UP),), "decoded there, more often than with random weights.", "，高于随机权重。", ["73"]),
+    ("decoding", (decoding(UP, NONE, None, None),), "can be decoded there.", "准确率为 73%。", ["73"]),
     (
         "decoding",
         (decoding(UP, NONE, NONE, NONE),),
