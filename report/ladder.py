@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 
 from activation_patching.effects import matched
-from common.clips.pairs import KINDS
 from common.plotting import COLORS, Look, figure, level, name_curves, points
 from common.stats.findings import Estimate, estimate_of
 from common.stats.metrics import Metric, gain, layer_table
@@ -41,19 +40,19 @@ def ladder(study: Study) -> Ladder | None:
     if study.lens is None or "transcript" not in study.beside:
         return None
     runs: dict[str, Outputs] = {"audio": study.lens, **{name: study.beside[name] for name in RUNGS if name in study.beside}}
-    conflict = {name: conflict_rows(run.rows[run.rows.layer == run.rows.layer.max()]) for name, run in runs.items()}
-    shared = set.intersection(*(set(rows.sample_id) for rows in conflict.values()))
-    if not shared:
+    conflict = {name: conflict_rows(run.rows) for name, run in runs.items()}
+    clips, layers = (set.intersection(*(set(rows[c]) for rows in conflict.values())) for c in ("sample_id", "layer"))
+    if not clips:
         return None
-    units = {name: clip_units(rows[rows.sample_id.isin(shared)]) for name, rows in conflict.items()}
+    units = {n: clip_units(rows[rows.sample_id.isin(clips) & rows.layer.isin(layers)]) for n, rows in conflict.items()}
     wins = {(name, o): (u.grid("outcome") == o).astype(float) for name, u in units.items() for o in OUTCOMES}
     metrics = {f"{name}: {o}": Metric(won, share=True) for (name, o), won in wins.items()}
     metrics["heard - read"] = gain(wins["audio", "semantic"] - wins["transcript", "semantic"])
     if "told" in runs:
         metrics["heard - named"] = gain(wins["audio", "prosody"] - wins["told", "prosody"])
     read, labels = units["transcript"], labels_of(study.lens.rows)
-    words, answers = (label_codes(read.rows[column], labels) for column in (f"{KINDS[0]}_label", "winner"))
-    said = (answers[:, None, None] == np.arange(len(labels))[:, None]).astype(float)  # [clip, label, layer]
+    words, answers = label_codes(read.firsts.semantic_label, labels), label_codes(read.rows.winner, labels)
+    said = (answers.reshape(len(words), 1, -1) == np.arange(len(labels))[:, None]).astype(float)  # [clip, label, layer]
     named = np.stack([words, np.full_like(words, -1), np.full_like(words, -1)], axis=1)
     found = matched(named, said, np.zeros_like(said))
     metrics["reads"] = Metric(found.to_target, down=found.to_third)

@@ -14,7 +14,6 @@ import soundfile
 from PIL import Image
 
 import report.build
-
 from activation_patching.tables import tables_of
 from common import plotting
 from common.clips.pairs import DISTURBANCES, KINDS, SAME_TEXT, PairRules, build_pairs, control_pairs

@@ -89,7 +89,13 @@ CASES: list[tuple[str, tuple[Any, ...], str, str, list[str]]] = [  # macro, find
         "高于模型的实际回答率，也高于随机权重",
         ["73"],
     ),
-    ("decoding", (decoding(UP, NONE, UP, UP),), "decoded there, more often than with random weights.", "，高于随机权重。", ["73"]),
+    (
+        "decoding",
+        (decoding(UP, NONE, UP, UP),),
+        "decoded there, more often than with random weights.",
+        "，高于随机权重。",
+        ["73"],
+    ),
     ("decoding", (decoding(UP, NONE, None, None),), "can be decoded there.", "准确率为 73%。", ["73"]),
     (
         "decoding",
