@@ -220,7 +220,7 @@ def over_layers(axes: Axes, layers: pd.Series, look: Look) -> None:
 def legend_above(axes: Axes) -> None:
     """Write the legend of the lines that have a label above the panel."""
     if entries := axes.get_legend_handles_labels()[1]:
-        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=min(3, len(entries)), borderaxespad=0.2)
+        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, borderaxespad=0.2)
 
 
 def estimates(table: pd.DataFrame, path: Path, look: Look) -> None:
