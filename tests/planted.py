@@ -8,7 +8,6 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 
-from common.clips.pairs import SHARED_LABEL
 from common.clips.samples import LABELS
 
 LAYERS, CARRIED = 11, 5  # l = 0 to 10; the donor is answered for at l = 0 to 5
@@ -16,7 +15,9 @@ INNER = CARRIED / (LAYERS - 2)  # share of the inner layers, 1 to 9, at which it
 Rule = Callable[[pd.DataFrame], np.ndarray]  # codes of the answers to clips with columns words, voice (codes), text, number
 
 
-def clips(*, labels: int = 5, texts: int | tuple[int, ...] = 5, speakers: int = 1, voices: int | tuple[int, ...] = 1) -> pd.DataFrame:
+def clips(
+    *, labels: int = 5, texts: int | tuple[int, ...] = 5, speakers: int = 1, voices: int | tuple[int, ...] = 1
+) -> pd.DataFrame:
     """Return conflict clips: of each words' label so many `texts`, each by each speaker so many times in each of the `voices`."""
     texts, voices = (n if isinstance(n, tuple) else (n,) * labels for n in (texts, voices))
     found = [

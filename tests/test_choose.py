@@ -111,7 +111,8 @@ def test_published_figures_stand_beside_ones_own() -> None:
     )
 
     def section(model: str, *sources: str) -> str:
-        return published_beside(layers, {"counts": {"sources": list(sources)}, "identity": {"model": model}})
+        record = {"counts": {"sources": list(sources)}, "identity": {"model": model}}
+        return published_beside(Outputs("lens", Path(), record, layers[:0], {"layers": layers}), english)
 
     text = section("Qwen/Qwen2-Audio-7B-Instruct", "EMIS COSY", "EMIS STYLE")
     assert "| Qwen2-Audio | 936 | 0.135 | 0.658 |" in text and "SALMONN" not in text and "| this run | 936 | 0.20" in text

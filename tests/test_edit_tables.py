@@ -8,12 +8,12 @@ import pandas as pd
 from activation_patching.edited import carried, edit_tables
 from activation_patching.facts import edit_facts
 from activation_patching.words import edit_statements
+from report.wording import zh
 
 import report.build
 from common.clips.samples import LABELS
 from common.running.output import read_record, write_record, write_tables
 from report.inputs import read_outputs
-from report.wording import zh
 from tests.study import change_record, save_study
 
 
