@@ -119,5 +119,5 @@ def test_published_figures_stand_beside_ones_own() -> None:
     assert "| Qwen2-Audio | 936 | 0.135 | 0.658 |" in text and "SALMONN" not in text and "| this run | 936 | 0.20" in text
     assert "| Audio Flamingo 3 | 936 | 0.113 | 0.826 |" in section("nvidia/audio-flamingo-3-hf", "EMIS COSY")
     others = section("/models/mine", "EMIS COSY")
-    assert others.count("\n| ") == 1 + 1 + 1 + 6 and "| Kimi-Audio | 936 | 0.436 | 0.372 |" in others
+    assert others.count("\n| ") == 1 + 1 + 6 and "| Kimi-Audio | 936 | 0.436 | 0.372 |" in others
     assert section("Qwen/Qwen2-Audio-7B-Instruct", "RAVDESS") == ""
