@@ -38,10 +38,10 @@ def fastest(call: Callable[[], Any], times: int) -> float:
     return min(timed(call)[0] for _ in range(times))
 
 
-def product_peak(lm: AudioLM, *, width: int, mlp: int) -> float:
-    """Return the most FLOP/s that torch's own linear layer reaches on sizes of a sweep's order, and on a square."""
+def product_peak(lm: AudioLM, *, width: int, mlp: int, square: int = 2048) -> float:
+    """Return the most FLOP/s that torch's own linear layer reaches on sizes of a sweep's order, and on a `square`."""
     sizes = [(rows, *kn) for rows in (256, 700, 1400, 2048) for kn in ((width, mlp), (mlp, width))]
-    return max(_product_speed(lm, *size) for size in (*sizes, (2048, 2048, 2048)))
+    return max(_product_speed(lm, *size) for size in (*sizes, (square,) * 3))
 
 
 def _product_speed(lm: AudioLM, m: int, k: int, n: int) -> float:
