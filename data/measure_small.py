@@ -125,7 +125,7 @@ def difference_from_class(model: Any, processor: Any, clip: Clip, frame: Frame) 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, default=PARTS / "assembled", help="what data/assemble.py wrote")
-    parser.add_argument("--parts", type=Path, default=PARTS, help="folder of reader.pt (train_small.py writes it); measures.csv goes there")
+    parser.add_argument("--parts", type=Path, default=PARTS, help="folder of reader.pt, and for measures.csv")
     parser.add_argument("--fresh", type=int, default=150, help="clips to render of held-out texts (needs the voices)")
     parser.add_argument("--seed", type=int, default=90001, help="of the fresh clips; not one that training used")
     parser.add_argument("--demo", type=int, default=500, help="clips of the demo")

@@ -10,7 +10,8 @@ import torch
 
 import tests.gpu.__main__ as command
 from common.errors import InputError
-from tests.gpu import profile, right, speed
+from tests.bench.measure import operations
+from tests.gpu import profile, right, speed, wheels
 from tests.gpu.models import model_of
 from tests.gpu.results import AGAIN, read, records
 from tests.gpu.runner import PARTS, Part, _ended, run_part
@@ -140,12 +141,24 @@ def test_a_trace_of_a_gpu_is_read() -> None:
         {"ph": "f", "cat": "ac2g", "name": "ac2g", "ts": 1},
         {"ph": "M", "name": "process_name", "args": {"name": "python"}},
     ]
-    works, launches = profile.works_of(events)
+    works, launches = profile.works_of(events, of=profile.ON_GPU)
     kinds = {work.kind: round(1e6 * work.seconds) for work in works}
     assert kinds == {"products": 100, "keys expanded": 50, "keys joined": 30, "attention": 40, "others": 20, "host": 10}
     assert launches == 2 and works[-1].bytes == 2_000_000
     busy, span = profile.occupied(works)
     assert (round(1e6 * busy), round(1e6 * span)) == (240, 260)  # 10 idle before 200, 10 before 260; 230 to 240 overlaps
+
+
+def test_a_trace_without_a_kernel_is_no_result() -> None:
+    with pytest.raises(RuntimeError, match="the profiler saw no kernel"):
+        profile.works_of([event("cpu_op", "aten::mm", 0, 5, External_id=1)], of=profile.ON_GPU)
+
+
+def test_operations_of_shared_keys_are_counted() -> None:
+    """Which the formula of torch 2.11 takes for a mistake."""
+    q, k = torch.randn(3, 8, 28, 16), torch.randn(3, 2, 99, 16)
+    products, attention = operations(lambda: torch.nn.functional.scaled_dot_product_attention(q, k, k, enable_gqa=True) @ q.mT)
+    assert attention == 2 * 2 * 3 * 8 * 28 * 99 * 16 and products == 2 * 3 * 8 * 28 * 28 * 16
 
 
 def test_the_trace_of_this_torch_names_the_copies_that_are_told_apart() -> None:
@@ -161,3 +174,18 @@ def test_the_trace_of_this_torch_names_the_copies_that_are_told_apart() -> None:
 
 def test_all_parts_together_take_less_than_five_minutes() -> None:
     assert sum(part.limit for part in PARTS) < 300
+
+
+def pins(path: Path) -> dict[str, str]:
+    lines = (line.partition("#")[0].strip() for line in path.read_text().splitlines())
+    return dict(line.split("==") for line in lines if "==" in line)
+
+
+def test_the_wheels_are_those_of_the_tool_and_the_tree_leaves_them_room() -> None:
+    """`make gpu-wheels` measures both; the wheels take 39 of the 60 MiB."""
+    wanted = pins(wheels.REQUIREMENTS)
+    for file in ("requirements.txt", "requirements-families.txt"):
+        for name, version in pins(wheels.ROOT / file).items():
+            assert wanted.get(name, version) == version
+    assert "torch" not in wanted
+    assert wheels.tree_bytes() < 21 * 2**20

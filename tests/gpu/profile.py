@@ -3,7 +3,7 @@
 import gzip
 import json
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -13,13 +13,12 @@ from typing import Any
 
 import torch
 from torch.profiler import ProfilerActivity, profile
-from torch.utils.flop_counter import FlopCounterMode
 
 from common.model.lm import AudioLM
 from common.patching.caches import kept_tensors
 from common.patching.splice import splice
 from common.patching.tracing import record
-from tests.bench.measure import fastest, product_peak, timed
+from tests.bench.measure import fastest, operations, product_peak, timed
 from tests.bench.subject import make_clips
 from tests.gpu.models import TOKENS, model_of, pairs_at_once, shape_of
 
@@ -80,11 +79,7 @@ def table(call: Callable[[], Any], *, peak: float, bandwidth: float, read: int) 
     """Return ten rows [what, measured, unit, floor], the floor in seconds or none; `read` are bytes that no way spares."""
     call()
     seconds = fastest(call, 3)
-    with FlopCounterMode(display=False) as counter:
-        call()
-    counts = counter.get_flop_counts()["Global"]
-    attention = sum(flop for op, flop in counts.items() if "attention" in str(op))
-    products = sum(counts.values()) - attention
+    products, attention = operations(call)
     works, launches = profiled(call)
 
     def spent(*kinds: str) -> float:
@@ -111,32 +106,34 @@ def table(call: Callable[[], Any], *, peak: float, bandwidth: float, read: int) 
 
 def profiled(call: Callable[[], Any]) -> tuple[list[Work], int]:
     """Run a call under the profiler; return its works on the GPU (on a CPU: operations) and the number of kernel launches."""
-    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if torch.cuda.is_available() else [])]
-    with profile(activities=activities, record_shapes=True) as recorded:
+    gpu = torch.cuda.is_available()
+    with profile(activities=[ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if gpu else [])], record_shapes=True) as recorded:
         timed(call)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "trace.json.gz"
         recorded.export_chrome_trace(str(path))
         with gzip.open(path, "rt", encoding="utf-8") as file:
-            return works_of(json.load(file)["traceEvents"])
+            return works_of(json.load(file)["traceEvents"], of=ON_GPU if gpu else ("cpu_op",))
 
 
-def works_of(events: list[dict[str, Any]]) -> tuple[list[Work], int]:
-    """Return the works in a trace, in the form that torch exports for Chrome, and the number of kernel launches.
+def works_of(events: list[dict[str, Any]], *, of: Sequence[str]) -> tuple[list[Work], int]:
+    """Return the works of some categories in a trace, in the form that torch exports for Chrome, and the kernel launches.
 
-    A kernel names the operation that started it by its external id, or by the correlation of the call that did.
+    A kernel names the operation that started it by its external id, or by the correlation of the call that did. Raises
+    RuntimeError where the trace has none of them.
     """
     events = [e for e in events if e.get("ph") == "X" and "dur" in e]
     operations = {e["args"]["External id"]: e for e in events if e["cat"] == "cpu_op" and "External id" in e.get("args", {})}
     calls = [e for e in events if e["cat"] in ("cuda_runtime", "cuda_driver")]
     by_call = {e["args"]["correlation"]: e["args"].get("External id") for e in calls if "correlation" in e.get("args", {})}
-    there = [e for e in events if e["cat"] in ON_GPU] or [e for e in events if e["cat"] == "cpu_op"]
     works = []
-    for event in there:
+    for event in (e for e in events if e["cat"] in of):
         args = event.get("args", {})
         operation = operations.get(args.get("External id", by_call.get(args.get("correlation"))), {})
         kind = kind_of(event["name"], operation.get("name", ""), operation.get("args", {}).get("Input Dims", []))
         works.append(Work(event["name"], kind, event["ts"], event["dur"] / 1e6, int(args.get("bytes", 0))))
+    if not works:
+        raise RuntimeError("the profiler saw no kernel: it may not be allowed to trace the GPU here")
     return works, sum("Launch" in e["name"] for e in calls)
 
 
@@ -192,7 +189,7 @@ def shared_keys(patch: Callable[[], torch.Tensor]) -> dict[str, Any]:
 
 
 @contextmanager
-def sharing() -> Any:
+def sharing() -> Iterator[None]:
     """Set transformers' own switch (integrations/sdpa_attention.py), which is read at each call."""
     before = environ.get("TRANSFORMERS_SDPA_FORCE_GQA")
     environ["TRANSFORMERS_SDPA_FORCE_GQA"] = "1"

@@ -2,6 +2,7 @@
 
 import statistics
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -74,10 +75,12 @@ def times(lm: AudioLM, *, seconds: int, rounds: int, usual: int) -> dict[str, An
     }
 
 
+extractor = cache(lambda: WhisperFeatureExtractor(feature_size=128))
+
+
 def features(seconds: int) -> Any:
     """Compute the features that every clip needs first, as the two models' processors do: on the CPU."""
-    wave = np.zeros(16_000 * seconds, dtype=np.float32)
-    return WhisperFeatureExtractor(feature_size=128)(wave, sampling_rate=16_000, return_tensors="pt")
+    return extractor()(np.zeros(16_000 * seconds, dtype=np.float32), sampling_rate=16_000, return_tensors="pt")
 
 
 @torch.inference_mode()
