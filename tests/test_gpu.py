@@ -11,7 +11,7 @@ import torch
 import tests.gpu.__main__ as command
 from common.errors import InputError
 from tests.bench.measure import operations
-from tests.gpu import profile, right, speed, wheels
+from tests.gpu import loops, profile, right, speed, wheels
 from tests.gpu.models import model_of
 from tests.gpu.results import AGAIN, read, records
 from tests.gpu.runner import PARTS, Part, _ended, run_part
@@ -47,7 +47,7 @@ def test_what_goes_wrong_is_told_and_the_rest_goes_on(tmp_path: Path, monkeypatc
     assert told == {
         "raises": ("failed", "ValueError: a family that raises"),
         "memory": ("out of memory", "OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB."),
-        "killed": ("cut", "cut as its process ended with code -9"),
+        "killed": ("cut", "its process ended with code -9"),
         "fine": ("done", ""),
     }
     assert "in measure" in (tmp_path / "gpu_faults.log").read_text(), "the log has where it was raised"
@@ -96,6 +96,23 @@ def test_more_pairs_than_the_memory_holds_are_left_out_of_the_figures(monkeypatc
     by_number = figures["s a pair, by pairs at once"]
     assert by_number[1] > 0 and by_number[2] > 0 and by_number[8] is None
     assert figures["patched at all layers, s a pair"] == by_number[2]
+
+
+@pytest.mark.parametrize(("part", "maker"), [(speed, "model_of"), (right, "opened"), (profile, "model_of"), (loops, "model_of")])
+def test_memory_that_runs_out_in_any_part_is_told(part: Any, maker: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_memory(*subject: Any, **options: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(part, maker, no_memory)
+    name, cases = part.__name__.rpartition(".")[2], part.cases(small=True)
+    for number in range(1, len(cases) + 1):  # each in a process of its own, as the runner starts them
+        work(name, cases, lambda case: part.measure(case, small=True), tmp_path, start="first")
+        told = list(states(tmp_path, name).values())
+        if name != "loops" or number < 3:  # nnsight is skipped where it is not installed
+            assert told[:number] == ["out of memory"] * number and told[number:] == ["not reached"] * (len(cases) - number)
+    assert f"! {cases[0]}" in screen(read(tmp_path)) and "out of memory: OutOfMemoryError: CUDA out of memory." in screen(
+        read(tmp_path)
+    )
 
 
 def test_an_error_of_the_gpu_asks_for_a_fresh_process(tmp_path: Path) -> None:

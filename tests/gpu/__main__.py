@@ -36,6 +36,8 @@ def main(argv: list[str] | None = None) -> int:
     except (InputError, OSError) as error:
         print(f"tests.gpu: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from here")
     state = read(args.out)
     print(f"\n{screen(state)}\n\nwritten to {args.out}")
     return 0 if all(r["state"] == DONE for part in parts for r in records(state, part.name).values()) else 1

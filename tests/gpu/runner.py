@@ -63,7 +63,7 @@ def run_part(part: Part, out: Path, *, start: str, small: bool = False) -> None:
                 return
             if code == 2:
                 raise InputError(_last_line(out, part))
-            reason = f"after its limit of {part.limit:.0f} s" if code is None else f"as its process ended with code {code}"
+            reason = f"its limit of {part.limit:.0f} s is over" if code is None else f"its process ended with code {code}"
             was_in_work = _cut(out, part, reason)
             if code != AGAIN and not was_in_work:
                 note(out, part.name, "start", state=FAILED, start=start, error=_last_line(out, part))
@@ -89,7 +89,7 @@ def _cut(out: Path, part: Part, reason: str) -> bool:
     """Write down which case was in work when its process ended; tell whether there was one."""
     found = [(case, r) for case, r in records(read(out), part.name).items() if r["state"] == STARTED]
     for case, record in found:
-        note(out, part.name, case, state=CUT, start=record["start"], error=f"cut {reason}")
+        note(out, part.name, case, state=CUT, start=record["start"], error=reason)
     return bool(found)
 
 

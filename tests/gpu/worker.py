@@ -28,13 +28,14 @@ Measure = Callable[[str], dict[str, Any]]
 
 
 def work(part: str, cases: list[str], measure: Measure, out: Path, *, start: str) -> int:
-    """Measure the cases that are not done and that this `start` has not tried; return the exit code."""
+    """Measure the cases that are not done, or were skipped, and that this `start` has not tried; return the exit code."""
     state = read(out)
     before = records(state, part)
     state["parts"][part] = {case: before.get(case, {"state": WAITING}) for case in cases}
     write(out, state)
     for case, record in state["parts"][part].items():
-        if record["state"] == DONE or record.get("start") == start:
+        measured = record["state"] == DONE and "skipped" not in record["figures"]
+        if measured or record.get("start") == start:
             continue
         print(f"\n{part}: {case}", flush=True)
         note(out, part, case, state=STARTED, start=start)
