@@ -82,7 +82,8 @@ def _shown(run: Outputs, name: str, say: Say) -> str:
     keys = tuple(c for c in keys if c in found and (c != "control" or found.control.nunique() > 1))
     wanted = {c: heading for c, heading in numbers.items() if c in found}
     rows = [[*(_key(row[c], say) for c in keys), *(stated(row, c) for c in wanted)] for _, row in found.iterrows()]
-    return table([say(c.replace("_", " ")) for c in (*keys, *wanted.values())], rows)
+    headings = ["l" if c == "layer" else say(c) for c in (*keys, *wanted.values())]  # the page finds rows by "l"
+    return table(headings, rows)
 
 
 def stated(row: pd.Series, column: str) -> str:
