@@ -19,7 +19,7 @@ from common.stats.covariance import Floats, estimate
 from common.stats.intervals import reach_of
 from common.stats.landmarks import Crossing, crossing
 from common.stats.metrics import Metric
-from common.stats.units import Units, label_codes, labels_of
+from common.stats.units import Units, label_codes, labels_of, pair_units
 
 FEWEST = 5  # third pairs of a cell
 LEAST_KEPT = 0.8  # share of the pairs: with fewer in cells that have third pairs, no sentence is made of an effect
@@ -69,13 +69,19 @@ def against_donors(units: Units, control: Units) -> Transfer:
 
     The baseline of a pair is its own target under the `control`; `kept` is the share of the pairs that have one.
     """
-    at = pd.Index(control.firsts.true_pair_id).get_indexer(units.firsts.pair_id)
+    at = pd.Index(control.firsts.true_pair_id).get_indexer(units.firsts.true_pair_id)
     there = (at >= 0)[:, None]
     hits, delta = (_of_control(units, control, at, c) for c in ("flip_to_target", "delta_logit"))
-    share = max(there.mean(), 1e-9)
+    share = there.mean() or np.nan
     means = [(np.where(there, values, 0).mean(axis=0) / share) for values in (*hits, *delta)]
     values = [np.where(there, v - m, 0) / share + m for v, m in zip((*hits, *delta), means)]
     return Transfer(*values, float(there.mean()))
+
+
+def same_pairs(of: dict[str, Units]) -> dict[str, Units]:
+    """Return the units of each control with the pairs alone that all of them have."""
+    ids = set.intersection(*({*units.firsts.true_pair_id} for units in of.values()))
+    return {control: pair_units(units.rows[units.rows.true_pair_id.isin(ids)]) for control, units in of.items()}
 
 
 def _of_control(units: Units, control: Units, at: np.ndarray, column: str) -> tuple[Floats, Floats]:
