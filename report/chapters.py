@@ -1,7 +1,7 @@
 """What the templates show of one study: its findings, its figures, its tables."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,7 +30,7 @@ class Row(NamedTuple):
     """A row of the first page's table: an `outcome`, its `estimate`, digits, n of what; and the table's row that it is from."""
 
     outcome: str
-    values: dict[str, object]
+    values: Mapping[str, object]
     estimate: Estimate | None
     digits: int
     unit: str

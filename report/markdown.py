@@ -88,7 +88,7 @@ def _shown(run: Outputs, name: str, say: Say) -> str:
 
 def stated(row: pd.Series, column: str) -> str:
     """Return a number of a table with its interval."""
-    ends = Estimate(row[column], *(float(row.get(f"{column}_{end}", NAN)) for end in ("lo", "hi")))
+    ends = Estimate(float(row[column]), float(row.get(f"{column}_lo", NAN)), float(row.get(f"{column}_hi", NAN)))
     digits = 1 if "layer" in column or column == "crossing" else 2
     within = interval(ends, digits)
     return decimals(ends, digits) + (f" [{within}]" if within != "–" else "")
