@@ -16,7 +16,7 @@ from common.stats.findings import Count, Estimate, Spread, fixed, over, spreads
 from logit_lens.findings import LensFindings, Reading, lens_findings
 from logit_lens.plots import draw_win_rates, plot_probe
 from report.clips import described
-from report.figures import plot_alignments, plot_panel
+from report.drawing import plot_alignments, plot_panel
 from report.inputs import EXPERIMENTS, Outputs, Study, checks_of
 from report.ladder import Ladder, ladder, plot_ladder
 from report.language import Say

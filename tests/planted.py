@@ -16,7 +16,9 @@ INNER = CARRIED / (LAYERS - 2)  # share of the inner layers, 1 to 9, at which it
 Rule = Callable[[pd.DataFrame], np.ndarray]  # codes of the answers to clips with columns words, voice (codes), text, number
 
 
-def clips(*, labels: int = 5, texts: int | tuple[int, ...] = 5, speakers: int = 1, voices: int | tuple[int, ...] = 1) -> pd.DataFrame:
+def clips(
+    *, labels: int = 5, texts: int | tuple[int, ...] = 5, speakers: int = 1, voices: int | tuple[int, ...] = 1
+) -> pd.DataFrame:
     """Return conflict clips: of each words' label so many `texts`, each by each speaker so many times in each of the `voices`."""
     texts, voices = (n if isinstance(n, tuple) else (n,) * labels for n in (texts, voices))
     found = [

@@ -45,7 +45,8 @@ def test_taking_labels_for_drawn_makes_intervals_too_wide() -> None:
     """Words' labels are the design's: without them known the differences between them would count as chance."""
     units, evidence = designs.heard("50 x 2", calibration.USUAL, DRAWS)
     found = [
-        held(units, design, evidence[:, 2, :, None]) for design in (units.design, Design({"texts": units.design.clusters["texts"]}))
+        held(units, design, evidence[:, 2, :, None])
+        for design in (units.design, Design({"texts": units.design.clusters["texts"]}))
     ]
     print(found)
     assert found[0] < 0.98 and found[1] > 0.985

@@ -49,7 +49,7 @@ def built(studies: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) ->
 
 
 def text_of(built: Path, end: str = "") -> str:
-    return (built / f"report{end}.md").read_text(encoding="utf-8")
+    return (built / f"report{end}.md").read_text(encoding="utf-8").replace("\u00a0", " ")
 
 
 def test_what_it_says_is_true_of_planted_models(built: dict[str, Path]) -> None:
