@@ -43,7 +43,7 @@ SHOWN: dict[str, tuple[tuple[str, ...], dict[str, str]]] = {
         {"win_semantic": "words", "win_prosody": "voice", "win_other": "neither", "voice_lead": "voice − words"}
         | {"margin": "margin (logits)", "mass": "labels' probability"},
     ),
-    "crossover": (("side",), {"crossing": "leads from layer"}),
+    "crossover": (("side", "reason"), {"crossing": "leads from layer"}),
     "congruent": (("layer",), {"accuracy": "congruent clips right"}),
     "generated": (("n",), {"agreement": "same as the first token", "no_label": "no label named"}),
     "decoding": (
@@ -52,7 +52,7 @@ SHOWN: dict[str, tuple[tuple[str, ...], dict[str, str]]] = {
         | {"beyond_random_weights": "beyond random weights", "beyond_duration_and_level": "beyond duration and level"},
     ),
     "summary": (
-        ("kind", "control", "baseline"),
+        ("kind", "control", "baseline", "reason"),
         {"to_target": "to target", "to_third": "to third", "effect": "effect", "effect_logit": "effect (logits)"}
         | {"from_base": "from base", "half_effect_layer": "half-effect layer", "minus_random": "minus random subspace"},
     ),
