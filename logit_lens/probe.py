@@ -184,4 +184,4 @@ def _of_clips(clips: pd.DataFrame, targets: Targets, folds: Plan) -> Floats:
 
 def _found(vectors: Iterable[np.ndarray], targets: Targets, folds: Plan) -> Floats:
     with threadpool_limits(1):  # products of a few hundred clips: two threads take eight times as long as one, or more
-        return np.stack([told(products(of_place), targets, folds).right for of_place in vectors], axis=-1)
+        return np.stack([told(products(of_place), targets, folds) for of_place in vectors], axis=-1)
