@@ -192,7 +192,7 @@ def name_curves(axes: Axes, *, at: float | None = None) -> None:
 def _point(line: Line2D, at: float) -> tuple[float, float]:
     x, y = (np.asarray(values, dtype=float) for values in line.get_data())
     known = np.flatnonzero(~np.isnan(y))
-    place = known[int(round(at * (len(known) - 1)))] if len(known) else 0
+    place = known[round(at * (len(known) - 1))] if len(known) else 0
     return float(x[place]), float(np.nan_to_num(y[place]))
 
 
@@ -219,7 +219,7 @@ def over_layers(axes: Axes, layers: pd.Series, look: Look) -> None:
 
 def legend_above(axes: Axes) -> None:
     """Write the legend of the lines that have a label above the panel."""
-    if entries := axes.get_legend_handles_labels()[1]:
+    if axes.get_legend_handles_labels()[1]:
         axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, borderaxespad=0.2)
 
 

@@ -74,7 +74,7 @@ def _hatch_unreadable(axes: Axes, layers: pd.DataFrame, look: Look) -> None:
 
 
 def plot_probe(run: Path, out: Path, look: Look) -> list[str]:
-    """Write how well a probe decodes words and voice beside how often they are answered, where a `run` has it; return the name."""
+    """Write how well a probe decodes words and voice beside how often they are answered; return the name, none without probe."""
     found = read_table(run, "probe") if (run / "probe.csv").exists() else pd.DataFrame()
     if not len(found):
         return []

@@ -19,7 +19,7 @@ from common.plotting import Look, families
 from report.chapters import Chapter, chapter
 from report.clips import encoded, read_samples
 from report.closer import about, clips_shown, closer_look
-from report.figures import plot_side_by_side
+from report.drawing import plot_side_by_side
 from report.inputs import Study, Trouble, names_of, read_studies
 from report.language import LANGUAGES, Say, decimals, interval, texts, translation
 from report.markdown import plain, slug, table

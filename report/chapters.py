@@ -1,7 +1,7 @@
 """What the templates show of one study: its findings, its figures, its tables."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,7 +16,7 @@ from common.stats.findings import Count, Estimate, Spread, fixed, over, spreads
 from logit_lens.findings import LensFindings, Reading, lens_findings
 from logit_lens.plots import draw_win_rates, plot_probe
 from report.clips import described
-from report.figures import plot_alignments, plot_panel
+from report.drawing import plot_alignments, plot_panel
 from report.inputs import EXPERIMENTS, Outputs, Study, checks_of
 from report.ladder import Ladder, ladder, plot_ladder
 from report.language import Say
@@ -30,7 +30,7 @@ class Row(NamedTuple):
     """A row of the first page's table: an `outcome`, its `estimate`, digits, n of what; and the table's row that it is from."""
 
     outcome: str
-    values: dict[str, object]
+    values: Mapping[str, object]
     estimate: Estimate | None
     digits: int
     unit: str

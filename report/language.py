@@ -14,7 +14,7 @@ from common.stats.findings import Estimate
 LANGUAGES = ("en", "zh")
 LOCALE = Path(__file__).resolve().parent / "locale"
 Say = Callable[..., str]
-GAP = {"en": " ", "zh": ""}  # before a percent sign
+GAP = {"en": "\u00a0", "zh": ""}  # before a percent sign, which no line begins with
 
 
 @cache

@@ -43,7 +43,7 @@ SHOWN: dict[str, tuple[tuple[str, ...], dict[str, str]]] = {
         {"win_semantic": "words", "win_prosody": "voice", "win_other": "neither", "voice_lead": "voice − words"}
         | {"margin": "margin (logits)", "mass": "labels' probability"},
     ),
-    "crossover": (("side",), {"crossing": "leads from layer"}),
+    "crossover": (("side", "reason"), {"crossing": "leads from layer"}),
     "congruent": (("layer",), {"accuracy": "congruent clips right"}),
     "generated": (("n",), {"agreement": "same as the first token", "no_label": "no label named"}),
     "decoding": (
@@ -52,7 +52,7 @@ SHOWN: dict[str, tuple[tuple[str, ...], dict[str, str]]] = {
         | {"beyond_random_weights": "beyond random weights", "beyond_duration_and_level": "beyond duration and level"},
     ),
     "summary": (
-        ("kind", "control", "baseline"),
+        ("kind", "control", "baseline", "reason"),
         {"to_target": "to target", "to_third": "to third", "effect": "effect", "effect_logit": "effect (logits)"}
         | {"from_base": "from base", "half_effect_layer": "half-effect layer", "minus_random": "minus random subspace"},
     ),
@@ -82,12 +82,13 @@ def _shown(run: Outputs, name: str, say: Say) -> str:
     keys = tuple(c for c in keys if c in found and (c != "control" or found.control.nunique() > 1))
     wanted = {c: heading for c, heading in numbers.items() if c in found}
     rows = [[*(_key(row[c], say) for c in keys), *(stated(row, c) for c in wanted)] for _, row in found.iterrows()]
-    return table([say(c.replace("_", " ")) for c in (*keys, *wanted.values())], rows)
+    headings = ["l" if c == "layer" else say(c) for c in (*keys, *wanted.values())]  # the page finds rows by "l"
+    return table(headings, rows)
 
 
 def stated(row: pd.Series, column: str) -> str:
     """Return a number of a table with its interval."""
-    ends = Estimate(row[column], *(float(row.get(f"{column}_{end}", NAN)) for end in ("lo", "hi")))
+    ends = Estimate(float(row[column]), float(row.get(f"{column}_lo", NAN)), float(row.get(f"{column}_hi", NAN)))
     digits = 1 if "layer" in column or column == "crossing" else 2
     within = interval(ends, digits)
     return decimals(ends, digits) + (f" [{within}]" if within != "–" else "")

@@ -12,7 +12,7 @@ from activation_patching.plots import plot_run
 from common import plotting
 from common.plotting import Look
 from logit_lens.plots import plot_lens
-from report.figures import plot_panel
+from report.drawing import plot_panel
 from report.inputs import read_studies
 from report.language import texts
 from tests.study import save_edits, save_study

@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 @pytest.fixture(scope="module")
 def studies(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    return {name: save_study(tmp_path_factory.mktemp(name), truth, pairs=60) for name, truth in TRUTHS.items()}
+    return {name: save_study(tmp_path_factory.mktemp(name), truth) for name, truth in TRUTHS.items()}
 
 
 @pytest.fixture(scope="module")
@@ -49,17 +49,19 @@ def built(studies: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) ->
 
 
 def text_of(built: Path, end: str = "") -> str:
-    return (built / f"report{end}.md").read_text(encoding="utf-8")
+    return (built / f"report{end}.md").read_text(encoding="utf-8").replace("\u00a0", " ")
 
 
-def test_what_it_says_is_true_of_planted_models(built: dict[str, Path]) -> None:
+def test_what_it_says_is_true_of_planted_models(built: dict[str, Path], studies: dict[str, Path]) -> None:
     said = {name: text_of(out) for name, out in built.items()}
     verdicts = {"voice": "**It answers with the voice.**", "words": "**It answers with the words.**"}
     for name, text in said.items():
         assert verdicts.get(name, "**That words or voice are ahead is not shown.**") in text
-        for kind, carriers in (("words", ("words", "both")), ("voice", ("voice", "both"))):
-            claim = "The audio span carries" if name in carriers else "That the audio span carries"
-            assert f"- **{claim} the {kind}" in text, (name, kind)
+        summary = pd.read_csv(studies[name] / "patching" / "summary.csv").set_index("kind")
+        for kind, cue in (("semantic", "words"), ("prosody", "voice")):
+            shown = summary.effect_lo[kind] > 0
+            assert f"- **{'The' if shown else 'That the'} audio span carries the {cue}" in text, (name, kind)
+            assert shown == (name == cue) or name == "both"
     assert "**The voice leads at every layer that the lens can read.** Before layer 4" in said["voice"]
     assert "Half of the voice's effect is gone by layer 3.5.**" in said["voice"]
     assert "**The lens cannot tell where this is decided.**" in said["deaf"] and "cannot be told" in said["deaf"]
@@ -81,7 +83,7 @@ def test_the_first_numbers_are_those_of_the_rows(built: dict[str, Path], studies
         text = text_of(built["voice"], end)
         assert voice in text and re.search(rf"\b{100 * summary.to_target:.0f} ?% ", text)
         assert f"| {share['semantic']:.2f} | " in text and f" | {len(last)} " in text
-        effect = f"| {summary.effect:.2f} | {summary.effect_lo:.2f}–{summary.effect_hi:.2f} | 60 "
+        effect = f"| {summary.effect:.2f} | {summary.effect_lo:.2f}–{summary.effect_hi:.2f} | 120 "
         assert effect in text and f"| {summary.half_effect_layer:.1f} | " in text
 
 
