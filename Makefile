@@ -69,8 +69,8 @@ test: .venv/dev  ## lint, types, tests
 families: .venv/dev  ## every family of models in every dtype, attention and way of patching: about 5 minutes of one core
 	FAMILIES=whole $(BIN)/python -m pytest -q -n 2 tests/test_families.py
 
-calibrate: .venv/run  ## do intervals, bands and tests keep their promise? the table in common/stats/README.md
-	$(BIN)/python -m tests.calibration --rows logit_lens/outputs/lens.csv
+calibrate: .venv/run  ## how often do the intervals hold the truth? the tables in common/stats/README.md
+	$(BIN)/python -m tests.calibration
 
 torture: .venv/dev  ## starts at the same moment, kills, full disks, a hundred times over, and more options in two processes: about an hour
 	TORTURE=100 $(BIN)/python -m pytest -q tests/torture tests/test_parallel.py

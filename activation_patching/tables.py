@@ -101,12 +101,11 @@ def beyond_label(rows: pd.DataFrame) -> pd.DataFrame:
     control = pair_units(rows[rows.control == SAME_TEXT])
     if not len(control.firsts):
         return pd.DataFrame()
-    real = pair_units(rows[(rows.control == "none") & rows.pair_id.isin(control.firsts.true_pair_id)])
-    at = pd.Index(real.firsts.pair_id).get_indexer(control.firsts.true_pair_id)
-    donors = real.firsts.iloc[at].filter(regex="^donor_").set_index(control.firsts.index)
+    real = pair_units(rows[(rows.control == "none") & rows.true_pair_id.isin(control.firsts.true_pair_id)])
+    donors = real.firsts.filter(regex="^donor_").set_index(control.firsts.index)
     firsts = control.firsts.join(donors.rename(columns=lambda c: c.replace("donor_", "true_")))
     design = design_of(firsts, ("recipient_", "donor_", "true_"), known=labels_of(rows))
-    changed, there = real.grid("flip_from_base")[at].astype(float), control.grid("flip_from_base").astype(float)
+    changed, there = real.grid("flip_from_base").astype(float), control.grid("flip_from_base").astype(float)
     alone = Units(control.firsts, control.firsts, control.layers[1:-1][:1], design)
     return layer_table(alone, {"beyond_label": gain(_mean(changed - there))}).drop(columns="layer")
 

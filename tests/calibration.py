@@ -1,7 +1,7 @@
 """How often do 95 % intervals hold the truth? Of clips and pairs with a known truth, as few and as unbalanced as real data.
 
-`python -m tests.calibration` prints the tables in common/stats/README.md; the tests take a few of their lines with fewer draws. The
-truth is the mean over all draws.
+`python -m tests.calibration` prints the tables in common/stats/README.md; the tests take a few of their lines with fewer draws.
+The truth is the mean over all draws.
 """
 
 import argparse

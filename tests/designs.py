@@ -90,10 +90,17 @@ def evidence(samples: list[Sample], gains: Gains, draws: int, *, seed: int = 0) 
     return found + sum(by[:, None] * eye[cue][..., None] for by, cue in zip(heard, (words, voice)))
 
 
-def carried(texts: Floats, draws: int, *, seed: int) -> Floats:
-    """Return the share of the donor's evidence in a patch [pair, draw, layer]: 1, less from a layer on that varies by text, 0."""
+def carried(donors: list[Sample], draws: int, *, seed: int) -> Floats:
+    """Return the share of the donor's evidence in a patch [pair, draw, layer]: 1 at l = 0, 0 at l = L.
+
+    It falls from a layer on that varies by text, by speaker (the same in all draws where these are held fixed) and by pair.
+    """
     rng = np.random.default_rng(seed)
-    until = 3 + 0.6 * rng.normal(size=(texts.max() + 1, draws))[texts] + 0.6 * rng.normal(size=(len(texts), draws))
+    until = 3 + 0.6 * rng.normal(size=(len(donors), draws))
+    for field, deviation in (("text_id", 0.6), ("speaker", 0.3)):
+        codes = pd.factorize(np.array([getattr(s, field) for s in donors]))[0]
+        levels = codes.max() + 1
+        until += deviation * rng.normal(size=(levels, draws if levels >= MIN_LEVELS else 1))[codes]
     share = np.clip(0.5 + (until[..., None] - np.arange(LAYERS)) / 3, 0, 1)
     share[..., 0], share[..., -1] = 1, 0
     return share
@@ -115,12 +122,14 @@ def patched(design: str, kind: str, gains: Gains, draws: int, *, pairs: int = 30
     recipient, donor = ([place[getattr(p, role).sample_id] for p in built] for role in ("recipient", "donor"))
     of_clips = evidence(samples, gains, draws, seed=seed + 1)
     own, lent = (of_clips[at][..., None] for at in (recipient, donor))
-    left = carried(np.array([int(samples[i].text_id[1:]) for i in donor]), draws, seed=seed + 2)[:, None]
+    left = carried([samples[i] for i in donor], draws, seed=seed + 2)[:, None]
     logits = ((1 - left) * own + left * lent).reshape(len(built), 5, -1)
     base = np.repeat(own, LAYERS, axis=3).reshape(logits.shape)
     said = (logits == logits.max(axis=1, keepdims=True)).astype(float)
     changed = (logits.argmax(axis=1) != base.argmax(axis=1)).astype(float)
-    rows = pd.DataFrame({"pair_id": [p.pair_id for p in built], "kind": kind, "layer": 0, "target": [p.target for p in built]})
+    rows = pd.DataFrame(
+        {"true_pair_id": [p.pair_id for p in built], "kind": kind, "layer": 0, "target": [p.target for p in built]}
+    )
     for role in ("recipient", "donor"):
         for field in ("text_id", "speaker", "source", "semantic_label", "prosody_label"):
             rows[f"{role}_{field}"] = [getattr(getattr(p, role), field) for p in built]

@@ -1,4 +1,4 @@
-"""Models whose rule is known: what a clip is answered with, from its labels, text and speaker. A patch is answered as its donor is.
+"""Models whose rule is known: what a clip is answered with, from its labels, text and speaker. A patch is answered as its donor.
 
 The audio span is the answer's source up to layer CARRIED, and not behind it. Logits are 1 for the answer and 0 for the others.
 """
@@ -48,7 +48,7 @@ def all_pairs(table: pd.DataFrame, kind: str) -> tuple[np.ndarray, np.ndarray]:
 def patches(
     table: pd.DataFrame, rule: Rule, kind: str, *, labels: int = 5, control: str = "none", stand_ins: np.ndarray | None = None
 ) -> pd.DataFrame:
-    """Return rows as in patches.csv of all pairs of a kind; with `stand_ins`, the places of other donors in the true one's place."""
+    """Return rows as in patches.csv of all pairs of a kind; `stand_ins` are the places of donors in the true one's place."""
     names, answers = np.array(LABELS[:labels]), rule(table)
     recipient, true = all_pairs(table, kind)
     donor = true if stand_ins is None else stand_ins

@@ -1,4 +1,4 @@
-"""The tables again from the rows, the long way: plain loops over pairs and clips; clusters left out, and the means computed anew."""
+"""The tables again from the rows, by plain loops over pairs and clips; texts left out, and the means computed anew."""
 
 from collections.abc import Callable
 

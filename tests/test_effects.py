@@ -1,4 +1,4 @@
-"""The effect of a patch on planted models is what their rule says, over all possible pairs; the difference to random donors is not."""
+"""Over all possible pairs the effect on a planted model is what its rule says; the difference to random donors is not."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field

@@ -2,11 +2,11 @@
 
 Clips that share a text or a speaker are not independent, and a pair depends on the texts and speakers of its two clips.
 
-- A value is the mean of its words' labels, plus an effect of each text and speaker that it depends on, plus its own. The variances
-  of these effects are found by the method of moments: the squared sums of the residuals in clusters are set equal to what they are
-  expected to be (Searle, Casella & McCulloch 1992, Variance Components, chapter 5). So the variance of a mean is unbiased however
-  few or unequal the clusters are. A jackknife is not, where taking away a cluster takes away the mean of a label: it gave .6 of
-  the standard error of 300 pairs of eight texts. With clusters of one size and no labels the two are the same.
+- A value is the mean of its words' labels, plus an effect of each text and speaker that it depends on, plus its own. The method
+  of moments finds the variances of these effects: the squared sums of residuals in clusters are set equal to their expectations
+  (Searle, Casella & McCulloch 1992, Variance Components, chapter 5). So the variance of a mean is unbiased however few or unequal
+  the clusters are. A jackknife's is not where taking away a cluster takes away the mean of a label: it gave .6 of the standard
+  error for 300 pairs of eight texts. With clusters of one size and no labels the two are the same.
 - Labels: a text has one words' label, so how often each label is there is the design's, not chance. Residuals are those from the
   means of the labels where each label has two texts or more.
 - Degrees of freedom: Satterthwaite's, of each factor the effective number of its clusters less 1 (Kish 1965; Carter, Schnepel &
@@ -24,7 +24,7 @@ from common.stats.design import Design, incidence, label_means, resampled_factor
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 
-LEAST = 0.1  # share of a unit's variance that a factor is taken to have when degrees of freedom are counted: few clusters cannot show less
+LEAST = 0.1  # share of a unit's variance; few clusters cannot show that they have less
 
 
 @dataclass(frozen=True)

@@ -48,7 +48,7 @@ def _nested(inner: Codes, outer: Codes) -> bool:
 
 
 def label_means(design: Design, used: Iterable[str]) -> Floats:
-    """Return orthonormal columns [unit, column] that span the means of the words' labels in each role; of all units where few are.
+    """Return orthonormal columns [unit, column] that span the means of the words' labels in each role, or that of all units.
 
     A label of one text is not told from that text, so each has to have two; and there have to be twice as many units as means.
     """

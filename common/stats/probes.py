@@ -51,7 +51,7 @@ class Targets:
 
 
 def plan(texts: Sequence[str], speakers: Sequence[str], labels: Sequence[str], *, seed: int) -> Plan:
-    """Return the folds, which hold every clip out once; texts are parted with their `labels`, those of the words, in proportion."""
+    """Return folds that hold every clip out once; texts are parted with their `labels`, those of the words, in proportion."""
     t, s, x = (np.asarray(v, dtype=str) for v in (texts, speakers, labels))
     clips = (t.tolist(), s.tolist(), x.tolist())
     rarest = min(len({*t[x == label]}) for label in set(x))  # with more parts than texts of a label, some part may have them all
