@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from common.stats.covariance import LEAST, ClusteredMeans
+from common.stats.covariance import ClusteredMeans
 from common.stats.covariance import estimate as estimate_of
 from common.stats.design import Design, label_means, memberships
 from common.stats.intervals import difference_interval, first_from, interval, reach_of
@@ -109,7 +109,7 @@ def test_degrees_of_freedom_are_those_of_the_clusters_where_these_decide_and_nev
     assert of_texts.df[0] == pytest.approx(9, rel=0.02)
     alike = rng.normal(size=(10, 30))
     alike -= alike.mean(axis=1, keepdims=True)  # texts do not differ at all
-    weight = np.array([LEAST / 10, 1 / 300])
+    weight = np.array([0.1 / 10, 1 / 300])  # a tenth of the variance is taken to be theirs
     share = weight / weight.sum()
     of_units = estimate(alike.reshape(-1, 1, 1), clusters)
     assert of_units.df[0] == pytest.approx(1 / (share[0] / 9 + share[1] / 299))

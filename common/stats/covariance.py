@@ -91,7 +91,7 @@ def _degrees(components: Floats, se: Floats, weight: Floats, own: Floats) -> Flo
     return np.where(layers > 0, layers / np.where(layers > 0, np.nansum(inverse, axis=1), 1), own[:-1].min())
 
 
-def _correlation(covariance: Floats) -> Floats:
+def _correlation(covariance: Any) -> Floats:
     """Return the correlations, without negative eigenvalues; 0 where a variance is."""
     values, vectors = np.linalg.eigh(np.nan_to_num(covariance))
     positive = (vectors * np.maximum(values, 0)[:, None, :]) @ vectors.transpose(0, 2, 1)

@@ -70,5 +70,6 @@ def limits(of: ClusteredMeans, metrics: dict[str, Metric]) -> tuple[Floats, Floa
         with np.errstate(divide="ignore", invalid="ignore"):
             shared = (of.se[up] ** 2 + of.se[down] ** 2 - of.se[i] ** 2) / (2 * of.se[up] * of.se[down])
         related = np.clip(np.nan_to_num(shared), -1, 1)
-        low[i], high[i] = difference_interval(*((of.mean[s], low[s], high[s]) for s in (up, down)), related)
+        sides = (of.mean[up], low[up], high[up]), (of.mean[down], low[down], high[down])
+        low[i], high[i] = difference_interval(*sides, related)
     return low[:at], high[:at]
