@@ -17,6 +17,7 @@ from report.inputs import read_studies
 from report.language import texts
 from tests.study import save_edits, save_study
 
+pytestmark = pytest.mark.draws
 LENS = ["winrate_curve_conflict.png", "margin_curve_conflict.png", "probe_curve.png"]
 PATCHING = [f"{name}_curve_{kind}.png" for kind in ("semantic", "prosody") for name in ("flip_rate", "delta_logit")]
 PLOTS: dict[str, tuple[Callable[..., list[str]], str, list[str]]] = {

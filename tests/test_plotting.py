@@ -11,6 +11,8 @@ from matplotlib.figure import Figure
 
 from common import plotting
 
+pytestmark = pytest.mark.draws
+
 
 @pytest.fixture(autouse=True)
 def fresh() -> None:
