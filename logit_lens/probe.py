@@ -4,7 +4,7 @@ A probe says that a label is there for a linear readout, on texts and speakers t
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 

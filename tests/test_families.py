@@ -27,26 +27,18 @@ from common.patching import patch_check
 from common.patching.checks import self_check
 from common.patching.fronts import front_of
 from common.patching.tracing import lens, states_at
-from tests.families import FAMILIES, template, without_vision_tower
-from tests.newer_families import NEWER_FAMILIES, save_glm_asr, save_vibevoice_asr
+from tests.families import template, without_vision_tower
+from tests.newer_families import ALL_FAMILIES, NEEDS, save_glm_asr, save_vibevoice_asr
 from tests.tiny import save_manifest
 
-ALL = FAMILIES | NEWER_FAMILIES
 WHOLE = os.environ.get("FAMILIES") == "whole"
 # LoRA; several streams and shared keys; recurrent blocks; experts; text among the audio; and the plain build.
 UNLIKE = ("granite_speech", "gemma3n", "nemotron_h_omni", "qwen3_omni", "moss_transcribe", "qwen2_audio")
-TRIED = tuple(ALL) if WHOLE else UNLIKE
+TRIED = tuple(ALL_FAMILIES) if WHOLE else UNLIKE
 BLOCKS = dict.fromkeys(("gemma3n", "gemma4_e2b", "gemma4_e4b", "gemma4_unified", "nemotron_h_omni"), 5)
 SHARED_KEYS = ("gemma3n", "gemma4_e2b", "gemma4_e4b")  # the last 2 of 5 blocks read those of others; patched by staircase
 OUT_OF_REACH = {family: {3, 4} for family in SHARED_KEYS} | {"nemotron_h_omni": {4}}  # whose last block keeps nothing
 ADAPTERS = {"granite_speech": ["default"], "phi4_multimodal": ["speech"]}
-NEEDS = {
-    "voxtral": ("mistral_common",),
-    "granite_speech": ("torchaudio", "peft"),
-    "granite_speech_plus": ("torchaudio",),
-    "phi4_multimodal": ("peft",),
-    "fun_asr_nano": ("torchaudio",),
-}
 CLIPS = {"angry_0_happy_a": 0.4, "angry_0_sad_a": 0.47, "happy_1_sad_a": 0.61, "sad_0_happy_a": 0.75}  # seconds
 KINDS = [("float32", None, None)]
 if WHOLE:
@@ -66,7 +58,7 @@ def checkpoint(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
     for module in NEEDS.get(request.param, ()):
         if importlib.util.find_spec(module) is None:
             pytest.skip(f"{request.param} needs {module}")
-    return ALL[request.param](tmp_path_factory.mktemp("families") / request.param)
+    return ALL_FAMILIES[request.param](tmp_path_factory.mktemp("families") / request.param)
 
 
 @pytest.fixture(scope="session")
