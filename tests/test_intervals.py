@@ -1,6 +1,7 @@
 """Variances that are unbiased, degrees of freedom, and the forms of the intervals, each by hand or against simulated truth."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import stats
 
@@ -8,7 +9,7 @@ from common.stats.covariance import ClusteredMeans
 from common.stats.covariance import estimate as estimate_of
 from common.stats.design import Design, label_means, memberships
 from common.stats.intervals import difference_interval, first_from, interval, reach_of
-from common.stats.metrics import Metric, gain, limits, measure
+from common.stats.metrics import Metric, gain, layer_table, limits, measure
 from common.stats.units import Units
 
 
@@ -224,3 +225,14 @@ def test_first_from() -> None:
 def test_the_reach_is_students() -> None:
     of = estimate(np.random.default_rng(0).normal(size=(12, 1, 1)), {"texts": memberships(np.arange(12))})
     assert reach_of(of)[0] == pytest.approx(stats.t.isf(0.025, 11), rel=1e-6)
+
+
+def test_a_side_without_a_single_unit_is_taken_to_cluster_like_the_other() -> None:
+    """A third of 300 pairs of 20 texts flip, none to a third label: that must not make the interval as wide as 20 observations."""
+    rng = np.random.default_rng(0)
+    flips = (rng.random((300, 1)) < 0.3).astype(float)
+    units = Units(
+        pd.DataFrame(), pd.DataFrame(index=range(300)), np.arange(1), Design({"texts": memberships(np.arange(300) % 20)})
+    )
+    table = layer_table(units, {"effect": Metric(flips, down=0 * flips)})
+    assert table.effect_lo[0] > 0.2 and table.effect_hi[0] < 0.4

@@ -53,7 +53,7 @@ def noise_of(rows: "pd.DataFrame", *, engine: str | None = None) -> tuple[dict[s
     return counts, warnings
 
 
-def own_run_differences(rows: pd.DataFrame) -> dict[str, dict[str, float]]:
+def own_run_differences(rows: "pd.DataFrame") -> dict[str, dict[str, float]]:
     """Return for run.json how far rows 0 are from the donors' own runs and rows L from the recipients', at most.
 
     Of subspaces the second is the run without intervention, and there is no first.

@@ -7,6 +7,8 @@
   27), which does not collapse where both are 0.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 from scipy import stats
 
@@ -20,18 +22,19 @@ def reach_of(of: ClusteredMeans) -> Floats:
     return np.asarray(stats.t.isf(np.where(np.isnan(of.df), np.nan, (1 - LEVEL) / 2), of.df))
 
 
-def interval(of: ClusteredMeans, *, share: Floats) -> tuple[Floats, Floats]:
+def interval(of: ClusteredMeans, *, share: Floats, like: Sequence[int] | None = None) -> tuple[Floats, Floats]:
     """Return (low, high) [result, layer]; in Wilson's form for the results that are a `share` [result].
 
-    Where all units agree they do not tell how they cluster: then as the result's other layers do in the median, and where none
-    tells, as if each cluster were one observation.
+    Where all units agree they do not tell how they cluster: then as the result's other layers do in the median. Where none
+    tells, as in the result that is `like` it, and where that does not either, as if each cluster were one observation.
     """
     reach, share = reach_of(of)[:, None], share[:, None]
     p = np.where(share, np.clip(of.mean, 0, 1), np.nan)
     with np.errstate(divide="ignore", invalid="ignore"):
         units = np.where((p * (1 - p) > 1e-12) & (of.se > 0), p * (1 - p) / of.se**2, np.nan)  # effective number
-        usual = np.array([[np.median(told) if (told := row[row > 0]).size else of.levels] for row in units])
-        units = np.where(np.isnan(units), usual, units)
+        usual = np.array([np.median(known) if (known := row[row > 0]).size else np.nan for row in units])
+        usual = usual if like is None else np.where(np.isnan(usual), usual[like], usual)
+        units = np.where(np.isnan(units), np.where(np.isnan(usual), of.levels, usual)[:, None], units)
         centre = (p + reach**2 / (2 * units)) / (1 + reach**2 / units)
         half = reach / (1 + reach**2 / units) * np.sqrt(p * (1 - p) / units + reach**2 / (4 * units**2)) + 0 * of.se
     low, high = of.mean - reach * of.se, of.mean + reach * of.se

@@ -63,8 +63,9 @@ def limits(of: ClusteredMeans, metrics: dict[str, Metric]) -> tuple[Floats, Floa
     """Return (low, high) [metric, layer] of what `measure` returned."""
     at = len(metrics)
     share = np.array([m.share for m in metrics.values()] + [True] * (len(of.mean) - at))
-    low, high = interval(of, share=share)
     differences = [i for i, m in enumerate(metrics.values()) if m.down is not None]
+    like = [*range(at), *(side for place in range(len(differences)) for side in (at + 2 * place + 1, at + 2 * place))]
+    low, high = interval(of, share=share, like=like)
     for place, i in enumerate(differences):
         up, down = at + 2 * place, at + 2 * place + 1
         with np.errstate(divide="ignore", invalid="ignore"):
