@@ -94,8 +94,8 @@ def _controls(
     prosody pairs; donors of the same labels where pairs lack third labels, and where `disturbances` are asked for.
     """
     if edit != "span":
-        wanted = SUBSPACE_CONTROLS if edit == "exchange" else SUBSPACE_CONTROLS[:1]
-        return [c for control in wanted for c in control_pairs(pairs, pool, control, seed=seed)], []
+        subspaces = SUBSPACE_CONTROLS if edit == "exchange" else SUBSPACE_CONTROLS[:1]
+        return [c for control in subspaces for c in control_pairs(pairs, pool, control, seed=seed)], []
     found, said = [], []
     for kind in dict.fromkeys(p.kind for p in pairs):
         of_kind = [p for p in pairs if p.kind == kind]

@@ -228,7 +228,7 @@ def test_the_reach_is_students() -> None:
 
 
 def test_a_side_without_a_single_unit_is_taken_to_cluster_like_the_other() -> None:
-    """A third of 300 pairs of 20 texts flip, none to a third label: that must not make the interval as wide as 20 observations."""
+    """A third of 300 pairs of 20 texts flip, none to a third label: the interval must not be that of 20 observations."""
     rng = np.random.default_rng(0)
     flips = (rng.random((300, 1)) < 0.3).astype(float)
     units = Units(
