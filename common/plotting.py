@@ -20,6 +20,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, MaxNLocator
 
+from common.files import claim
+
 COLORS = {"semantic": "#0072B2", "prosody": "#D55E00", "other": "#7F7F7F"}  # Okabe & Ito: told apart by colour-blind readers
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # runs side by side
 INK = "#222222"
@@ -113,7 +115,7 @@ def save(sheet: Figure, path: Path | IO[bytes], **options: Any) -> None:
     """Write a figure; say once, in one line, if no font has some of its characters."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        sheet.savefig(path, **options)
+        sheet.savefig(claim(path) if isinstance(path, Path) else path, **options)
     missing = [found[1] for w in caught if (found := re.match(r"Glyph (\d+) .*missing from", str(w.message)))]
     if missing:
         _say_missing(chr(int(missing[0])))

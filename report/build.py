@@ -13,8 +13,11 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 sys.path.insert(0, str(ROOT))
 
+from common import files
 from common.clips.samples import Sample
 from common.errors import InputError
+from common.files import write_whole
+from common.paths import given_path
 from common.plotting import families
 from report.chapters import chapter, figure_words
 from report.clips import encoded, read_samples
@@ -32,10 +35,17 @@ AUDIO = 6_500_000  # bytes of a page that audio may take, in base64
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     add = parser.add_argument
-    add("--lens", type=Path, nargs="+", default=[ROOT / "logit_lens" / "outputs"], metavar="DIR", help="of logit_lens/run.py")
+    add(
+        "--lens",
+        type=given_path,
+        nargs="+",
+        default=[ROOT / "logit_lens" / "outputs"],
+        metavar="DIR",
+        help="of logit_lens/run.py",
+    )
     patching = [ROOT / "activation_patching" / "outputs"]
-    add("--patching", type=Path, nargs="+", default=patching, metavar="DIR", help="of activation_patching/run.py")
-    add("--out", type=Path, default=HERE, metavar="DIR", help="folder for the report and its figures/")
+    add("--patching", type=given_path, nargs="+", default=patching, metavar="DIR", help="of activation_patching/run.py")
+    add("--out", type=given_path, default=HERE, metavar="DIR", help="folder for the report and its figures/")
     add("--lang", choices=tuple(LANGUAGES), help="one language only (default: both)")
     add("--note", default="", metavar="TEXT", help="what the model has seen of the clips in training: it stands with the limits")
     add("--no-audio", action="store_true", help="leave the clips' audio out of the page")
@@ -50,6 +60,7 @@ def main(argv: list[str] | None = None) -> None:
 
 def build(args: argparse.Namespace) -> list[Path]:
     """Write the report in each language that was asked for; return its files. Raises InputError where there is none."""
+    files.check(args.out)
     studies, troubles = read_studies(args.lens, args.patching)
     names = names_of(studies)
     clips, strange = zip(*map(read_samples, studies))
@@ -58,7 +69,7 @@ def build(args: argparse.Namespace) -> list[Path]:
     data = page_data(studies, names, clips, audio=not args.no_audio)
     written = []
     try:
-        args.out.mkdir(parents=True, exist_ok=True)
+        files.take(args.out)
         for language in [args.lang] if args.lang else LANGUAGES:
             words = figure_words(language) if len(families()) > 1 else None  # one that has Chinese
             end, folder = ("", "figures") if language == "en" else (f".{language}", f"figures/{language}")
@@ -73,7 +84,7 @@ def build(args: argparse.Namespace) -> list[Path]:
             page = report_html(text, data, out=args.out, language=language, page=f"report{end}.html")
             for kind, content in (("md", text), ("html", page)):
                 written.append(args.out / f"report{end}.{kind}")
-                written[-1].write_text(content, encoding="utf-8")
+                write_whole(written[-1], content)
     except OSError as error:
         raise InputError(f"--out {args.out}: cannot be written ({error.strerror})") from None
     return written

@@ -15,12 +15,17 @@ FOLDERS = ("common", *EXPERIMENTS, "report")
 # package or module -> the project's packages and modules that it may import, beside its own
 ALLOWED = {
     "common.errors": (),
-    "common.plotting": (),
-    "common.clips": ("common.errors",),
+    "common.paths": (),
+    "common.files": ("common.errors", "common.paths"),
+    "common.plotting": ("common.files",),
+    "common.clips": ("common.errors", "common.paths"),
     "common.stats": ("common.clips", "common.errors"),
     "common.model": ("common.clips", "common.errors", "common.running.parallel"),
     "common.patching": ("common.clips", "common.errors", "common.model"),
-    "common.running": ("common.clips", "common.errors", "common.model", "common.patching", "common.plotting", "common.stats"),
+    "common.running": (
+        *("common.clips", "common.errors", "common.files", "common.model", "common.paths", "common.patching"),
+        *("common.plotting", "common.stats"),
+    ),
     "logit_lens": ("common",),
     "activation_patching": ("common",),
     "report": ("activation_patching", "common", "logit_lens"),  # torch-free parts
@@ -116,6 +121,8 @@ def test_the_identity_of_a_run_holds_all_code_that_makes_rows_and_no_other(exper
     makers = {".".join(f.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for f in row_makers(experiment)}
     no_numbers = {
         "common.errors",
+        "common.files",
+        "common.paths",
         "common.running.identity",
         "common.running.noise",
         "common.running.parallel",

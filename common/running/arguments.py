@@ -11,7 +11,8 @@ from common.clips.pairs import KINDS, PairRules
 from common.clips.samples import LABELS
 from common.errors import CheckFailed, InputError, first_line
 from common.model import ModelChoice
-from common.model.prompts import MAIN_PROMPTS, Question, ask
+from common.model.prompts import MAIN_PROMPTS, PROMPTS, Question, ask
+from common.paths import given_path, path_or_name
 from common.running.identity import digest
 from common.running.parallel import shutdown
 
@@ -26,14 +27,19 @@ def argument_parser(description: str, out: Path | None) -> argparse.ArgumentPars
     """
     parser = argparse.ArgumentParser(description=description)
     add = parser.add_argument_group("model").add_argument
-    add("--model", default=str(ROOT / "data" / "reference_model"), help="folder or hub id (default: the shipped model)")
+    add(
+        "--model",
+        type=path_or_name,
+        default=str(ROOT / "data" / "reference_model"),
+        help="folder or hub id (default: the shipped model)",
+    )
     add("--revision", help="branch, tag or commit of a hub id")
     add("--trust-remote-code", action="store_true", help="run model code that comes with the checkpoint")
     add("--device", default="auto", help="cpu, cuda, cuda:1 or mps; auto (default) takes the first of cuda, mps, cpu")
     add("--dtype", default="auto", choices=DTYPES, help="auto (default): bfloat16 on a GPU that has it, float32 elsewhere")
     add("--attention", metavar="NAME", help="attention implementation, such as eager or sdpa (default: the model's own)")
     add = parser.add_argument_group("clips").add_argument
-    add("--data", type=Path, default=ROOT / "data" / "demo" / "manifest.csv", help="manifest, a CSV (default: the demo)")
+    add("--data", type=given_path, default=ROOT / "data" / "demo" / "manifest.csv", help="manifest, a CSV (default: the demo)")
     add("--limit", type=whole_number(1), metavar="N", help="use N clips, drawn with --seed (default: all)")
     add("--skip-bad", action="store_true", help="leave out, and count, clips that cannot be read or heard whole (default: stop)")
     add("--trim", action="store_true", help="take away the silence at both ends of every clip")
@@ -41,7 +47,8 @@ def argument_parser(description: str, out: Path | None) -> argparse.ArgumentPars
     add("--match-level", nargs="?", type=float, const=-26.0, metavar="DB", help=level)
     add = parser.add_argument_group("question").add_argument
     prompts = ", ".join(p for p in MAIN_PROMPTS if not p.endswith("-zh"))
-    add("--prompt", default="speaker", help=f"{prompts}, with -zh in Chinese, or a text file with {{audio}} and {{labels}}")
+    asked = f"{prompts}, with -zh in Chinese, or a text file with {{audio}} and {{labels}} (default: speaker)"
+    add("--prompt", type=prompt_name, default="speaker", metavar="PROMPT", help=asked)
     add("--prompts", choices=("one", "all"), default="one", help="all: also paraphrases and other orders of the options")
     add("--labels", nargs="+", metavar="LABEL", help=f"the labels, 2 to 10 (default: {' '.join(LABELS)}); others are left out")
     add("--words", nargs="+", metavar="WORD", help="a word for each label, as the answer is to be read (default: the labels)")
@@ -50,7 +57,7 @@ def argument_parser(description: str, out: Path | None) -> argparse.ArgumentPars
     listed = "rows at these layers alone, such as 0:36:4 or 1 5 12, and at 0 and L, the run's own controls (default: all)"
     add("--layers", nargs="+", type=layer_range, action=_Layers, metavar="L", help=listed)
     add("--seed", type=whole_number(0), default=0, metavar="N", help="draws clips, pairs and what intervals need (default: 0)")
-    add("--out", type=Path, default=out, help="output folder (default: outputs/ beside this script)")
+    add("--out", type=given_path, default=out, help="output folder (default: outputs/ beside this script)")
     add("--overwrite", action="store_true", help="start anew where --out holds another run")
     add("--redraw", action="store_true", help="tables and figures of the finished run in --out anew, from its rows; no model")
     add("--svg", action="store_true", help="figures as SVG beside the PNG")
@@ -80,7 +87,12 @@ def add_pair_rules(parser: argparse.ArgumentParser) -> None:
     )
     add("--pairs-per-recipient", type=whole_number(1), metavar="N", help="at most N pairs with the same recipient, of each kind")
     add("--max-pairs", type=whole_number(1), default=1200, metavar="N", help="pairs of each kind, drawn with --seed (1200)")
-    add("--pairs-file", type=Path, metavar="CSV", help="take the pairs it lists: kind,recipient_id,donor_id, as in patches.csv")
+    add(
+        "--pairs-file",
+        type=given_path,
+        metavar="CSV",
+        help="take the pairs it lists: kind,recipient_id,donor_id, as in patches.csv",
+    )
 
 
 def pair_options(args: argparse.Namespace) -> dict[str, Any]:
@@ -103,6 +115,11 @@ def asked_question(args: argparse.Namespace, prompt: str) -> Question:
     """Return what the command line asks of every clip, heard unless it has --input. Raises InputError as `ask` does."""
     question = ask(prompt, labels=args.labels or LABELS, words=args.words, system=args.system)
     return replace(question, input=getattr(args, "input", question.input))
+
+
+def prompt_name(text: str) -> str:
+    """Return the name of a built-in prompt, or the path of a file; an argument type."""
+    return text if text in PROMPTS else path_or_name(text)
 
 
 def whole_number(least: int) -> Callable[[str], int]:
