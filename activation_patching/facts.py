@@ -55,7 +55,7 @@ def _of_kind(tables: dict[str, pd.DataFrame]) -> dict[str, Fact]:
         Fact("pairs", float(real.n.iloc[0]), n=int(real.n.iloc[0]), row="layers.csv"),
         *_against_controls(carried, real.layer),
     ]
-    if len(carried):
+    if _primary(carried):  # no pair of this kind may have a control donor that others have
         facts.append(_layers_shown(tables["paired"], _primary(carried)))
     for _, row in until[until.control == "none"].iterrows():
         reason = row.reason if isinstance(row.reason, str) else ""
@@ -66,7 +66,7 @@ def _of_kind(tables: dict[str, pd.DataFrame]) -> dict[str, Fact]:
         if not pd.isna(row.release_layer):
             at = real[real.layer == row.release_layer].iloc[0]
             facts.append(fact(at, "flip_from_base", unit="share of pairs", row=f"layers.csv, l = {row.release_layer:.0f}"))
-    without = tables["leave_out"][tables["leave_out"].label != "none"]
+    without = tables["leave_out"][tables["leave_out"].label != ""]
     if len(carried) and len(without) > 1:
         facts.append(_without_labels(without, sided(carried[carried.primary].iloc[0], "difference")))
     return {f.name: f for f in facts}

@@ -140,7 +140,7 @@ def contrast_layers(rows: pd.DataFrame, *, seed: int) -> pd.DataFrame:
 
 
 def leave_out(rows: pd.DataFrame, *, seed: int) -> pd.DataFrame:
-    """Return the main results without each label: per kind one row per `label` left out, "none" first.
+    """Return the main results without each label: per kind one row per `label` left out, first none of them: "".
 
     Left out are pairs with the label in recipient's or donor's words or voice, as far as the rows tell, or as the target.
     """
@@ -151,7 +151,7 @@ def leave_out(rows: pd.DataFrame, *, seed: int) -> pd.DataFrame:
     named = [c for c in rows if c.endswith("_label") and not c.startswith("logit_")] + ["target"]
 
     def without(label: str) -> pd.DataFrame:
-        kept = rows[~(rows[named] == label).any(axis=1)] if label != "none" else rows
+        kept = rows[~(rows[named] == label).any(axis=1)] if label else rows
         released = release_layer(kept[kept.control == "none"], seed=seed)
         released = released[["kind", "crossing", "crossing_lo", "crossing_hi", "release_layer", "n"]]
         carried = transfer(kept, seed=seed)
@@ -161,7 +161,7 @@ def leave_out(rows: pd.DataFrame, *, seed: int) -> pd.DataFrame:
         return released.merge(carried, on="kind", how="left").assign(label=label)
 
     labels = labels_of(rows)
-    tables = [without(label) for label in ("none", *(labels if len(labels) > 2 else ()))]
+    tables = [without(label) for label in ("", *(labels if len(labels) > 2 else ()))]
     table = pd.concat([t for t in tables if len(t)] or tables[:1], ignore_index=True)
     return table[["label", *(c for c in table if c != "label")]]
 

@@ -38,10 +38,10 @@ def existing(path: Path) -> Path:
 
 def why_missing(path: Path) -> str:
     """Say of a path that is not there what is there instead, in words that go behind its name; "" where nothing is near."""
-    if path.is_symlink():
+    if os.path.islink(path):
         return f"; it is a link to {os.readlink(path)}, where there is none"
     for folder in path.parents:
-        if folder.is_dir():
+        if os.path.isdir(folder):
             break
     else:
         return ""

@@ -17,6 +17,9 @@ from safetensors.torch import load_file
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
+from common.environment import patient_streams, prepare  # noqa: E402
+
+prepare(__file__)
 
 from common import files  # noqa: E402
 from common.errors import InputError  # noqa: E402
@@ -90,4 +93,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    patient_streams()
     sys.exit(main())

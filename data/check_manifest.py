@@ -15,6 +15,9 @@ from tqdm import tqdm
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
+from common.environment import patient_streams, prepare  # noqa: E402
+
+prepare(__file__)
 
 from common.clips.audio import BadClip, read_clip  # noqa: E402
 from common.clips.csvfile import csv_rows  # noqa: E402
@@ -93,4 +96,5 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
+    patient_streams()
     main()

@@ -16,6 +16,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
+from common.environment import patient_streams, prepare  # noqa: E402
+
+prepare(__file__)
 
 from common.clips.csvfile import csv_rows  # noqa: E402
 from common.clips.samples import COLUMNS, LABELS  # noqa: E402
@@ -241,4 +244,5 @@ def _say(line: str) -> int:
 
 
 if __name__ == "__main__":
+    patient_streams()
     main()

@@ -51,7 +51,7 @@ def lens_facts(tables: dict[str, pd.DataFrame]) -> dict[str, Fact]:
     if len(tables.get("generated", ())):
         told = {"unit": "share of clips", "row": "generated.csv", "test": "95 % interval of a share"}
         facts += [fact(tables["generated"].iloc[0], column, **told) for column in ("agreement", "no_label")]
-    if len(without := tables["leave_out"].query("label != 'none'")) > 1:
+    if len(without := tables["leave_out"].query("label != ''")) > 1:
         leads = [sided(r, "voice_lead") for _, r in without.iterrows()]
         same = set(leads) == {sided(last, "voice_lead")}
         names = [str(r.label) for (_, r), side in zip(without.iterrows(), leads) if side != sided(last, "voice_lead")]

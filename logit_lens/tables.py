@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from common.clips.pairs import KINDS
+from common.running.output import read_table
 from common.stats.metrics import Metric, gain, layer_table
 from common.stats.nulls import shuffled_hits
 from common.stats.units import by_group, clip_units, label_codes, labels_of
@@ -101,10 +102,10 @@ def generated_answers(rows: pd.DataFrame, *, seed: int) -> pd.DataFrame:
 
     `agreement`: share whose first label word is the label that the first token is read as; `no_label`: share that names none.
     """
-    units = clip_units(rows[(rows.layer == rows.layer.max()) & rows.said.notna()])
+    units = clip_units(rows[(rows.layer == rows.layer.max()) & (rows.spoke == 1)])
     said = units.grid("said")
     agreement = (said == units.grid("winner")).astype(float)
-    metrics = {"agreement": Metric(agreement, share=True), "no_label": Metric((said == "none").astype(float), share=True)}
+    metrics = {"agreement": Metric(agreement, share=True), "no_label": Metric((said == "").astype(float), share=True)}
     return layer_table(units, metrics, seed=seed)
 
 
@@ -119,7 +120,7 @@ def agreement(rows: pd.DataFrame, *, seed: int) -> dict[str, dict[str, float]]:
 
 
 def leave_out(rows: pd.DataFrame, *, seed: int) -> pd.DataFrame:
-    """Return the main results without each label (in words or voice) and without each cell: one row per `label`, "none" first.
+    """Return the main results without each label (in words or voice) and without each cell: one row per `label`, first "": none.
 
     A cell is the conflict clips of one label in the words and one in the voice, "happy x sad"; only l = L is told.
     A result that one label or cell makes moves to the other side of 0 without it.
@@ -143,7 +144,7 @@ def leave_out(rows: pd.DataFrame, *, seed: int) -> pd.DataFrame:
     cells = rows.semantic_label + " x " + rows.prosody_label
     left_out = {label: (rows.semantic_label == label) | (rows.prosody_label == label) for label in labels}
     left_out |= {cell: cells == cell for cell in cells[rows.semantic_label != rows.prosody_label].unique()}
-    tables = [without("none", cells.isna())]
+    tables = [without("", cells.isna())]
     tables += [without(name, gone) for name, gone in left_out.items()] if len(labels) > 2 else []
     table = pd.concat([t for t in tables if len(t)] or tables[:1], ignore_index=True)
     return table[["label", *(c for c in table if c != "label")]]
@@ -151,9 +152,7 @@ def leave_out(rows: pd.DataFrame, *, seed: int) -> pd.DataFrame:
 
 def headline(out: Path) -> pd.DataFrame:
     """Return the main results of a finished run: `what`, its `unit`, `value`, `lo`, `hi`, the `kind` it is about, `n` and `p`."""
-    layers, decision = (
-        pd.read_csv(out / f"{name}.csv", keep_default_na=False, na_values=[""]) for name in ("layers", "decision_layer")
-    )
+    layers, decision = (read_table(out, name) for name in ("layers", "decision_layer"))
     last, found = layers.iloc[-1], decision.iloc[0]
     rows = [
         (f"{column} at l = L", unit, last[column], last[f"{column}_lo"], last[f"{column}_hi"], kind)

@@ -12,6 +12,9 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 sys.path.insert(0, str(ROOT))
+from common.environment import patient_streams, prepare
+
+prepare(__file__)
 
 from common import files
 from common.clips.samples import Sample
@@ -105,4 +108,5 @@ def page_data(studies: list[Study], names: list[str], clips: Sequence[dict[str, 
 
 
 if __name__ == "__main__":
+    patient_streams()
     main()

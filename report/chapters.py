@@ -1,6 +1,5 @@
 """What the templates say of one study, in one language: sentences with the rows they come from, figures, tables, commands."""
 
-import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
@@ -27,7 +26,6 @@ from report.observations import beyond_prior, cells, stretches, telling_from
 from report.published import published_beside
 from report.wording.words import FIGURES, LANGUAGES
 
-NO_OPTIONS = {"model_files", "data_files", "code", "versions", "tokens", "engine", "commit", "prompt"}
 LENS_ORDER = (
     "winrate_curve_conflict.png",
     "margin_curve_conflict.png",
@@ -112,7 +110,7 @@ def chapter(
         ladder=ladder(study, texts, out=out, folder=folder, wording=wording, say=say, words=words),
         edits=edited(study.patching, wording=wording, out=out, folder=folder, words=words) if study.patching else [],
         checks=checks(runs, say),
-        commands=[command(run) for run in runs],
+        commands=[str(run.record["command"]) for run in runs if "command" in run.record],
         facts=facts,
         kinds=kinds,
     )
@@ -188,25 +186,6 @@ def _figures(
             place = "lens" if run.experiment == "lens" else kind
             found.setdefault(place, []).append((f"{folder}/{file}", wording.CAPTIONS[file.replace(f"_{kind}.png", "_kind.png")]))
     return found
-
-
-def command(run: Outputs) -> str:
-    """Return the command that makes a run again, with every option that its rows depend on."""
-    parts = ["python", f"{EXPERIMENTS[run.experiment]}/run.py", "--prompt", str(run.record["prompt_name"])]
-    options = {name: value for name, value in run.identity.items() if name not in NO_OPTIONS}
-    options |= dict(options.pop("rules", {}))
-    options["input"] = options.get("input") if options.get("input") != "audio" else None  # the default; patching has no other
-    if options.get("edit") == "span":
-        del options["edit"], options["at"]
-    for name, value in options.items():
-        flag = f"--{name.replace('_', '-')}"
-        if value is False and name.startswith("same_"):
-            parts.append(flag.replace("--", "--no-", 1))
-        elif name == "pairs_file" and value:
-            parts += [flag, "FILE"]  # run.json has its digest alone
-        elif value not in (None, False, [], ""):
-            parts += [flag, *([] if value is True else map(str, value if isinstance(value, list) else [value]))]
-    return shlex.join(parts)
 
 
 def figure_words(language: str) -> Mapping[str, str] | None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 
+from common.clips.csvfile import read_table
 from common.stats.facts import stated
 from report.markdown import Say, code, plain, table
 from report.wording.words import english
@@ -18,7 +19,7 @@ def published_beside(layers: pd.DataFrame, record: dict[str, Any], say: Say = en
 
     `layers` and `record` are those of the lens. Clips are known by the `source` of their rows, models by their name.
     """
-    found = pd.read_csv(PUBLISHED)
+    found = read_table(PUBLISHED)
     sources, model = record["counts"].get("sources", []), record["identity"]["model"]
     found = found[[any(source.startswith(clips) for source in sources) for clips in found.clips]]
     if found.empty:

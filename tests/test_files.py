@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 import activation_patching.run
 import logit_lens.run
 from common import files
+from common.clips.csvfile import read_table
 from common.errors import InputError
 from common.running import lock, output
 from common.running.output import Run, Work
@@ -79,7 +80,7 @@ def a_run(out: Path, *, overwrite: bool, count: int = 3) -> None:
             )
             output.make_rows(run, work, overwrite=overwrite)
             output.finish(run, {}, {}, began=0)
-        output.write_tables(out, {"layers": output.read_rows(run.rows)})
+        output.write_tables(out, {"layers": read_table(run.rows)})
         files.claim(out / "curve.svg").write_text("<svg/>")
 
 

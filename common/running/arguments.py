@@ -1,6 +1,7 @@
 """The command line that both experiments share: arguments, and mistakes as one line with an exit code."""
 
 import argparse
+import shlex
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, fields, replace
@@ -9,6 +10,7 @@ from typing import Any
 
 from common.clips.pairs import KINDS, PairRules
 from common.clips.samples import LABELS
+from common.environment import patient_streams
 from common.errors import CheckFailed, InputError, first_line
 from common.model import ModelChoice
 from common.model.prompts import MAIN_PROMPTS, PROMPTS, Question, ask
@@ -170,8 +172,14 @@ def fraction(text: str) -> float:
 fraction.__name__ = "number from 0 to 1"  # argparse names the type in its message
 
 
+def command(experiment: str, argv: list[str] | None) -> str:
+    """Return the command that was given, quoted for a shell."""
+    return shlex.join(["python", f"{experiment}/run.py", *(sys.argv[1:] if argv is None else argv)])
+
+
 def main_of(main: Callable[[list[str] | None], None]) -> None:
     """Call `main` as a program: a user's mistake or a failed self-check is one line on stderr and exit code 2 or 3."""
+    patient_streams()
     try:
         main(None)
         shutdown()

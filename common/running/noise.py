@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from common.clips.csvfile import read_table
 from common.errors import CheckFailed
 
 _MOST = 0.01  # of the pairs may be beyond the tolerance of the dtype: noise, not a fault
@@ -27,7 +28,7 @@ def donors_again(rows: Path, engine: str | None) -> list[str]:
     """Return the donor of each pair that an earlier start of the run had to patch again: a fault does not pass by many starts."""
     if not rows.exists():
         return []
-    pairs = pd.read_csv(rows, usecols=["donor_id", "layer", "engine"], dtype={"donor_id": str}, keep_default_na=False)
+    pairs = read_table(rows, ("donor_id", "layer", "engine"))
     return pairs[(pairs.layer == 0) & (pairs.engine != engine)].donor_id.tolist()
 
 

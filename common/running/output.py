@@ -13,11 +13,12 @@ import pandas as pd
 from tqdm import tqdm
 
 from common import files
+from common.clips import csvfile
 from common.errors import InputError, first_line
 from common.files import write_whole
 from common.running import parallel
 from common.running.identity import commit, differences
-from common.running.rows import append_rows, complete, finished_units, part_names, read_rows
+from common.running.rows import append_rows, complete, finished_units, part_names
 
 _OFFER = "give another --out, or --overwrite to start anew"
 
@@ -128,7 +129,7 @@ def finished_run(out: Path, rows: str) -> tuple[dict[str, Any], pd.DataFrame]:
     if not record["finished"]:
         raise InputError(f"{out}: its run has not finished; the same command goes on with it")
     try:
-        return record, read_rows(out / rows)
+        return record, csvfile.read_table(out / rows)
     except (OSError, ValueError) as error:
         raise InputError(f"{out / rows}: cannot be read ({error})") from None
 
@@ -144,9 +145,9 @@ def subtitle(record: dict[str, Any]) -> str:
 
 
 def read_table(out: Path, name: str) -> pd.DataFrame:
-    """Return a table of a run's folder; a label called "NA" is a label. Raises InputError where it is not there."""
+    """Return a table of a run's folder. Raises InputError where it is not there."""
     try:
-        return pd.read_csv(out / f"{name}.csv", keep_default_na=False, na_values=[""])
+        return csvfile.read_table(out / f"{name}.csv")
     except (OSError, ValueError) as error:
         raise InputError(f"{out / name}.csv: cannot be read ({first_line(error)}); --redraw makes the tables anew") from None
 

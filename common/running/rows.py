@@ -8,23 +8,13 @@ from typing import Any
 
 import pandas as pd
 
+from common.clips.csvfile import read_table
 from common.errors import InputError
 from common.files import listed, remove, write_whole
 from common.running import parallel
 
 Unit = list[list[str]]  # its rows
 Units = dict[str, Unit]
-
-_OF_A_CLIP = ("sample_id", "text_id", "speaker", "source")
-
-
-_OF_A_PAIR = (
-    "pair_id",
-    *(f"{role}_{name}" for role in ("recipient", "donor") for name in ("id", "text_id", "speaker", "source")),
-)
-
-
-TEXT_COLUMNS = (*_OF_A_CLIP, *_OF_A_PAIR)
 
 
 def complete(rows: Path, unit: str, layers: Sequence[int], *, order: list[str]) -> bool:
@@ -36,12 +26,6 @@ def complete(rows: Path, unit: str, layers: Sequence[int], *, order: list[str]) 
     if parallel.is_leader():
         gather_rows(rows, unit, layers, order)
     return parallel.is_leader()
-
-
-def read_rows(path: Path) -> pd.DataFrame:
-    """Read a CSV of rows; ids stay text ("007", "NA"), and numbers are numbers."""
-    columns = pd.read_csv(path, nrows=0).columns
-    return pd.read_csv(path, dtype={c: str for c in TEXT_COLUMNS if c in columns}, keep_default_na=False, na_values=[""])
 
 
 def finished_units(rows: Path, unit: str, layers: Sequence[int]) -> set[str]:
@@ -60,7 +44,7 @@ def gather_rows(rows: Path, unit: str, layers: Sequence[int], order: list[str]) 
     expected = [u for u in order for _ in layers]
     parts = parts_of(rows)
     alone = rows.exists() and not parts
-    if alone and pd.read_csv(rows, usecols=[unit], dtype=str, keep_default_na=False)[unit].tolist() == expected:
+    if alone and read_table(rows, [unit])[unit].tolist() == expected:
         return  # a million rows need not be read for nothing
     header, units = _collected([rows, *parts], unit, layers)
     if set(units) != set(order):
