@@ -75,8 +75,8 @@ calibrate: .venv/run  ## do intervals, bands and tests keep their promise? the t
 torture: .venv/dev  ## starts at the same moment, kills, full disks, a hundred times over, and more options in two processes: about an hour
 	TORTURE=100 $(BIN)/python -m pytest -q tests/torture tests/test_parallel.py
 
-fuzz: .venv/dev  ## 2,000 manifests and 500 audio files, broken in every way, and a million rows: right rows or a clear error
-	FUZZ=whole $(BIN)/python -m pytest -q tests/test_fuzz.py
+fuzz: .venv/dev  ## thousands of manifests, audio files, paths, labels, environments and folders with files of others
+	FUZZ=whole $(BIN)/python -m pytest -q tests/test_fuzz.py tests/test_files.py
 
 bench: .venv-bench/run  ## the patching engine against nnsight, pyvene and a loop of hooks; a table in tests/bench/outputs
 	.venv-bench/bin/python -m tests.bench.bench

@@ -49,8 +49,10 @@ def thread_settings(environment: Any, *, cores: int, free: Any) -> dict[str, str
 
 def _is_ours(top: str, module: Any) -> bool:
     """Tell whether a module is of this project, or has none of its names."""
+    if top not in PACKAGES:
+        return True
     places = [*getattr(module, "__path__", ()), *filter(None, [getattr(module, "__file__", None)])]
-    return top not in PACKAGES or any(Path(place).resolve().is_relative_to(ROOT / top) for place in places)
+    return any(Path(place).resolve().is_relative_to(ROOT / top) for place in places)
 
 
 def _cores() -> int:

@@ -18,7 +18,7 @@ from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FixedLocator, MaxNLocator
+from matplotlib.ticker import FixedLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
 from common.files import claim
 
@@ -49,6 +49,7 @@ _STYLE: Any = {
     "axes.unicode_minus": False,
     "lines.linewidth": 2.2,
     "savefig.dpi": 200,
+    "text.parse_math": False,  # labels, paths and names are other people's: a $ in them is a $
 }
 
 
@@ -69,6 +70,15 @@ class Look:
 
 
 @contextmanager
+def drawing(**changes: Any) -> Iterator[None]:
+    """Draw in this look, whatever the user's own settings of matplotlib are."""
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(_STYLE | {"font.family": families()} | changes)
+        yield
+
+
+@contextmanager
 def figure(path: Path, look: Look, *, xlabel: str, ylabel: str, caption: str) -> Iterator[Axes]:
     """Give one panel to draw on; write it to `path`, curves named at their ends, and `caption` below."""
     with panels(path, look, [ylabel], xlabel=xlabel, caption=caption) as (axes,):
@@ -78,7 +88,7 @@ def figure(path: Path, look: Look, *, xlabel: str, ylabel: str, caption: str) ->
 @contextmanager
 def panels(path: Path, look: Look, ylabels: list[str], *, xlabel: str, caption: str) -> Iterator[list[Axes]]:
     """Give panels over the same layers, one below the other, to draw on; written as `figure` does."""
-    with matplotlib.rc_context(_STYLE | {"font.family": families()}):
+    with drawing():
         sheet = Figure(figsize=(7.0, 3.2 + 1.7 * len(ylabels)), layout="constrained")
         all_axes = list(sheet.subplots(len(ylabels), sharex=True, squeeze=False)[:, 0])
         yield all_axes
@@ -87,6 +97,9 @@ def panels(path: Path, look: Look, ylabels: list[str], *, xlabel: str, caption: 
             if not isinstance(axes.xaxis.get_major_locator(), FixedLocator):
                 axes.locator_params(axis="x", integer=True)
             axes.margins(x=0.02)
+            if axes.get_yscale() == "log":  # its usual numbers are written as formulas
+                axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+                axes.yaxis.set_minor_formatter(NullFormatter())
             _name_curves(axes)
         all_axes[-1].set_xlabel(xlabel)
         entries = {label: handle for axes in all_axes for handle, label in zip(*axes.get_legend_handles_labels())}

@@ -24,6 +24,7 @@ from common.clips.csvfile import csv_rows  # noqa: E402
 from common.clips.samples import COLUMNS, LABELS, read_sample  # noqa: E402
 from common.errors import InputError  # noqa: E402
 from common.paths import given_path  # noqa: E402
+from common.running.arguments import SEEDS, whole_number  # noqa: E402
 from data.findings import Heard, Manifest, Section, findings  # noqa: E402
 from data.manifest_page import check_page, write_page  # noqa: E402
 
@@ -76,8 +77,8 @@ def main(argv: list[str] | None = None) -> None:
     add("manifest", type=given_path, metavar="MANIFEST")
     add("--labels", nargs="+", metavar="LABEL", help=f"labels of the run (default: {' '.join(LABELS)}); others are left out")
     add("--trim", action="store_true", help="look at the clips without the silence at both ends")
-    add("--permutations", type=int, default=200, metavar="N", help="of the labels, for the last table (default: 200)")
-    add("--seed", type=int, default=0, metavar="N")
+    add("--permutations", type=whole_number(1, 100_000), default=200, metavar="N", help="of the labels, 1 to 100000 (200)")
+    add("--seed", type=whole_number(0, SEEDS), default=0, metavar="N", help=f"of the permutations, 0 to {SEEDS} (0)")
     add("--html", type=given_path, metavar="FILE", help="write the same, with figures, as one page")
     args = parser.parse_args(argv)
     try:

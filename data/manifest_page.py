@@ -6,14 +6,13 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 from jinja2 import Environment
 from matplotlib.figure import Figure
 
 from common.errors import InputError
 from common.files import in_one_step
-from common.plotting import families, save
+from common.plotting import drawing, save
 from data.findings import Manifest, Section
 
 PAGE = """<!doctype html>
@@ -79,9 +78,7 @@ def draw(manifest: Manifest) -> bytes:
     """Return a PNG: how many clips there are of each pair of labels, and how long and how loud each voice is."""
     labels, counts = manifest.labels, Counter((s.semantic_label, s.prosody_label) for s in manifest.samples)
     grid = np.array([[counts[words, voice] for voice in labels] for words in labels])
-    with matplotlib.rc_context(
-        {"font.family": families(), "font.size": 11, "axes.spines.top": False, "axes.spines.right": False}
-    ):
+    with drawing(**{"font.size": 11, "axes.labelsize": 11}):
         sheet = Figure(figsize=(13, 4.2), layout="constrained")
         cells, lengths, levels = sheet.subplots(1, 3)
         cells.imshow(grid, cmap="Blues", vmin=0, vmax=1.4 * max(1, grid.max()))

@@ -8,6 +8,7 @@ from types import ModuleType
 from activation_patching.facts import edit_facts
 from activation_patching.plots import edit_figure, plot_edits
 from common.plotting import Look
+from common.running.identity import alike
 from common.running.output import read_record, read_table, subtitle
 from report.inputs import EDIT_TABLES, SHARED, Outputs
 
@@ -28,8 +29,8 @@ def edited(run: Outputs, *, out: Path, folder: str, wording: ModuleType, words: 
     for path in sorted(run.folder.glob("*/run.json")):
         record = read_record(path.parent)
         identity = record["identity"]
-        alike = all(identity.get(name) == run.identity.get(name) for name in SHARED)
-        if identity.get("edit", "span") == "span" or not record["finished"] or not alike:
+        same = all(alike(name, identity, run.identity) for name in SHARED)
+        if identity.get("edit", "span") == "span" or not record["finished"] or not same:
             continue
         names = [n for n in EDIT_TABLES if (path.parent / f"{n}.csv").exists()]
         tables = {name: read_table(path.parent, name) for name in names}

@@ -15,7 +15,7 @@ from markupsafe import Markup
 from common.running.identity import digest
 from report.chapters import Chapter, wording_of
 from report.inputs import Trouble
-from report.markdown import code, plain, slug
+from report.markdown import code, fenced, plain, slug
 from report.wording.words import LANGUAGES, PAGE
 
 TEMPLATES = Path(__file__).resolve().parent / "templates"
@@ -31,7 +31,7 @@ def report_md(
         "plain": plain,
         "code": code,
         "say": say,
-        "fenced": lambda text: text.replace("```", "'''"),
+        "fenced": fenced,
         "reasons": lambda counts: ", ".join(f"{n} {plain(say(reason))}" for reason, n in counts.items() if n) or say("none"),
         "versions": lambda versions: ", ".join(f"{name} {number}" for name, number in versions.items()),
         "code_digest": lambda run: digest(json.dumps(run.identity["code"], sort_keys=True)),

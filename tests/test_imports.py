@@ -128,6 +128,7 @@ def test_the_identity_of_a_run_holds_all_code_that_makes_rows_and_no_other(exper
         "common.errors",
         "common.files",
         "common.paths",
+        "common.running.contents",
         "common.running.identity",
         "common.running.noise",
         "common.running.parallel",

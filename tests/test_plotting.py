@@ -4,6 +4,7 @@ import logging
 import warnings
 from pathlib import Path
 
+import matplotlib
 import pytest
 from matplotlib import font_manager
 from matplotlib.figure import Figure
@@ -68,3 +69,18 @@ def test_points_with_intervals_are_named_once(tmp_path: Path) -> None:
         plotting.points(axes, [0, 1], [0.2, 0.4], [[0.1, 0.1], [0.1, 0.1]], name="words", capsize=3)
     assert [line.get_gid() for line in axes.lines if line.get_gid()] == ["words"] and len(axes.lines) > 1
     assert [text.get_text() for text in axes.texts] == ["words"]
+
+
+def test_other_peoples_text_is_text_and_their_settings_are_theirs(tmp_path: Path) -> None:
+    """A $ would start a formula, and break off the figure where it is none; LaTeX may not be there."""
+    text = r"costs $\frac{1$ and {100%} of #1 & <b> _x^ \\ $$"
+    with matplotlib.rc_context({"text.usetex": True, "axes.titlesize": 99, "font.size": 3}):
+        draw(tmp_path / "a.png", text)
+        with plotting.figure(tmp_path / "b.png", plotting.Look(text, svg=True), xlabel="", ylabel="", caption="") as axes:
+            axes.plot([0, 1], [1, 1000], gid=text, label=text)
+            axes.set_xticks([0, 1], [text, text])
+            axes.set_yscale("log")
+    assert text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;") in (tmp_path / "b.svg").read_text(
+        encoding="utf-8"
+    )
+    assert all("$" not in label.get_text() for label in axes.get_yticklabels())

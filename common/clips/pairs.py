@@ -162,9 +162,9 @@ def control_pairs(
             recipient = pair.recipient
             alike = [s for s in by_labels[recipient.semantic_label, recipient.prosody_label] if s is not recipient]
             same_labels = [s for s in alike if s.speaker == recipient.speaker] or alike
-            donors = {"random_donor": _other(pool, recipient, rng)} | dict.fromkeys(
-                ("silence", *SUBSPACE_CONTROLS[:2]), pair.donor
-            )
+            donors = dict.fromkeys(("silence", *SUBSPACE_CONTROLS[:2]), pair.donor)
+            if (other := _other(pool, recipient, rng)) is not None:
+                donors["random_donor"] = other
             if same_labels:
                 donors["same_labels_donor"] = same_labels[rng.integers(len(same_labels))]
             if i % 10 == 0:
@@ -173,8 +173,10 @@ def control_pairs(
     return found
 
 
-def _other(pool: list[Sample], sample: Sample, rng: np.random.Generator) -> Sample:
-    """Return any clip of the pool but this one; a large pool has too many to list for every pair."""
+def _other(pool: list[Sample], sample: Sample, rng: np.random.Generator) -> Sample | None:
+    """Return any clip of the pool but this one, None where it is alone; a large pool has too many to list for every pair."""
+    if len(pool) < 2:
+        return None
     while (other := pool[rng.integers(len(pool))]) is sample:
         pass
     return other
