@@ -3,7 +3,7 @@ BIN := .venv/bin
 # How the experiments are started; on several GPUs: make study RUN=".venv/bin/torchrun --nproc_per_node 8"
 RUN ?= $(BIN)/python
 
-.PHONY: demo study known wordings asked controls test families calibrate torture fuzz bench clean
+.PHONY: demo study known wordings asked controls test families calibrate torture fuzz bench busy clean
 .DELETE_ON_ERROR:
 
 demo: .venv/run  ## both experiments on the demo clips with the shipped model, then their report in report/demo
@@ -80,6 +80,9 @@ fuzz: .venv/dev  ## thousands of manifests, audio files, paths, labels, environm
 
 bench: .venv-bench/run  ## the patching engine against nnsight, pyvene and a loop of hooks; a table in tests/bench/outputs
 	.venv-bench/bin/python -m tests.bench.bench
+
+busy: .venv/run  ## pairs a second beside other busy processes, for each way in which threads can wait: about 3 minutes
+	$(BIN)/python -m tests.bench.busy
 
 clean:  ## outputs and environments
 	rm -rf .venv .venv-bench logit_lens/outputs activation_patching/outputs tests/bench/outputs

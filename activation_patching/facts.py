@@ -67,7 +67,7 @@ def _of_kind(tables: dict[str, pd.DataFrame]) -> dict[str, Fact]:
             at = real[real.layer == row.release_layer].iloc[0]
             facts.append(fact(at, "flip_from_base", unit="share of pairs", row=f"layers.csv, l = {row.release_layer:.0f}"))
     without = tables["leave_out"][tables["leave_out"].label != ""]
-    if len(carried) and len(without) > 1:
+    if _primary(carried) and len(without) > 1:
         facts.append(_without_labels(without, sided(carried[carried.primary].iloc[0], "difference")))
     return {f.name: f for f in facts}
 

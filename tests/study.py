@@ -128,7 +128,8 @@ def _lens_rows(samples: list[Sample], logits: np.ndarray, labels: list[str]) -> 
             }
             told = {"layer": layer, **{f"logit_{label}": v for label, v in zip(labels, at)}, "winner": winner}
             told |= {"outcome": outcomes.get(winner, "other"), "margin": at[voice] - at[words], "mass": layer / LAYERS, "kl": 0.1}
-            told |= {"said": winner if len(rows) % 3 else "none"} if layer == LAYERS - 1 else {"said": None}
+            last = layer == LAYERS - 1
+            told |= {"said": winner if last and len(rows) % 3 else "", "spoke": int(last)}
             rows.append(named | told | {"best_rank": 1, "text_id": sample.text_id, "speaker": sample.speaker})
     return pd.DataFrame(rows)
 
@@ -209,6 +210,7 @@ def _record(folder: Path, experiment: str, rows: pd.DataFrame, labels: list[str]
         "finished": True,
         "commit": "0",
         "prompt_name": "speaker",
+        "command": f"python {'activation_patching' if experiment == 'patching' else 'logit_lens'}/run.py --data 'a b.csv' --x '`|'",
         "prompt_text": "{audio}How?",
         "label_tokens": dict(zip(labels, labels)),
         "model_class": "Planted",

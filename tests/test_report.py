@@ -205,7 +205,8 @@ def test_both_reports_have_all_sections_figures_tables_and_commands(built: Path)
         assert text.count("#### ") == 12
         anchors = {re.sub(r"[^\w\- ]", "", h.lower()).replace(" ", "-") for h in re.findall(r"^#+ (.*)$", text, re.M)}
         assert {*re.findall(r"\(#([^ )]+)", text)} <= anchors
-        assert "python activation_patching/run.py --prompt speaker --model model --data" in text and "--max-pairs 120" in text
+        for script in ("logit_lens", "activation_patching"):  # the command that was given, to the letter
+            assert f"\npython {script}/run.py --data 'a b.csv' --x '`|'\n" in text
         assert not re.search(r"\n\n\n|nan|None|{{|Fact\(", text)
 
 

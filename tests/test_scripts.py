@@ -52,7 +52,7 @@ def test_a_run_writes_its_files(
     name: str, tiny_folder: Path, manifest: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     start(name, tiny_folder, manifest, tmp_path)
-    assert {f.name for f in tmp_path.iterdir()} == {ROWS[name], "run.json", *FILES[name]}
+    assert {f.name for f in tmp_path.iterdir()} == {ROWS[name], "run.json", "files.json", *FILES[name]}
     rows, layers = pd.read_csv(tmp_path / ROWS[name]), pd.read_csv(tmp_path / "layers.csv")
     units = 24 if name == "logit_lens" else 40 + 2 * (20 * 3 + 2)  # each pair with three controls, one in ten with itself too
     assert len(rows) == units * (LAYERS + 1) and set(rows.layer) == set(range(LAYERS + 1))

@@ -11,7 +11,7 @@ from common.errors import InputError
 _TEXT = {  # columns of tables; a label may be 01, True, none or NA, and would be read as something else
     *("winner", "outcome", "said", "generated", "kind", "control", "target", "pred_base", "pred_donor", "pred_patch", "engine"),
     *("edit", "at", "label", "side", "reason", "clusters", "held_fixed", "held_out", "control_donor", "probe", "position"),
-    *("what", "unit", "prompt", "model", "clips", "labels", "words"),
+    *("what", "unit", "prompt", "model", "clips"),
 }
 _TEXT_ENDS = ("_id", "_label", "speaker", "source")
 _SEPARATORS = (";", "\t")  # of spreadsheets where the comma is in numbers
