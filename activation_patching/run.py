@@ -9,7 +9,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
-if str(HERE.parent / "common") not in getattr(sys.modules.get("common"), "__path__", ()):
+if HERE.parent / "common" not in {Path(p).resolve() for p in getattr(sys.modules.get("common"), "__path__", ())}:
     sys.modules.pop("common", None)  # a notebook's own, of the same name
 from common.environment import prepare
 

@@ -17,6 +17,7 @@ from common.running.output import write_record, write_tables
 from logit_lens.probe import probe_table
 from logit_lens.states import FILES, POSITIONS
 from logit_lens.tables import lens_tables
+from report.inputs import EXPERIMENTS
 
 WIDTH = 12  # of its states
 LAYERS = 7  # l = 0 to L = 6
@@ -210,7 +211,7 @@ def _record(folder: Path, experiment: str, rows: pd.DataFrame, labels: list[str]
         "finished": True,
         "commit": "0",
         "prompt_name": "speaker",
-        "command": f"python {'activation_patching' if experiment == 'patching' else 'logit_lens'}/run.py --data 'a b.csv' --x '`|'",
+        "command": f"python {EXPERIMENTS[experiment]}/run.py --data 'a b.csv' --x '`|'",
         "prompt_text": "{audio}How?",
         "label_tokens": dict(zip(labels, labels)),
         "model_class": "Planted",

@@ -212,9 +212,9 @@ WRONG = {
     "label tokens": (("--model", "bytes"), "two label words share their first token"),
     "no such prompt": (("--prompt", "gone.txt"), "--prompt gone.txt: neither a readable text file nor one of"),
     "no such device": (("--device", "cuda:9"), "--device cuda:9: not usable here"),
-    "broken weights": (("--model", "broken"), "--model broken: cannot be loaded"),
-    "missing weights": (("--model", "partial"), "--model partial: 2 weights are not in its files, the first is"),
-    "negative seed": (("--seed", "-1"), "argument --seed: invalid whole number from 0 on value: '-1'"),
+    "broken weights": (("--model", "broken"), "broken: cannot be loaded"),
+    "missing weights": (("--model", "partial"), "partial: 2 weights are not in its files, the first is"),
+    "negative seed": (("--seed", "-1"), "argument --seed: invalid whole number from 0 to 4294967295 value: '-1'"),
     "limit": (("--limit", "0"), "argument --limit: invalid whole number from 1 on value: '0'"),
 }
 
