@@ -13,7 +13,7 @@ _TEXT = {  # columns of tables; a label may be 01, True, none or NA, and would b
     *("edit", "at", "label", "side", "reason", "clusters", "held_fixed", "held_out", "control_donor", "probe", "position"),
     *("what", "unit", "prompt", "model", "clips"),
 }
-_TEXT_ENDS = ("_id", "_label", "speaker", "source")
+_TEXT_ENDS = ("_id", "semantic_label", "prosody_label", "speaker", "source")
 _SEPARATORS = (";", "\t")  # of spreadsheets where the comma is in numbers
 
 
