@@ -168,7 +168,7 @@ def test_exit_codes(capsys: pytest.CaptureFixture) -> None:
 
 def test_rows_of_nobody_are_not_taken_over(tiny_folder: Path, manifest: Path, tmp_path: Path) -> None:
     (tmp_path / "lens.csv").write_text("precious\n")
-    with pytest.raises(InputError, match="without a run.json"):
+    with pytest.raises(InputError, match="holds files that are not of this program"):
         start("logit_lens", tiny_folder, manifest, tmp_path)
     assert (tmp_path / "lens.csv").read_text() == "precious\n"
 

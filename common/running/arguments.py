@@ -128,7 +128,7 @@ def prompt_name(text: str) -> str:
 
 def whole_number(least: int, most: int = 10**9) -> Callable[[str], int]:
     """Return an argument type: whole numbers from `least` to `most`."""
-    return _ranged(int, least, most, f"whole number from {least} " + (f"to {most}" if most < 10**9 else "on"))
+    return _ranged(int, least, most, f"whole number from {least} " + (f"to {most}" if most != 10**9 else "on"))
 
 
 def number(least: float, most: float) -> Callable[[str], float]:
