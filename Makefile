@@ -3,7 +3,7 @@ BIN := .venv/bin
 # How the experiments are started; on several GPUs: make study RUN=".venv/bin/torchrun --nproc_per_node 8"
 RUN ?= $(BIN)/python
 
-.PHONY: demo study known wordings asked controls test families calibrate torture fuzz bench gpu gpu-wheels clean
+.PHONY: demo study known wordings asked controls test families calibrate torture fuzz bench busy gpu gpu-wheels clean
 .DELETE_ON_ERROR:
 
 demo: .venv/run  ## both experiments on the demo clips with the shipped model, then their report in report/demo
@@ -75,8 +75,8 @@ calibrate: .venv/run  ## how often do the intervals hold the truth? the tables i
 torture: .venv/dev  ## starts at the same moment, kills, full disks, a hundred times over, and more options in two processes: about an hour
 	TORTURE=100 $(BIN)/python -m pytest -q tests/torture tests/test_parallel.py
 
-fuzz: .venv/dev  ## 2,000 manifests and 500 audio files, broken in every way, and a million rows: right rows or a clear error
-	FUZZ=whole $(BIN)/python -m pytest -q tests/test_fuzz.py
+fuzz: .venv/dev  ## thousands of manifests, audio files, paths, labels, environments and folders with files of others
+	FUZZ=whole $(BIN)/python -m pytest -q tests/test_fuzz.py tests/test_files.py
 
 bench: .venv-bench/run  ## the patching engine against nnsight, pyvene and a loop of hooks; a table in tests/bench/outputs
 	.venv-bench/bin/python -m tests.bench.bench
@@ -86,6 +86,9 @@ gpu: .venv/run  ## in five minutes of a GPU: how fast, is it right there, where 
 
 gpu-wheels: .venv/run  ## the wheels that a bare machine with a GPU needs beside torch, measured with the tree
 	$(BIN)/python -m tests.gpu.wheels
+
+busy: .venv/run  ## pairs a second beside other busy processes, for each way in which threads can wait: about 3 minutes
+	$(BIN)/python -m tests.bench.busy
 
 clean:  ## outputs and environments
 	rm -rf .venv .venv-bench logit_lens/outputs activation_patching/outputs tests/bench/outputs tests/gpu/outputs

@@ -3,6 +3,7 @@
 import argparse
 import sys
 import time
+from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 
@@ -10,6 +11,11 @@ import pandas as pd
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
+if HERE.parent / "common" not in {Path(p).resolve() for p in getattr(sys.modules.get("common"), "__path__", ())}:
+    sys.modules.pop("common", None)  # a notebook's own, of the same name
+from common.environment import prepare
+
+prepare(__file__)
 
 from activation_patching import options
 from activation_patching.choose import choose_pairs, clips_of, groups_of, unseen_clips
@@ -17,6 +23,7 @@ from activation_patching.findings import headline
 from activation_patching.plots import plot_run
 from activation_patching.summary import summary, units_of
 from activation_patching.tables import tables_of
+from common.clips.csvfile import read_table
 from common.clips.samples import read_clips
 from common.plotting import Look
 from common.running import arguments, lock, output, parallel, terminal
@@ -31,6 +38,7 @@ def main(argv: list[str] | None = None) -> None:
     arguments.add_pair_rules(parser)
     options.add_patching(parser)
     args = parser.parse_args(argv)
+    args.command = arguments.command(HERE.name, argv)
     args.out = options.folder(args.out, args.edit, HERE / "outputs")
     with lock.held(args.out):
         over_prompts(args, run, draw, main_results)
@@ -46,16 +54,17 @@ def run(args: argparse.Namespace, shared: Shared | None, prompt: str, out: Path)
     this = output.Run(out / "patches.csv", "pair_id", identity)
     if not output.is_finished(this, overwrite=args.overwrite):
         from activation_patching.edit_rows import maker  # torch, which drawing does without
-        from common.model.usable import usable_clips
+        from common.model.usable import left_out, usable_clips
         from common.running.session import open_session
 
-        clips, bad = usable_clips(clips, model, question) if args.skip_bad else (clips, {})
+        every = len(clips)
+        clips, bad = usable_clips(clips, model, question) if args.skip_bad else (clips, Counter())
         pairs, counts = choose_pairs(clips, labels=question.labels, **choice, edit=how.edit)
         counts["dropped"] |= {**others, **bad}
         unseen = None if how.whole_span else unseen_clips(clips, pairs, seed=args.seed)
         used = unseen.clips if unseen else clips_of(pairs)
         session = open_session(model, question, used, engines=how.engines, layers=args.layers, shared=shared)
-        session = session.warned(*counts.pop("warnings"))
+        session = session.warned(left_out(bad, every), *counts.pop("warnings"))
         if parallel.is_leader():
             print(f"{len(pairs)} pairs of {counts['clips']} clips x {session.describe(prompt)}")
         this = this.known(session.identity())
@@ -63,9 +72,9 @@ def run(args: argparse.Namespace, shared: Shared | None, prompt: str, out: Path)
         make, checked = maker(session, groups, how, unseen, seed=args.seed, earlier=this.rows, cache_gb=args.cache_gb)
         work = output.Work(make, groups, lambda p: p.pair_id, session.layers)
         if output.make_rows(this, work, overwrite=args.overwrite):
-            rows = output.read_rows(this.rows)
+            rows = read_table(this.rows)
             noise, warnings = noise_of(rows, engine=session.engine)
-            facts = session.warned(*warnings).facts() | {"prompt_name": prompt}
+            facts = session.warned(*warnings).facts() | {"prompt_name": prompt, "command": args.command}
             facts["self_check"] |= checked  # of edits
             output.finish(this, facts, counts | own_run_differences(rows) | noise, began=began)
     if parallel.is_leader():

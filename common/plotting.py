@@ -21,6 +21,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FixedLocator, MaxNLocator
 
+from common.files import claim
+
 COLORS = {"semantic": "#0072B2", "prosody": "#D55E00", "other": "#7F7F7F"}  # Okabe & Ito: told apart by colour-blind readers
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # runs side by side
 INK = "#222222"
@@ -44,6 +46,7 @@ _STYLE: Any = {
     "hatch.linewidth": 0.5,
     "savefig.dpi": 450,
     "pdf.fonttype": 42,  # TrueType, embedded: type 3 fonts are refused by some publishers
+    "text.parse_math": False,  # labels, paths and names are other people's: a $ in them is a $
 }
 
 
@@ -63,12 +66,21 @@ class Look:
 
 
 @contextmanager
+def drawing(**changes: Any) -> Iterator[None]:
+    """Draw in this look, whatever the user's own settings of matplotlib are."""
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(_STYLE | {"font.family": families()} | changes)
+        yield
+
+
+@contextmanager
 def figure(path: Path, look: Look, *, rows: int = 1, columns: int = 1, height: float = 1.0) -> Iterator[list[Axes]]:
     """Give panels, row by row, to draw on; write them to `path` in each format. `height`: of a panel, in that of the usual one.
 
     A caption stands under a figure and not in it.
     """
-    with matplotlib.rc_context(_STYLE | {"font.family": families()}):
+    with drawing():
         sheet = Figure(figsize=(columns * WIDTH, rows * height * HEIGHT), layout="constrained")
         panels = list(sheet.subplots(rows, columns, squeeze=False).flat)
         yield panels
@@ -103,7 +115,7 @@ def save(sheet: Figure, path: Path | IO[bytes], **options: Any) -> None:
     """Write a figure; say once, in one line, if no font has some of its characters."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        sheet.savefig(path, **options)
+        sheet.savefig(claim(path) if isinstance(path, Path) else path, **options)
     missing = [found[1] for w in caught if (found := re.match(r"Glyph (\d+) .*missing from", str(w.message)))]
     if missing:
         _say_missing(chr(int(missing[0])))

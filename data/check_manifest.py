@@ -15,13 +15,20 @@ from tqdm import tqdm
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
+if ROOT / "common" not in {Path(p).resolve() for p in getattr(sys.modules.get("common"), "__path__", ())}:
+    sys.modules.pop("common", None)  # a notebook's own, of the same name
+from common.environment import patient_streams, prepare  # noqa: E402
+
+prepare(__file__)
 
 from common.clips.audio import BadClip, read_clip  # noqa: E402
 from common.clips.csvfile import csv_rows  # noqa: E402
 from common.clips.samples import COLUMNS, LABELS, read_sample  # noqa: E402
 from common.errors import InputError  # noqa: E402
+from common.paths import given_path  # noqa: E402
+from common.running.arguments import SEEDS, whole_number  # noqa: E402
 from data.findings import Heard, Manifest, Section, findings  # noqa: E402
-from data.manifest_page import write_page  # noqa: E402
+from data.manifest_page import check_page, write_page  # noqa: E402
 
 SHOWN = 20  # of what is wrong, on the terminal
 
@@ -69,14 +76,16 @@ def as_text(sections: Sequence[Section]) -> str:
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("manifest", type=Path, metavar="MANIFEST")
+    add("manifest", type=given_path, metavar="MANIFEST")
     add("--labels", nargs="+", metavar="LABEL", help=f"labels of the run (default: {' '.join(LABELS)}); others are left out")
     add("--trim", action="store_true", help="look at the clips without the silence at both ends")
-    add("--permutations", type=int, default=200, metavar="N", help="of the labels, for the last table (default: 200)")
-    add("--seed", type=int, default=0, metavar="N")
-    add("--html", type=Path, metavar="FILE", help="write the same, with figures, as one page")
+    add("--permutations", type=whole_number(1, 100_000), default=200, metavar="N", help="of the labels, 1 to 100000 (200)")
+    add("--seed", type=whole_number(0, SEEDS), default=0, metavar="N", help=f"of the permutations, 0 to {SEEDS} (0)")
+    add("--html", type=given_path, metavar="FILE", help="write the same, with figures, as one page")
     args = parser.parse_args(argv)
     try:
+        if args.html:
+            check_page(args.html)
         manifest = read_all(args.manifest, args.labels, trim=args.trim)
         sections = findings(manifest, permutations=args.permutations, seed=args.seed)
         print(as_text(sections))
@@ -90,4 +99,5 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
+    patient_streams()
     main()

@@ -16,10 +16,17 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
+if ROOT / "common" not in {Path(p).resolve() for p in getattr(sys.modules.get("common"), "__path__", ())}:
+    sys.modules.pop("common", None)  # a notebook's own, of the same name
+from common.environment import patient_streams, prepare  # noqa: E402
+
+prepare(__file__)
 
 from common.clips.csvfile import csv_rows  # noqa: E402
 from common.clips.samples import COLUMNS, LABELS  # noqa: E402
 from common.errors import InputError  # noqa: E402
+from common.files import in_one_step  # noqa: E402
+from common.paths import given_path  # noqa: E402
 from data.datasets import DATASETS, WORDS, Dataset, Fields, Made, made, tidy  # noqa: E402
 from data.finding import Row, clips_in, same_clip  # noqa: E402
 
@@ -137,20 +144,29 @@ def read_semantic_labels(path: Path, rename: Mapping[str, str], labels: Sequence
 
 
 def write_csv(path: Path, columns: Sequence[str], rows: Sequence[Row], *, overwrite: bool) -> None:
-    if path.exists() and not overwrite:
-        raise InputError(f"{path} is there already; give another --out, or --overwrite")
-    partial = path.with_name(f"{path.name}.partial")
+    """Write a CSV. Raises InputError where something is there: with `overwrite` anything but a file with the same header."""
+    if path.exists() or path.is_symlink():
+        if not overwrite:
+            raise InputError(f"{path} is there already; give another --out, or --overwrite")
+        if not _is_of(path, columns):
+            raise InputError(f"{path}: is no CSV of {', '.join(columns)}, so --overwrite leaves it as it is; give another name")
     try:
-        with open(partial, "w", newline="", encoding="utf-8") as file:
+        with in_one_step(path) as partial, open(partial, "w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, columns)
             writer.writeheader()
             writer.writerows(rows)
-        partial.replace(path)
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({error.strerror})") from None
     except UnicodeEncodeError as error:
-        partial.unlink()
         raise InputError(f"{path}: {error.object!r} is not the name of a file in UTF-8") from None
+
+
+def _is_of(path: Path, columns: Sequence[str]) -> bool:
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            return next(csv.reader(file), []) == list(columns)
+    except (OSError, ValueError, csv.Error):
+        return False
 
 
 def summary(imported: Imported, labels: Sequence[str]) -> str:
@@ -170,18 +186,18 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("name", type=lambda text: names.get(text.lower(), text), choices=DATASETS, metavar="NAME", help=", ".join(DATASETS))
-    add("folder", type=Path, metavar="FOLDER", help="where the data set lies, or a part of it")
-    add("--out", type=Path, default=Path("manifest.csv"), help="the manifest to write (default: manifest.csv, here)")
+    add("folder", type=given_path, metavar="FOLDER", help="where the data set lies, or a part of it")
+    add("--out", type=given_path, default=Path("manifest.csv"), help="the manifest to write (default: manifest.csv, here)")
     add("--labels", nargs="+", default=LABELS, metavar="LABEL", help=f"labels to keep (default: {' '.join(LABELS)})")
     add(
         "--semantic-labels",
-        type=Path,
+        type=given_path,
         metavar="CSV",
         help="text_id,semantic_label: what the words say, where the set does not tell",
     )
     add(
         "--texts",
-        type=Path,
+        type=given_path,
         metavar="CSV",
         help="write the texts whose words are not labelled, to be filled in for --semantic-labels",
     )
@@ -230,4 +246,5 @@ def _say(line: str) -> int:
 
 
 if __name__ == "__main__":
+    patient_streams()
     main()

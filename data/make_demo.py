@@ -16,6 +16,8 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from common.clips.samples import COLUMNS, LABELS  # noqa: E402
+from common.files import take  # noqa: E402
+from common.paths import given_path  # noqa: E402
 from data.sentences import DEMO  # noqa: E402
 from data.speech import PROSODIES, RATE, Speaker, Voice, render  # noqa: E402
 
@@ -24,9 +26,10 @@ VOICES = (Voice("joe", pitch=1.0, tract=1.0), Voice("joe_high", pitch=1.8, tract
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, default=ROOT / "data" / "demo", help="folder for the clips and manifest.csv")
+    parser.add_argument("--out", type=given_path, default=ROOT / "data" / "demo", help="folder for the clips and manifest.csv")
     out = parser.parse_args().out
-    out.mkdir(parents=True, exist_ok=True)
+    if out != parser.get_default("out"):
+        take(out)
     speaker = Speaker()
     rows = []
     texts = [(f"{label}_{i:02d}", text, label) for label in LABELS for i, text in enumerate(DEMO[label])]

@@ -6,16 +6,17 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 from jinja2 import Environment
 from matplotlib.figure import Figure
 
 from common.errors import InputError
-from common.plotting import families, save
+from common.files import in_one_step
+from common.plotting import drawing, save
 from data.findings import Manifest, Section
 
 PAGE = """<!doctype html>
+<!-- written by data/check_manifest.py, which writes over its own pages alone -->
 <html lang="en">
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
@@ -44,15 +45,31 @@ PAGE = """<!doctype html>
 {% endfor %}
 </html>
 """
+_MARK = PAGE.splitlines()[1]
+
+
+def check_page(path: Path) -> None:
+    """Raise InputError where something is there that is no page of this program."""
+    if not path.exists() and not path.is_symlink():
+        return
+    try:
+        with open(path, encoding="utf-8") as file:
+            ours = file.read(200).splitlines()[1:2] == [_MARK]
+    except (OSError, ValueError):
+        ours = False
+    if not ours:
+        raise InputError(f"--html {path}: is there, and is no page of this program: it is left as it is; give another name")
 
 
 def write_page(path: Path, manifest: Manifest, sections: Sequence[Section]) -> None:
-    """Write the page. Raises InputError where it cannot be written."""
+    """Write the page. Raises InputError as `check_page` does, and where it cannot be written."""
+    check_page(path)
     picture = base64.b64encode(draw(manifest)).decode() if manifest.clips else ""
     page = Environment(autoescape=True).from_string(PAGE)
     text = page.render(name=manifest.path.name, sections=sections, picture=picture)
     try:
-        path.write_text(text, encoding="utf-8")
+        with in_one_step(path) as partial:
+            partial.write_text(text, encoding="utf-8")
     except OSError as error:
         raise InputError(f"--html {path}: cannot be written ({error.strerror})") from None
 
@@ -61,9 +78,7 @@ def draw(manifest: Manifest) -> bytes:
     """Return a PNG: how many clips there are of each pair of labels, and how long and how loud each voice is."""
     labels, counts = manifest.labels, Counter((s.semantic_label, s.prosody_label) for s in manifest.samples)
     grid = np.array([[counts[words, voice] for voice in labels] for words in labels])
-    with matplotlib.rc_context(
-        {"font.family": families(), "font.size": 11, "axes.spines.top": False, "axes.spines.right": False}
-    ):
+    with drawing(**{"font.size": 11, "axes.labelsize": 11}):
         sheet = Figure(figsize=(13, 4.2), layout="constrained")
         cells, lengths, levels = sheet.subplots(1, 3)
         cells.imshow(grid, cmap="Blues", vmin=0, vmax=1.4 * max(1, grid.max()))

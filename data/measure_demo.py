@@ -31,6 +31,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from common.clips.samples import LABELS  # noqa: E402
+from common.paths import given_path  # noqa: E402
 
 FRAME_MS = 5.0
 FEATURES = (
@@ -273,7 +274,7 @@ def fold_of(clips: list[Clip]) -> np.ndarray:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, default=ROOT / "data" / "demo" / "manifest.csv", help="manifest.csv of make_demo.py")
+    parser.add_argument("--data", type=given_path, default=ROOT / "data" / "demo" / "manifest.csv", help="of make_demo.py")
     parser.add_argument("--permutations", type=int, default=500, help="draws of the null")
     parser.add_argument("--no-words", action="store_true", help="leave out the recognisers, which take most of the time")
     parser.add_argument("--word-folds", type=int, nargs="+", help="let the recognisers hear only the texts of these numbers")

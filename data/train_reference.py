@@ -31,6 +31,8 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from common.clips.samples import LABELS  # noqa: E402
+from common.files import take  # noqa: E402
+from common.paths import given_path  # noqa: E402
 from data.questions import IGNORE, QUESTIONS, Frame, frame_of  # noqa: E402
 from data.sentences import DEMO, training_texts  # noqa: E402
 from data.speech import PROSODIES, RATE, Speaker, Voice, render, strengthen  # noqa: E402
@@ -310,7 +312,7 @@ def train(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=ROOT / "data" / "reference_model")
+    parser.add_argument("--out", type=given_path, default=ROOT / "data" / "reference_model")
     parser.add_argument("--steps", type=int, default=1200)
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--seed", type=int, default=0)
@@ -319,6 +321,8 @@ def main() -> None:
     args = parser.parse_args()
     if args.limit and args.out == parser.get_default("out"):
         parser.error("--limit makes a model that knows nothing; give --out, so that it does not replace the shipped one")
+    if args.out != parser.get_default("out"):
+        take(args.out)
     began = time.time()
     torch.manual_seed(args.seed)
     torch.set_num_threads(args.processes)

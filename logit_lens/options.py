@@ -16,5 +16,5 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     given = "transcript: a clip's text in quotes in its place; told: text and tone by name (default: audio)"
     add("--input", choices=INPUTS, default="audio", help=given)
-    add("--generate", type=whole_number(0), default=0, metavar="N", help="N clips answer in free text too (default: 0)")
+    add("--generate", type=whole_number(0), default=0, metavar="N", help="N clips, 0 or more, answer in free text too (0)")
     add("--probe", action="store_true", help="keep the states, and say how well a linear probe tells words and voice from them")

@@ -33,7 +33,7 @@ def layers_of(
     With `states` the same forward leaves its states there, before the rows are given out: a clip with rows has its states. The
     rows then say how long (`seconds`) and how loud (`level`, dB of full scale) the clip is that the model heard.
 
-    The clips `speaking` answer in free text besides: their rows have it as `generated`, and the label in it as `said`. Raises
+    The clips `speaking` answer in free text besides: their rows have it as `generated`, the label in it as `said`. Raises
     CheckFailed where the model gives no numbers, InputError where it would not speak as it is read: some models take off the
     LoRA adapter that they hear through to answer a text.
     """
@@ -55,9 +55,10 @@ def layers_of(
             states.write(sample.sample_id, vectors.cpu().numpy())
             rows = [row | _heard(session, sample) for row in rows]
         if speaking:
-            text = generated(session.lm, clip) if sample.sample_id in speaking else None
-            label = None if text is None else said(text, session.readout.labels, session.readout.words)
-            rows = [row | {"generated": text, "said": label} for row in rows]
+            spoke = sample.sample_id in speaking
+            text = generated(session.lm, clip) if spoke else ""
+            told = {"generated": text, "said": said(text, session.readout.labels, session.readout.words), "spoke": int(spoke)}
+            rows = [row | told for row in rows]
         yield rows
 
 

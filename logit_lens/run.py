@@ -3,6 +3,7 @@
 import argparse
 import sys
 import time
+from collections import Counter
 from functools import partial
 from pathlib import Path
 
@@ -10,7 +11,13 @@ import pandas as pd
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
+if HERE.parent / "common" not in {Path(p).resolve() for p in getattr(sys.modules.get("common"), "__path__", ())}:
+    sys.modules.pop("common", None)  # a notebook's own, of the same name
+from common.environment import prepare
 
+prepare(__file__)
+
+from common.clips.csvfile import read_table
 from common.clips.samples import read_clips
 from common.plotting import Look
 from common.running import arguments, lock, output, parallel, terminal
@@ -31,6 +38,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = arguments.argument_parser(__doc__, out=None)
     add_options(parser)
     args = parser.parse_args(argv)
+    args.command = arguments.command(HERE.name, argv)
     args.out = args.out or HERE / "outputs" / ("" if args.input == "audio" else args.input)
     with lock.held(args.out):
         over_prompts(args, run, draw, main_results)
@@ -43,16 +51,18 @@ def run(args: argparse.Namespace, shared: Shared | None, prompt: str, out: Path)
     identity = identify("logit_lens", model=model, question=question, data=args.data, clips=clips, options=options)
     this = output.Run(out / "lens.csv", "sample_id", identity)
     if not output.is_finished(this, overwrite=args.overwrite):
-        from common.model.usable import usable_clips  # torch, which drawing does without
+        from common.model.usable import left_out, usable_clips  # torch, which drawing does without
         from common.running.session import open_session
         from logit_lens.rows import layers_of
         from logit_lens.tuned import tuned_lens
         from logit_lens.untrained import open_states, record_untrained
 
-        clips, bad = usable_clips(clips, model, question) if args.skip_bad else (clips, {})
+        every = len(clips)
+        clips, bad = usable_clips(clips, model, question) if args.skip_bad else (clips, Counter())
         samples, counts = choose_clips(clips, limit=args.limit, seed=args.seed)
         counts["dropped"] |= {**others, **bad}
         session = open_session(model, question, samples, engines=(), layers=args.layers, shared=shared)
+        session = session.warned(left_out(bad, every))
         if parallel.is_leader():
             print(f"{counts['clips']} conflict and {counts['congruent clips']} congruent clips x {session.describe(prompt)}")
         maps = tuned_lens(session, samples) if args.lens == "tuned" else None
@@ -63,9 +73,9 @@ def run(args: argparse.Namespace, shared: Shared | None, prompt: str, out: Path)
         finished = output.make_rows(this := this.known(session.identity()), work, overwrite=args.overwrite)
         more = record_untrained(session, samples, states, seed=args.seed) if states else []
         if finished:
-            rows = output.read_rows(this.rows)
+            rows = read_table(this.rows)
             noise, warnings = noise_of(rows)
-            facts = session.warned(*warnings, *more).facts() | {"prompt_name": prompt}
+            facts = session.warned(*warnings, *more).facts() | {"prompt_name": prompt, "command": args.command}
             output.finish(this, facts, counts | noise, began=began)
     if parallel.is_leader():
         draw(args, prompt, out)

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from common.errors import InputError, first_line
+from common.files import claim
 
 FILES = ("states.npy", "states_random.npy")
 POSITIONS = ("span", "last")
@@ -27,7 +28,7 @@ class States:
         """Return those of the `clips` whose states are there to their end, of a file that is made ready where it is not."""
         shape = (len(self.clips), *self.shape)
         if not self.path.exists() or read_states(self.path).shape != shape:
-            np.lib.format.open_memmap(self.path, mode="w+", dtype=np.float16, shape=shape).flush()  # no room until written
+            np.lib.format.open_memmap(claim(self.path), mode="w+", dtype=np.float16, shape=shape).flush()  # no room until written
         written = np.any(read_states(self.path)[:, -1, -1], axis=-1)  # h_L of the last position is written last
         return {clip for clip, there in zip(self.clips, written.tolist()) if there and clip in clips}
 

@@ -102,10 +102,10 @@ def generated_answers(rows: pd.DataFrame) -> pd.DataFrame:
 
     `agreement`: share whose first label word is the label that the first token is read as; `no_label`: share that names none.
     """
-    units = clip_units(rows[(rows.layer == rows.layer.max()) & rows.said.notna()])
+    units = clip_units(rows[(rows.layer == rows.layer.max()) & (rows.spoke == 1)])
     said = units.grid("said")
     agreement = (said == units.grid("winner")).astype(float)
-    metrics = {"agreement": Metric(agreement, share=True), "no_label": Metric((said == "none").astype(float), share=True)}
+    metrics = {"agreement": Metric(agreement, share=True), "no_label": Metric((said == "").astype(float), share=True)}
     return layer_table(units, metrics).drop(columns="layer")
 
 

@@ -9,6 +9,7 @@ from tqdm import tqdm
 
 from common.clips.samples import Sample
 from common.errors import InputError
+from common.files import remove
 from common.model.lm import AudioLM
 from common.patching.tracing import lens_and_states
 from common.running import parallel
@@ -40,7 +41,7 @@ def record_untrained(session: Session, samples: Sequence[Sample], files: tuple[S
     reason = draw_weights(session.lm, seed=seed) if left else ""
     if reason:
         parallel.wait()
-        states.path.unlink(missing_ok=True)  # zeros would be taken for what random weights tell
+        remove(states.path)  # zeros would be taken for what random weights tell
         return [f"no control with random weights: {reason}", files[0].cut()]
     own = parallel.part_of([s for s in samples if s.sample_id in left])
     for sample in tqdm(own, desc=states.path.stem, unit="clip", disable=not parallel.is_leader()):

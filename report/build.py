@@ -12,9 +12,17 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 sys.path.insert(0, str(ROOT))
+if ROOT / "common" not in {Path(p).resolve() for p in getattr(sys.modules.get("common"), "__path__", ())}:
+    sys.modules.pop("common", None)  # a notebook's own, of the same name
+from common.environment import patient_streams, prepare
 
+prepare(__file__)
+
+from common import files
 from common.clips.samples import Sample
 from common.errors import InputError
+from common.files import write_whole
+from common.paths import given_path
 from common.plotting import Look, families
 from report.chapters import Chapter, chapter
 from report.clips import encoded, read_samples
@@ -31,10 +39,17 @@ AUDIO = 6_500_000  # bytes of a page that audio may take, in base64
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     add = parser.add_argument
-    add("--lens", type=Path, nargs="+", default=[ROOT / "logit_lens" / "outputs"], metavar="DIR", help="of logit_lens/run.py")
+    add(
+        "--lens",
+        type=given_path,
+        nargs="+",
+        default=[ROOT / "logit_lens" / "outputs"],
+        metavar="DIR",
+        help="of logit_lens/run.py",
+    )
     patching = [ROOT / "activation_patching" / "outputs"]
-    add("--patching", type=Path, nargs="+", default=patching, metavar="DIR", help="of activation_patching/run.py")
-    add("--out", type=Path, default=HERE, metavar="DIR", help="folder for the report and its figures/")
+    add("--patching", type=given_path, nargs="+", default=patching, metavar="DIR", help="of activation_patching/run.py")
+    add("--out", type=given_path, default=HERE, metavar="DIR", help="folder for the report and its figures/")
     add("--lang", choices=LANGUAGES, help="one language only (default: both)")
     add("--note", default="", metavar="TEXT", help="what the model has seen of the clips in training: it stands with the limits")
     add("--no-audio", action="store_true", help="leave the clips' audio out of the page")
@@ -49,6 +64,7 @@ def main(argv: list[str] | None = None) -> None:
 
 def build(args: argparse.Namespace) -> list[Path]:
     """Write the report in each language that was asked for; return its files. Raises InputError where there is none."""
+    files.check(args.out)
     studies, troubles = read_studies(args.lens, args.patching)
     names = names_of(studies)
     clips, strange = zip(*map(read_samples, studies))
@@ -56,6 +72,7 @@ def build(args: argparse.Namespace) -> list[Path]:
     data = page_data(studies, names, clips, audio=not args.no_audio)
     written: list[Path] = []
     try:
+        files.take(args.out)
         for language in [args.lang] if args.lang else LANGUAGES:
             chapters = [(study, name, known) for study, name, known in zip(studies, names, clips)]
             written += _write(chapters, troubles, data, out=args.out, language=language, note=args.note)
@@ -91,7 +108,7 @@ def _write(
     written = []
     for kind, content in (("report", report), ("tables", tables), ("page", page)):
         written.append(out / names[kind])
-        written[-1].write_text(content, encoding="utf-8")
+        write_whole(written[-1], content)
     return written
 
 
@@ -121,4 +138,5 @@ def page_data(studies: list[Study], names: list[str], clips: Sequence[dict[str, 
 
 
 if __name__ == "__main__":
+    patient_streams()
     main()

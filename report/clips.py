@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import soundfile
 
+from common.clips.audio import read_clip
 from common.clips.samples import Sample, read_manifest
 from common.errors import InputError
 from common.running.identity import ROOT, shown
@@ -58,11 +59,11 @@ def encoded(samples: Iterable[Sample], *, budget: int) -> dict[str, str]:
     left = budget
     for sample in samples:
         try:
-            audio, rate = soundfile.read(sample.audio, dtype="float32", always_2d=True)
-            buffer = io.BytesIO()
-            mono = np.clip(audio.mean(axis=1), -1, 1)
-            soundfile.write(buffer, mono, rate, format="MP3", bitrate_mode="CONSTANT", compression_level=LEVEL)
-        except (soundfile.LibsndfileError, OSError):
+            clip, buffer = read_clip(sample.audio), io.BytesIO()
+            soundfile.write(
+                buffer, np.clip(clip.wave, -1, 1), clip.rate, format="MP3", bitrate_mode="CONSTANT", compression_level=LEVEL
+            )
+        except (InputError, soundfile.LibsndfileError):
             continue
         text = base64.b64encode(buffer.getvalue()).decode("ascii")
         left -= len(text)

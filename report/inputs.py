@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from common.errors import InputError
-from common.running.identity import shown
+from common.running.identity import alike, shown
 from common.running.output import finished_run, read_record, read_table
 
 EXPERIMENTS = {"lens": "logit_lens", "patching": "activation_patching"}
@@ -218,8 +218,8 @@ def mixed_up(run: Outputs, other: Outputs) -> Trouble:
 
 def unlike(one: Outputs, other: Outputs) -> list[str]:
     """Return in what two runs differ of what they must have in common, each as "name (this, that)"."""
-    pairs = ((name, one.identity.get(name), other.identity.get(name)) for name in SHARED)
-    return [f"{name} ({a}, {b})" for name, a, b in pairs if a != b]
+    differing = [name for name in SHARED if not alike(name, one.identity, other.identity)]
+    return [f"{name} ({one.identity.get(name)}, {other.identity.get(name)})" for name in differing]
 
 
 def names_of(studies: list[Study]) -> list[str]:

@@ -25,6 +25,12 @@ def code(text: object) -> str:
     return f"{ticks} {line} {ticks}" if "`" in line else f"`{line}`"
 
 
+def fenced(text: str) -> str:
+    """Return a text as a block of code, to the letter, in a fence longer than any in it."""
+    fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", text)), default=0))
+    return f"{fence}\n{text}\n{fence}"
+
+
 def slug(heading: str) -> str:
     """Return the anchor that a forge gives to a heading, so that links work there and in the page."""
     return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")

@@ -3,8 +3,7 @@
 import re
 from pathlib import Path
 
-import pandas as pd
-
+from common.clips.csvfile import read_table
 from report.inputs import Outputs
 from report.language import Say
 from report.markdown import code, plain, stated, table
@@ -17,7 +16,7 @@ def published_beside(run: Outputs, say: Say) -> str:
 
     It is empty where there are none. Clips are known by the `source` of their rows, models by their name.
     """
-    found = pd.read_csv(PUBLISHED)
+    found = read_table(PUBLISHED)
     sources, model = run.record["counts"].get("sources", []), run.identity["model"]
     found = found[[any(source.startswith(clips) for source in sources) for clips in found.clips]]
     if found.empty:

@@ -16,7 +16,7 @@ from common.running.identity import digest
 from report.chapters import Chapter
 from report.inputs import Trouble
 from report.language import formats, texts, translation
-from report.markdown import code, plain, slug
+from report.markdown import code, fenced, plain, slug
 
 TEMPLATES = Path(__file__).resolve().parent / "templates"
 
@@ -46,7 +46,7 @@ def environment(language: str) -> Environment:
         "say": say,
         "oneline": lambda text: " ".join(str(text).split()).replace("。 ", "。"),
         "tiny": lambda difference: f"{difference:.0e}" if difference else "0",
-        "fenced": lambda text: text.replace("```", "'''"),
+        "fenced": fenced,
         "reasons": lambda counts: ", ".join(f"{n} {plain(say(reason))}" for reason, n in counts.items() if n) or say("none"),
         "versions": lambda versions: ", ".join(f"{name} {number}" for name, number in versions.items()),
         "code_digest": lambda run: digest(json.dumps(run.identity["code"], sort_keys=True)),

@@ -1,6 +1,9 @@
+import os
 from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # of what tests start; before torch is loaded
 
 import pytest
 import torch

@@ -20,6 +20,7 @@ from common.clips.pairs import DISTURBANCES, KINDS, SAME_TEXT, PairRules, build_
 from common.clips.samples import COLUMNS, LABELS, Sample
 from common.running.output import write_record, write_tables
 from logit_lens.tables import conflict_rows, lens_tables
+from report.inputs import EXPERIMENTS
 
 LAYERS = 7  # l = 0 to L = 6
 BEYOND = ("unanswered", "beyond_permuted", "beyond_random_weights", "beyond_duration_and_level")
@@ -161,7 +162,8 @@ def _lens_rows(samples: list[Sample], logits: np.ndarray, labels: list[str]) -> 
             }
             told = {"layer": layer, **{f"logit_{label}": v for label, v in zip(labels, at)}, "winner": winner}
             told |= {"outcome": outcomes.get(winner, "other"), "margin": at[voice] - at[words], "mass": layer / LAYERS}
-            told |= {"said": winner if len(rows) % 3 else "none"} if layer == LAYERS - 1 else {"said": None}
+            last = layer == LAYERS - 1
+            told |= {"said": winner if last and len(rows) % 3 else "", "spoke": int(last)}
             rows.append(named | told | {"text_id": sample.text_id, "speaker": sample.speaker})
     return pd.DataFrame(rows)
 
@@ -247,6 +249,7 @@ def _record(folder: Path, experiment: str, rows: pd.DataFrame, labels: list[str]
         "finished": True,
         "commit": "0",
         "prompt_name": "speaker",
+        "command": f"python {EXPERIMENTS[experiment]}/run.py --data 'a b.csv' --x '`|'",
         "prompt_text": "{audio}How?",
         "label_tokens": dict(zip(labels, labels)),
         "model_class": "Planted",

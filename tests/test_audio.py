@@ -77,21 +77,62 @@ def test_every_kind_of_file_is_heard_and_missed_when_its_end_is_cut(suffix: str,
             load_audio(path, 16_000)
 
 
-def test_a_header_that_claims_4_gb(tmp_path: Path) -> None:
-    path = write(tmp_path / "x.wav", tone(1, 16_000), 16_000, "PCM_16")
+def changed(path: Path, places: dict[int, bytes]) -> Path:
     data = bytearray(path.read_bytes())
-    where = data.index(b"data") + 4
-    data[where : where + 4] = data[4:8] = b"\xff\xff\xff\xff"
+    for at, content in places.items():
+        data[at : at + len(content)] = content
     path.write_bytes(data)
-    with pytest.raises(BadClip, match="truncated: its header claims 4294967295 bytes of samples, 32000 are there"):
-        load_audio(path, 16_000)
+    return path
+
+
+OPEN = {  # what writers that cannot go back leave where a length should be: ffmpeg, sox and others to a pipe
+    **{f"wav {n:x}": ("wav", {4: n.to_bytes(4, "little"), 40: n.to_bytes(4, "little")}) for n in (0, 0x7FFFF000, 0x7FFFFFFF)},
+    "wav ffffffff": ("wav", {4: b"\xff" * 4, 40: b"\xff" * 4}),
+    "wav, less its header": ("wav", {4: b"\xff" * 4, 40: (0xFFFFFFFF - 36).to_bytes(4, "little")}),
+    "rf64 0": ("rf64", {20: bytes(24)}),
+    "rf64 ffff": ("rf64", {20: b"\xff" * 24}),
+    "flac": ("flac", {12: bytes(6), 22: bytes(20)}),  # the sizes of frames, the samples (their upper bits: below), the MD5
+}
+
+
+@pytest.mark.parametrize("case", OPEN)
+def test_a_length_that_is_left_open_is_what_is_there(case: str, tmp_path: Path) -> None:
+    suffix, places = OPEN[case]
+    path = write(tmp_path / f"x.{suffix}", tone(1.5, 16_000), 16_000, "PCM_16")
+    whole = read_clip(path).wave
+    if suffix == "flac":
+        places = places | {21: bytes([path.read_bytes()[21] & 0xF0])}
+    np.testing.assert_array_equal(read_clip(changed(path, places)).wave, whole)
+    assert len(whole) == 24_000
+    if suffix == "flac":  # what lacks the end of its last frame lacks samples, whatever its header says
+        path.write_bytes(path.read_bytes()[:-10])
+        with pytest.raises(BadClip, match="not readable as audio"):
+            read_clip(path)
+
+
+def test_a_length_that_is_claimed_must_be_there(tmp_path: Path) -> None:
+    for suffix, where, size in (("wav", 40, 4), ("rf64", 28, 8)):
+        path = write(tmp_path / f"x.{suffix}", tone(1, 16_000), 16_000, "PCM_16")
+        with pytest.raises(BadClip, match="truncated: its header claims 32002 bytes of samples, 32000 are there"):
+            read_clip(changed(path, {where: (32_002).to_bytes(size, "little")}))
     path = write(tmp_path / "x.flac", tone(1, 16_000), 16_000, "PCM_16")
-    data = bytearray(path.read_bytes())
-    data[21] |= 0x0F  # the 36 bits of STREAMINFO that hold the number of samples
-    data[22:26] = b"\xff\xff\xff\xff"
-    path.write_bytes(data)
     with pytest.raises(BadClip):
-        load_audio(path, 16_000)
+        read_clip(changed(path, {21: bytes([path.read_bytes()[21] | 15]), 22: b"\xff" * 4}))
+
+
+def test_an_mp3_of_one_bit_rate_needs_no_length_in_its_header(tmp_path: Path) -> None:
+    path = tmp_path / "x.mp3"
+    soundfile.write(path, tone(2, 24_000), 24_000, format="MP3", bitrate_mode="CONSTANT", compression_level=0.5)
+    whole, picture = path.read_bytes(), b"ID3\x04\0\0" + bytes([0, 12, 53, 64]) + bytes(203_456)
+    size = next(n for n in range(100, 2000) if whole[n : n + 2] == whole[:2])  # the first frame tells the length
+    path.write_bytes(picture + whole)
+    assert len(read_clip(path).wave) == 48_000
+    for content in (whole[size:], picture + whole[size:]):
+        path.write_bytes(content)
+        assert 48_000 <= len(read_clip(path).wave) < 51_000
+        path.write_bytes(content[:-20])
+        with pytest.raises(BadClip, match="truncated: its last frame is cut"):
+            read_clip(path)
 
 
 def test_an_mp3_that_may_be_longer_than_is_read_is_refused(tmp_path: Path) -> None:

@@ -1,11 +1,14 @@
-"""Manifests and audio files of every kind, whole and broken: right rows or a clear error, no traceback, hang or wrong row.
+"""Manifests, audio files, paths, labels and environments of every kind: right or a clear error, no traceback, hang or wrong row.
 
-A short form by default; `make fuzz` (FUZZ=whole) draws 2,000 manifests and 500 audio files, and reads a million rows.
+A short form by default; `make fuzz` (FUZZ=whole) draws 2,000 manifests, paths and folders, 500 audio files, and a million rows.
 """
 
+import argparse
 import csv
+import html
 import io
 import os
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,10 +20,16 @@ import pytest
 import soundfile
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
+from markdown_it import MarkdownIt
 
 from common.clips.audio import BadClip, load_audio
+from common.clips.csvfile import read_table
 from common.clips.samples import COLUMNS, LABELS, read_manifest
 from common.errors import InputError
+from common.paths import given_path, why_missing
+from common.running import parallel
+from report.markdown import fenced, plain
+from report.markdown import table as table_of
 
 WHOLE = os.environ.get("FUZZ") == "whole"
 RATE = 16_000
@@ -105,6 +114,15 @@ def test_a_manifest_that_is_right_is_read_to_the_letter(folder: Path, drawn: tup
     path.write_bytes(content)
     expected = [{c: v.strip() for c, v in row.items()} | {"audio": row["audio"].removeprefix("./")} for row in rows]
     assert fields_of(path) == expected
+
+
+@pytest.mark.parametrize("separator", [";", "\t"])
+def test_a_manifest_of_a_spreadsheet_is_read_with_its_separator(folder: Path, separator: str) -> None:
+    path = folder / "sheet.csv"
+    rows = [COLUMNS, ("1", "a.wav", "one, two; three", "t", "happy", "sad", "s", "en", "x")]
+    with open(path, "w", newline="", encoding="utf-8-sig") as file:
+        csv.writer(file, delimiter=separator).writerows(rows)
+    assert fields_of(path) == [dict(zip(*rows))]
 
 
 @st.composite
@@ -199,7 +217,7 @@ def test_files_that_are_none(folder: Path) -> None:
             "\ufeff" + ",".join(COLUMNS) + "\n" + row.format("a.wav").replace("x,t", "x\0,t"),
             "row 2, column text: 'x.x00' holds control",
         ),
-        (";".join(COLUMNS) + "\n", "column sample_id, audio, .* is missing"),
+        (":".join(COLUMNS) + "\n", "column sample_id, audio, .* is missing"),
         (",".join((*COLUMNS, "audio")) + "\n", "column audio is there twice"),
         (",".join(COLUMNS) + "\n1,a.wav,x,t,happy,sad,s\n", "row 2: has 7 fields, the header has 9"),
     ):
@@ -277,3 +295,66 @@ def test_broken_sound_is_heard_or_refused(folder: Path, data: st.DataObject) -> 
     assert wave.dtype == np.float32 and np.isfinite(wave).all() and len(wave) >= 0.09 * RATE
     if fault == "cut":  # an end that is missing never goes unnoticed
         assert abs(len(wave) / RATE - seconds) < 0.08
+
+
+# Paths, labels, environment -----------------------------------------------------------------------------------------------
+
+texts = st.text(st.one_of(letters, st.sampled_from("~$#% *?[]{}'\"\\.:-")), min_size=1, max_size=20)
+
+
+@fuzz(whole=2000, short=60)
+@given(texts)
+def test_a_path_is_one_path_or_one_line(folder: Path, text: str) -> None:
+    try:
+        found = given_path(text)
+    except argparse.ArgumentTypeError as error:
+        assert "\n" not in str(error)
+        return
+    assert found.is_absolute() and given_path(str(found)) == found
+    assert "\n" not in why_missing(folder / text.lstrip("/"))
+
+
+@fuzz(whole=500, short=15)
+@given(
+    st.lists(
+        st.one_of(name, st.sampled_from(("01", "1", "True", "none", "NA", "nan", "inf", "1e3", "", "-0", "0x1", "null"))),
+        min_size=1,
+    )
+)
+def test_text_in_a_table_is_read_to_the_letter(folder: Path, labels: list[str]) -> None:
+    path = folder / "table.csv"
+    rows = [{"sample_id": x, "winner": x, "prosody_label": x, "recipient_speaker": x, "n": 1.5, "m": None} for x in labels]
+    pd.DataFrame(rows).to_csv(path, index=False)
+    found = read_table(path)
+    assert all(found[column].tolist() == labels for column in ("sample_id", "winner", "prosody_label", "recipient_speaker"))
+    assert found.n.tolist() == [1.5] * len(labels) and found.m.isna().all()
+
+
+@fuzz(whole=500, short=15)
+@given(st.lists(st.one_of(name, texts), min_size=1, max_size=4))
+def test_other_peoples_text_is_no_markup(labels: list[str]) -> None:
+    text = "\n\n".join((table_of(["a"], [[plain(x)] for x in labels]), *map(plain, labels), fenced("\n".join(labels))))
+    page = MarkdownIt("commonmark", {"html": False}).enable("table")
+    inner = [t for token in page.parse(text) for t in (token.children or [])]
+    assert {t.type for t in inner} <= {"text", "text_special", "softbreak", "code_inline"}
+    said = html.unescape(re.sub("<[^>]*>", "", page.render(text)))
+    assert all(" ".join(x.split()) in " ".join(said.split()) for x in labels)
+
+
+@fuzz(whole=500, short=30)
+@given(
+    st.dictionaries(
+        st.sampled_from(("WORLD_SIZE", "RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")),
+        st.one_of(st.sampled_from(("", "0", "1", "2", "-1", "1.0", "nan", "٣")), texts),
+    )
+)
+def test_what_launchers_leave_is_a_number_of_processes_or_one_line(told: dict[str, str]) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        for key in ("WORLD_SIZE", "RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
+            patch.delenv(key, raising=False)
+        for key, value in told.items():
+            patch.setenv(key, value)
+        try:
+            assert 1 <= parallel.processes_here() <= parallel.processes()
+        except InputError as error:
+            assert "\n" not in str(error) and "unset WORLD_SIZE" in str(error)

@@ -15,12 +15,26 @@ FOLDERS = ("common", *EXPERIMENTS, "report")
 # package or module -> the project's packages and modules that it may import, beside its own
 ALLOWED = {
     "common.errors": (),
-    "common.plotting": (),
-    "common.clips": ("common.errors",),
+    "common.paths": (),
+    "common.environment": (),
+    "common.files": ("common.errors", "common.paths"),
+    "common.plotting": ("common.files",),
+    "common.clips": ("common.errors", "common.paths"),
     "common.stats": ("common.clips", "common.errors"),
     "common.model": ("common.clips", "common.errors", "common.running.parallel"),
     "common.patching": ("common.clips", "common.errors", "common.model"),
-    "common.running": ("common.clips", "common.errors", "common.model", "common.patching", "common.plotting", "common.stats"),
+    "common.running": (
+        *(
+            "common.clips",
+            "common.environment",
+            "common.errors",
+            "common.files",
+            "common.model",
+            "common.paths",
+            "common.patching",
+        ),
+        *("common.plotting", "common.stats"),
+    ),
     "logit_lens": ("common",),
     "activation_patching": ("common",),
     "report": ("activation_patching", "common", "logit_lens"),  # torch-free parts
@@ -111,7 +125,11 @@ def test_the_identity_of_a_run_holds_all_code_that_makes_rows_and_no_other(exper
         todo = {name for m in todo for name in own(imported(m))} - seen
     makers = {".".join(f.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for f in row_makers(experiment)}
     no_numbers = {
+        "common.environment",
         "common.errors",
+        "common.files",
+        "common.paths",
+        "common.running.contents",
         "common.running.identity",
         "common.running.noise",
         "common.running.parallel",
@@ -119,3 +137,9 @@ def test_the_identity_of_a_run_holds_all_code_that_makes_rows_and_no_other(exper
     assert seen - no_numbers <= makers
     learned_from = {"common.stats.folds"}  # who is left out of what a subspace is learned from
     assert not {m for m in makers - learned_from if "stats" in m or "plots" in m or "tables" in m or "output" in m}
+
+
+def test_tables_are_read_in_one_place() -> None:
+    """Where text is not taken for numbers."""
+    files = [f for d in (*FOLDERS, "data") for f in (ROOT / d).rglob("*.py")]
+    assert [f.name for f in files if "read_csv(" in f.read_text(encoding="utf-8")] == ["csvfile.py"]

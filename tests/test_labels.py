@@ -10,11 +10,17 @@ import pytest
 import activation_patching.run
 import logit_lens.run
 import report.build
+from common.clips.csvfile import read_table
 from common.errors import InputError
 from common.stats.units import labels_of
 from logit_lens.tables import lens_layers
+from report.markdown import plain
 
-NAMES = {2: ("plain", "ironic"), 4: ("neutral", "happy", "angry", "sad"), 7: ("a", "b", "c", "d", "e", "f", "g")}
+NAMES = {  # which a reader of CSV takes for something else, or a figure, a page or a pattern for signs of theirs
+    2: ("1", "2"),
+    4: ("01", "1", "True", "none"),
+    7: ("NA", "nan", "inf", "1e3", "2026-11-27", "$a_1$", "<b>|*"),
+}
 WORDS = "ABCDEFG"  # of one token each to the tiny model
 
 
@@ -46,7 +52,7 @@ def test_any_labels_from_the_command_line_to_the_report(count: int, tiny_folder:
     report.build.main(
         ["--lens", str(tmp_path / "lens"), "--patching", str(tmp_path / "patching"), "--out", str(tmp_path / "r"), "--no-audio"]
     )
-    rows = {name: pd.read_csv(tmp_path / name / file) for name, file in (("lens", "lens.csv"), ("patching", "patches.csv"))}
+    rows = {name: read_table(tmp_path / name / file) for name, file in (("lens", "lens.csv"), ("patching", "patches.csv"))}
     for table in rows.values():
         assert labels_of(table) == list(labels)
     lens = rows["lens"]
@@ -57,7 +63,7 @@ def test_any_labels_from_the_command_line_to_the_report(count: int, tiny_folder:
     record = json.loads((tmp_path / "lens" / "run.json").read_text())
     assert record["identity"]["labels"] == list(labels) and list(record["label_tokens"]) == list(labels)
     text = (tmp_path / "r" / "report.md").read_text(encoding="utf-8")
-    assert all(label in text for label in labels) and ("surprised" not in text)
+    assert all(plain(label) in text for label in labels) and ("surprised" not in text)
 
 
 def test_with_two_labels_one_or_the_other_wins_by_hand() -> None:

@@ -11,16 +11,19 @@ from pathlib import Path
 
 import pytest
 
+from common import files
 from common.errors import InputError
 from common.running import lock
 from common.running.lock import held
+
+ANOTHER = "00112233445566aa"  # a holder's token
 
 
 def put(out: Path, **changed: object) -> Path:
     """Write the lock of another holder: this process, but for what is `changed`."""
     holder = lock.asdict(lock._this_process()) | changed
     (out / lock.NAME).mkdir(parents=True)
-    file = out / lock.NAME / "another"
+    file = out / lock.NAME / ANOTHER
     file.write_text(json.dumps(holder))
     return file
 
@@ -37,9 +40,9 @@ def test_a_run_leaves_no_lock_and_no_folder_that_it_did_not_use(tmp_path: Path) 
         assert [f.name for f in (tmp_path / "a" / "b").iterdir()] == [lock.NAME]
     assert not (tmp_path / "a").exists()
     with pytest.raises(ZeroDivisionError), held(tmp_path / "a"):
-        (tmp_path / "a" / "rows").touch()
+        files.claim(tmp_path / "a" / "rows").touch()
         raise ZeroDivisionError
-    assert [f.name for f in (tmp_path / "a").iterdir()] == ["rows"]
+    assert {f.name for f in (tmp_path / "a").iterdir()} == {"rows", files.LIST}
 
 
 def test_the_message_names_the_holder_and_nothing_is_touched(tmp_path: Path) -> None:
@@ -90,13 +93,30 @@ def test_elsewhere_a_holder_is_dead_when_it_has_been_silent(where: dict[str, obj
         assert not file.exists()
 
 
-def test_what_was_left_half_way_is_swept(tmp_path: Path) -> None:
-    (tmp_path / lock.NAME).mkdir()  # killed between removing its file and the folder
-    put(tmp_path / "x").parent.rename(tmp_path / f"{lock.NAME}.0123")  # killed before the renaming
+def test_what_was_left_half_way_is_swept_and_no_more(tmp_path: Path) -> None:
+    put(tmp_path / "x").parent.rename(tmp_path / f"{lock.NAME}.{ANOTHER}")  # killed before the renaming
     (tmp_path / "x").rmdir()
-    (tmp_path / "lens.csv.partial").write_text("a")
+    (tmp_path / f"{lock.NAME}.0123456789abcdef").mkdir()  # killed before that
+    dead = put(tmp_path, pid=ended())
+    dead.with_name(f".{ANOTHER}").write_text("a table that is not whole")
     with held(tmp_path):
-        assert [f.name for f in tmp_path.iterdir()] == [lock.NAME]
+        assert [f.name for f in tmp_path.iterdir()] == [lock.NAME] and len(list((tmp_path / lock.NAME).iterdir())) == 1
+        files.write_whole(tmp_path / "lens.csv", "a")
+        with pytest.raises(ZeroDivisionError), files.in_one_step(tmp_path / "lens.csv") as partial:
+            partial.write_text("b")
+            assert partial.parent == tmp_path / lock.NAME
+            raise ZeroDivisionError
+    assert {f.name for f in tmp_path.iterdir()} == {"lens.csv", files.LIST} and (tmp_path / "lens.csv").read_text() == "a"
+
+
+@pytest.mark.parametrize("name", [lock.NAME, f"{lock.NAME}/notes", f"{lock.NAME}/{ANOTHER}"])
+def test_a_lock_of_somebody_else_is_not_ours(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text("{}")
+    os.utime(tmp_path / name, (0, 0))
+    with pytest.raises(InputError, match=r"run\.lock: is there, and is not of this program"), held(tmp_path):
+        pass
+    assert (tmp_path / name).read_text() == "{}"
 
 
 def test_a_holder_gives_signs_of_life_and_ends_where_its_lock_is_gone(

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from activation_patching import engines
+from common import files
 from common.errors import InputError
 from common.patching.splice import splice
 from common.running import parallel
@@ -44,29 +45,34 @@ def test_two_processes_give_the_same_tables_as_one(
         assert one[file].read_bytes() == two[file].read_bytes(), file
 
 
+def left_by(file: Path) -> Path:
+    """Return a file that a run may have left in its folder."""
+    return files.claim(file)
+
+
 def test_what_interrupted_processes_left_is_gathered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    rows = tmp_path / "lens.csv"
+    rows = left_by(tmp_path / "lens.csv")
     rows.write_text("sample_id,layer\nd,0\nd,1\n")
-    (tmp_path / "lens.part0000.csv").write_text("sample_id,layer\nb,0\nb,1\nc,0\n")  # c was not finished
-    (tmp_path / "lens.part0001.csv").write_text("sample_id,layer\na,0\na,1\ne,0\ne")  # nor e, cut within a line
-    assert run_rows.finished_units(rows, "sample_id", range(2)) == set("abd") and [f.name for f in tmp_path.iterdir()] == [
-        "lens.csv"
-    ]
+    left_by(tmp_path / "lens.part0000.csv").write_text("sample_id,layer\nb,0\nb,1\nc,0\n")  # c was not finished
+    left_by(tmp_path / "lens.part0001.csv").write_text("sample_id,layer\na,0\na,1\ne,0\ne")  # nor e, cut within a line
+    (tmp_path / "lens.part0002.csv").write_text("mine")
+    assert run_rows.finished_units(rows, "sample_id", range(2)) == set("abd")
+    assert {f.name for f in tmp_path.iterdir()} == {"lens.csv", "lens.part0002.csv", files.LIST}
     run_rows.gather_rows(rows, "sample_id", range(2), list("abd"))
     assert rows.read_text() == "sample_id,layer\na,0\na,1\nb,0\nb,1\nd,0\nd,1\n"
 
 
 def test_an_empty_part_leaves_the_rows_alone(tmp_path: Path) -> None:
-    rows = tmp_path / "lens.csv"
+    rows = left_by(tmp_path / "lens.csv")
     rows.write_text("sample_id,layer\na,0\na,1\n")
     for left in ("", "sample_", "sample_id,layer\nb,0\n"):
-        (tmp_path / "lens.part0000.csv").write_text(left)
+        left_by(tmp_path / "lens.part0000.csv").write_text(left)
         assert run_rows.finished_units(rows, "sample_id", range(2)) == {"a"}
-        assert rows.read_text() == "sample_id,layer\na,0\na,1\n" and len(list(tmp_path.iterdir())) == 1
+        assert rows.read_text() == "sample_id,layer\na,0\na,1\n" and len(list(tmp_path.iterdir())) == 2
 
 
 def test_rows_that_are_missing_make_no_table(tmp_path: Path) -> None:
-    rows = tmp_path / "lens.csv"
+    rows = left_by(tmp_path / "lens.csv")
     rows.write_text("sample_id,layer\na,0\na,1\n")
     with pytest.raises(InputError, match="1 of 2 units are missing"):
         run_rows.gather_rows(rows, "sample_id", range(2), ["a", "b"])
@@ -77,10 +83,11 @@ def test_rows_that_are_missing_make_no_table(tmp_path: Path) -> None:
 
 def test_a_unit_that_is_there_twice_counts_once(tmp_path: Path) -> None:
     """Parts that were gathered but not yet removed, a group that was made again, rows of a unit that was cut before."""
-    rows, part = tmp_path / "lens.csv", tmp_path / "lens.part0001.7.csv"
+    rows = left_by(tmp_path / "lens.csv")
     header, a, b = "sample_id,layer\n", "a,0\na,1\n", "b,0\nb,1\n"
     for there, left in ((a + b, b), (a, b + a), (a + b + a, a), ("b,0\n" + a + "a,0\n" + a, b), (b, a + "a,1\n")):
         rows.write_text(header + there)
+        part = left_by(tmp_path / "lens.part0001.7.csv")
         part.write_text(header + left)
         run_rows.gather_rows(rows, "sample_id", range(2), ["a", "b"])
         assert rows.read_text() == header + a + b and not part.exists()
@@ -111,13 +118,13 @@ def test_a_group_that_was_cut_is_made_again_whole(
 
 
 def test_each_process_has_its_share_and_its_file(monkeypatch: pytest.MonkeyPatch) -> None:
-    shares, files = [], []
+    shares, parts = [], []
     for rank in range(3):
         monkeypatch.setattr(parallel, "rank", lambda rank=rank: rank)
         monkeypatch.setattr(parallel, "processes", lambda: 3)
         shares += parallel.part_of(list("abcdefg"))
-        files.append(run_rows.own_part(Path("lens.csv")).name)
-    assert sorted(shares) == list("abcdefg") and len(set(files)) == 3
+        parts.append(run_rows.part_names(Path("lens.csv"), "start")[rank].name)
+    assert sorted(shares) == list("abcdefg") and len(set(parts)) == 3
 
 
 def test_in_chunks_halves_where_memory_runs_out() -> None:

@@ -4,6 +4,7 @@ import logging
 import warnings
 from pathlib import Path
 
+import matplotlib
 import pandas as pd
 import pytest
 from matplotlib import font_manager
@@ -93,3 +94,14 @@ def test_ticks_have_a_minus_sign_and_vector_files_their_fonts(tmp_path: Path) ->
     axes.figure.canvas.draw()
     assert "−2" in [label.get_text() for label in axes.get_yticklabels()]
     assert b"/FontFile2" in (tmp_path / "a.pdf").read_bytes() and "<path" in (tmp_path / "a.svg").read_text()
+
+
+def test_other_peoples_text_is_text_and_their_settings_are_theirs(tmp_path: Path) -> None:
+    """A $ would start a formula, and break off the figure where it is none; LaTeX may not be there."""
+    text = r"costs $\frac{1$ and {100%} of #1 & <b> _x^ \\ $$"
+    with matplotlib.rc_context({"text.usetex": True, "axes.titlesize": 99, "font.size": 3}):
+        draw(tmp_path / "a.png", text)
+        with plotting.figure(tmp_path / "b.png", plotting.Look(formats=("png", "svg"))) as (axes,):
+            axes.plot([0, 1], [1, 1000], label=text)
+            axes.set_xticks([0, 1], [text, text])
+    assert (tmp_path / "b.svg").is_file()

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from common.files import claim
+
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPTS = {"logit_lens": "lens.csv", "activation_patching": "patches.csv"}
 
@@ -64,6 +66,6 @@ def test_a_finished_run_outlives_changes_of_what_draws_it(
 def test_only_a_finished_run_is_drawn_again(workshop: Path, tmp_path: Path) -> None:
     nothing = start(workshop, "logit_lens", "--redraw", "--out", str(tmp_path), torch=False)
     assert nothing.returncode == 2 and nothing.stderr.startswith(f"error: {tmp_path}/run.json: cannot be read")
-    (tmp_path / "run.json").write_text('{"identity": {}, "finished": false}')
+    claim(tmp_path / "run.json").write_text('{"identity": {}, "finished": false}')
     partly = start(workshop, "logit_lens", "--redraw", "--out", str(tmp_path), torch=False)
     assert partly.returncode == 2 and "its run has not finished" in partly.stderr and partly.stderr.count("\n") == 1

@@ -51,7 +51,7 @@ def test_a_run_writes_its_files(
     name: str, tiny_folder: Path, manifest: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     start(name, tiny_folder, manifest, tmp_path)
-    assert {f.name for f in tmp_path.iterdir()} == {ROWS[name], "run.json", *FILES[name]}
+    assert {f.name for f in tmp_path.iterdir()} == {ROWS[name], "run.json", "files.json", *FILES[name]}
     rows, layers = pd.read_csv(tmp_path / ROWS[name]), pd.read_csv(tmp_path / "layers.csv")
     units = 24 if name == "logit_lens" else 60  # each prosody pair has a donor of the same text besides
     assert len(rows) == units * (LAYERS + 1) and set(rows.layer) == set(range(LAYERS + 1))
@@ -169,7 +169,7 @@ def test_exit_codes(capsys: pytest.CaptureFixture) -> None:
 
 def test_rows_of_nobody_are_not_taken_over(tiny_folder: Path, manifest: Path, tmp_path: Path) -> None:
     (tmp_path / "lens.csv").write_text("precious\n")
-    with pytest.raises(InputError, match="without a run.json"):
+    with pytest.raises(InputError, match="holds files that are not of this program"):
         start("logit_lens", tiny_folder, manifest, tmp_path)
     assert (tmp_path / "lens.csv").read_text() == "precious\n"
 
@@ -213,9 +213,9 @@ WRONG = {
     "label tokens": (("--model", "bytes"), "two label words share their first token"),
     "no such prompt": (("--prompt", "gone.txt"), "--prompt gone.txt: neither a readable text file nor one of"),
     "no such device": (("--device", "cuda:9"), "--device cuda:9: not usable here"),
-    "broken weights": (("--model", "broken"), "--model broken: cannot be loaded"),
-    "missing weights": (("--model", "partial"), "--model partial: 2 weights are not in its files, the first is"),
-    "negative seed": (("--seed", "-1"), "argument --seed: invalid whole number from 0 on value: '-1'"),
+    "broken weights": (("--model", "broken"), "broken: cannot be loaded"),
+    "missing weights": (("--model", "partial"), "partial: 2 weights are not in its files, the first is"),
+    "negative seed": (("--seed", "-1"), "argument --seed: invalid whole number from 0 to 4294967295 value: '-1'"),
     "limit": (("--limit", "0"), "argument --limit: invalid whole number from 1 on value: '0'"),
 }
 

@@ -71,11 +71,11 @@ def test_tuned_and_generating_runs(tiny_folder: Path, manifest: Path, tmp_path: 
     logit_lens.run.main([*shared, "--match-level", "--out", str(tmp_path / "level")])
     logit, tuned, level = (pd.read_csv(tmp_path / name / "lens.csv") for name in ("logit", "tuned", "level"))
     columns, last = [c for c in level if c.startswith("logit_")], level.layer.max()
-    spoken = logit.dropna(subset="said")[lambda r: r.layer == r.layer.max()]
+    spoken = logit[(logit.spoke == 1) & (logit.layer == logit.layer.max())]
     table = pd.read_csv(tmp_path / "logit" / "generated.csv").iloc[0]
     assert table.n == 3 and table.agreement == pytest.approx((spoken.said == spoken.winner).mean(), abs=1e-5)
     assert json.loads((tmp_path / "logit" / "run.json").read_text())["counts"]["generated answers"]["n"] == 3
-    assert logit.dropna(subset="said").sample_id.nunique() == 3 and "said" not in level
+    assert logit[logit.spoke == 1].sample_id.nunique() == 3 and "said" not in level
     assert np.allclose(tuned[tuned.layer == last][columns], level[level.layer == last][columns], atol=1e-5)
     assert not np.allclose(tuned[tuned.layer == 1][columns], level[level.layer == 1][columns], atol=1e-2)
     assert not np.allclose(logit[columns], level[columns], atol=1e-4)

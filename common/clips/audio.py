@@ -2,12 +2,12 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import soundfile
 import soxr
 
+from common.clips.lengths import closed_ogg, missing_of_mp3, missing_of_riff, with_its_length
 from common.errors import InputError
 
 MIN_SECONDS = 0.1  # a shorter clip carries no emotion, and may give no audio token
@@ -15,7 +15,7 @@ MAX_SECONDS = 3600.0  # longer than any model hears; a file of hours is not read
 SILENCE_PEAK = 1e-4  # of full scale: -80 dBFS; below it a clip has no voice to hear
 LOUDEST_PEAK = 16.0  # of full scale: more is not a loud clip, but floating-point samples in the scale of integers
 SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3")
-_FORMATS = ("WAV", "WAVEX", "FLAC", "OGG", "MP3")
+_FORMATS = ("WAV", "WAVEX", "RF64", "FLAC", "OGG", "MP3")
 _FRAME = 0.02  # seconds; silence is told in frames of this length
 _TRIM_BELOW = 0.01  # of the loudest frame: -40 dB
 _TRIM_MARGIN = 0.1  # seconds left at each end: a voice fades out below any threshold
@@ -69,7 +69,7 @@ def read_clip(path: Path, *, trim: bool = False) -> Clip:
     if not path.is_file():  # a folder; a pipe would be waited for
         raise BadClip(path, "not readable as audio", " (no such file)")
     try:
-        with soundfile.SoundFile(path) as file:
+        with soundfile.SoundFile(with_its_length(path)) as file:
             if file.format not in _FORMATS:  # the end of others may be missing without their decoder telling
                 raise TypeError(f"its format is {file.format}")
             rate, channels, kind = file.samplerate, file.channels, f"{file.format} {file.subtype}"
@@ -120,37 +120,9 @@ def trimmed(wave: np.ndarray, rate: int) -> np.ndarray:
 def _missing(path: Path, kind: str, claimed: int, read: int) -> str:
     """Say what shows that the end of a file is missing, where its decoder would go on without it; "" if nothing does."""
     if kind.startswith("OGG"):
-        return "" if _closed_ogg(path) else "its last page is missing"
-    if kind.startswith("WAV"):
-        return _missing_of_riff(path)
+        return "" if closed_ogg(path) else "its last page is missing"
+    if kind.startswith(("WAV", "RF64")):
+        return missing_of_riff(path)
     if kind.startswith("MP3"):
-        with open(path, "rb") as file:
-            start = file.read(65_536)
-        if b"Xing" not in start and b"Info" not in start:  # a guess from the file's size, at which the decoder would stop
-            return "" if read < claimed else "it has no length in its header, and may be longer than was read"
+        return missing_of_mp3(path, claimed, read)
     return f"its header claims {claimed} samples, {read} are there" if claimed > read else ""
-
-
-def _closed_ogg(path: Path) -> bool:
-    """Tell whether an Ogg file ends with a whole page that is marked as the last (RFC 3533, section 6)."""
-    with open(path, "rb") as file:
-        file.seek(max(0, path.stat().st_size - 65_536))  # a page is no longer
-        end = file.read()
-    page = end[end.rfind(b"OggS") :]
-    if not page.startswith(b"OggS") or len(page) < 27 or len(page) < 27 + page[26]:
-        return False
-    return bool(page[5] & 4) and len(page) >= 27 + page[26] + sum(page[27 : 27 + page[26]])
-
-
-def _missing_of_riff(path: Path) -> str:
-    size = path.stat().st_size
-    with open(path, "rb") as file:
-        order: Literal["little", "big"] = "big" if file.read(4) == b"RIFX" else "little"
-        file.seek(12)
-        while len(head := file.read(8)) == 8:
-            length = int.from_bytes(head[4:], order)
-            if head[:4] == b"data":
-                there = size - file.tell()
-                return f"its header claims {length} bytes of samples, {there} are there" if length > there else ""
-            file.seek(length + length % 2, 1)
-    return ""

@@ -1,10 +1,22 @@
-"""Read the CSV files that people give, row by row: right fields under the right columns, or a clear error."""
+"""Read CSV files: those that people give, row by row, and the tables of runs. What is text stays text."""
 
 import csv
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from common.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_TEXT = {  # columns of tables; a label may be 01, True, none or NA, and would be read as something else
+    *("winner", "outcome", "said", "generated", "kind", "control", "target", "pred_base", "pred_donor", "pred_patch", "engine"),
+    *("edit", "at", "label", "side", "reason", "clusters", "baseline", "held_out", "probe", "position"),
+    *("what", "unit", "prompt", "model", "clips"),
+}
+_TEXT_ENDS = ("_id", "semantic_label", "prosody_label", "speaker", "source")
+_SEPARATORS = (";", "\t")  # of spreadsheets where the comma is in numbers
 
 
 class MissingColumn(InputError):
@@ -25,9 +37,9 @@ def csv_rows(
     number = 0
     try:
         with open(path, newline="", encoding=encoding) as file:
-            reader = csv.reader(
-                file, delimiter=delimiter, strict=True
-            )  # else a quote that is never closed swallows the rows behind it
+            separator = _separator(file.readline(), columns, delimiter)
+            file.seek(0)
+            reader = csv.reader(file, delimiter=separator, strict=True)  # else a quote that is never closed swallows rows
             header, number = [name.strip() for name in next(reader, [])], 1
             if missing := [c for c in columns if c not in header]:
                 raise MissingColumn(f"{path}: column {', '.join(missing)} is missing; a {what} has {', '.join(columns)}")
@@ -45,3 +57,25 @@ def csv_rows(
         raise InputError(f"{path}, row {number + 1}: not a readable UTF-8 CSV file ({error})") from None
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+
+
+def _separator(header: str, columns: Sequence[str], usual: str) -> str:
+    """Return what parts the fields of a header: the usual one, unless all the columns are there by another one alone."""
+    for separator in (usual, *_SEPARATORS):
+        if {*columns} <= {name.strip() for name in next(csv.reader([header], delimiter=separator), [])}:
+            return separator
+    return usual
+
+
+def read_table(path: Path, columns: Collection[str] | None = None) -> "pd.DataFrame":
+    """Read a table that a run has written, or some of its columns: text to the letter, numbers as numbers, none as nan.
+
+    Every table is read here, so that a label "01" or "NA" is one everywhere.
+    """
+    import pandas as pd  # here: rows are made without, as on a bare machine with a GPU
+
+    names = pd.read_csv(path, nrows=0).columns
+    text = [name for name in names if name in _TEXT or name.endswith(_TEXT_ENDS)]
+    empty = {name: [""] for name in names if name not in text}
+    wanted = None if columns is None else [*columns]
+    return pd.read_csv(path, usecols=wanted, dtype=dict.fromkeys(text, str), keep_default_na=False, na_values=empty)

@@ -12,6 +12,7 @@ import numpy as np
 
 from common.clips.csvfile import csv_rows
 from common.errors import InputError
+from common.paths import existing, why_missing
 
 LABELS = ("neutral", "happy", "sad", "angry", "surprised")  # the default, in this order everywhere
 COLUMNS = ("sample_id", "audio", "text", "text_id", "semantic_label", "prosody_label", "speaker", "language", "source")
@@ -86,7 +87,9 @@ def read_sample(
         raise InputError(f"{where} sample_id: {fields['sample_id']!r} is already in row {first}; ids must differ")
     audio = path.parent / fields.pop("audio")
     if not os.path.isfile(audio):  # of a name that is too long, or in a folder that may not be read, it says no as well
-        raise InputError(f"{where} audio: no such file {audio}")
+        audio = existing(audio)
+    if not os.path.isfile(audio):
+        raise InputError(f"{where} audio: no such file {audio}{why_missing(audio)}")
     return Sample(audio=audio, **fields)
 
 

@@ -14,16 +14,16 @@ MOST_TOKENS = 16  # of an answer that is to be one word
 @torch.inference_mode()
 def generated(lm: AudioLM, clip: EncodedClip) -> str:
     """Return the model's greedy answer to a clip, in one line."""
-    ids = lm.model.generate(**clip.inputs, max_new_tokens=MOST_TOKENS, do_sample=False)
+    ids = lm.model.generate(**clip.inputs, max_new_tokens=MOST_TOKENS, do_sample=False, return_dict_in_generate=False)
     new = ids[0, clip.ids.shape[1] :] if ids.shape[1] > clip.ids.shape[1] else ids[0]  # some classes return the answer alone
     return " ".join(lm.processor.tokenizer.decode(new, skip_special_tokens=True).split())
 
 
 def said(text: str, labels: Sequence[str], words: Sequence[str]) -> str:
-    """Return the label whose word comes first in an answer, whole and in any case, or "none"; at one place the longest."""
+    """Return the label whose word comes first in an answer, whole and in any case, or ""; at one place the longest."""
     places = []
     for label, word in zip(labels, words):
-        border = r"\b" if word.isascii() else ""  # Chinese has no borders between words
-        if found := re.search(f"{border}{re.escape(word)}{border}", text, re.IGNORECASE):
+        before, after = (r"(?<!\w)", r"(?!\w)") if word.isascii() else ("", "")  # Chinese has no borders between words
+        if found := re.search(f"{before}{re.escape(word)}{after}", text, re.IGNORECASE):
             places.append((found.start(), -len(word), label))
-    return min(places)[2] if places else "none"
+    return min(places)[2] if places else ""

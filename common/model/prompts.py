@@ -58,6 +58,8 @@ def ask(
     if not 2 <= len(labels) == len(set(labels)) <= 10 or not all(x == x.strip() != "" for x in labels):
         raise InputError(f"--labels {' '.join(labels)}: must be 2 to 10 different labels")
     found = get_words(words, prompt, labels)
+    if strange := next((w for w in found if "{audio}" in w or "{labels" in w), None):
+        raise InputError(f"--words {strange}: must not hold {{audio}} or {{labels}}, which stand for the clip and the words")
     return Question(fill_prompt(get_prompt(prompt), found), tuple(labels), found, system)
 
 

@@ -7,6 +7,8 @@ from typing import Any
 import torch
 
 from common.errors import InputError
+from common.model.encoding import EncodedClip
+from common.model.lm import AudioLM
 from common.model.prompts import Question
 
 
@@ -59,3 +61,16 @@ def resolve_readout(tokenizer: Any, tail_ids: Sequence[int], question: Question)
             f"two label words share their first token: {listed}; first tokens must differ (--words gives other words)"
         )
     return Readout(question.labels, question.words, tuple(ids), tuple(tokens))
+
+
+def check_tokens(lm: AudioLM, clip: EncodedClip, readout: Readout) -> None:
+    """Raise InputError where a token of the prompt or a label is one that the model has no embedding for."""
+    embeddings, head = (getattr(lm.model, f"get_{what}_embeddings", lambda: None)() for what in ("input", "output"))
+    used = (*clip.prefix_ids, *clip.tail_ids, *readout.ids)
+    for known, ids in ((getattr(embeddings, "num_embeddings", None), used), (getattr(head, "out_features", None), readout.ids)):
+        if known is not None and (strange := [i for i in ids if i >= known]):
+            token = lm.processor.tokenizer.decode([strange[0]])
+            raise InputError(
+                f"token {token!r} is number {strange[0]}, and the model knows {known} tokens: it was added to the tokenizer "
+                "alone; --words, --prompt or --system must do without it"
+            )

@@ -42,3 +42,9 @@ def usable_clips(clips: list[Sample], model: ModelChoice, question: Question) ->
     if not kept:
         raise InputError(f"--skip-bad leaves none of {len(clips)} clips; the first: {next(iter(bad.values()))}")
     return kept, reasons
+
+
+def left_out(reasons: Counter[str], of: int) -> str:
+    """Say how many of so many clips --skip-bad has left out and why, what is wrong with most of them first; "" for none."""
+    listed = ", ".join(f"{n} {reason}" for reason, n in reasons.most_common() if n)
+    return f"--skip-bad left out {reasons.total()} of {of} clips: {listed}" if listed else ""

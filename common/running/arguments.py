@@ -1,21 +1,26 @@
 """The command line that both experiments share: arguments, and mistakes as one line with an exit code."""
 
 import argparse
+import shlex
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
+from common.clips.audio import MAX_SECONDS
 from common.clips.pairs import KINDS, PairRules
 from common.clips.samples import LABELS
+from common.environment import patient_streams
 from common.errors import CheckFailed, InputError, first_line
 from common.model import ModelChoice
-from common.model.prompts import MAIN_PROMPTS, Question, ask
+from common.model.prompts import MAIN_PROMPTS, PROMPTS, Question, ask
+from common.paths import given_path, path_or_name
 from common.running.identity import digest
 from common.running.parallel import shutdown
 
 ROOT = Path(__file__).resolve().parents[2]
+SEEDS = 2**32 - 1  # the largest that every library takes
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 DEFAULTS = {"model": "data/reference_model", "data": "data/demo/manifest.csv", "prompt": "speaker"}
 
@@ -27,26 +32,28 @@ def argument_parser(description: str, out: Path | None) -> argparse.ArgumentPars
     """
     parser = argparse.ArgumentParser(description=description)
     add = parser.add_argument_group("model").add_argument
-    add("--model", default=str(ROOT / DEFAULTS["model"]), help="folder or hub id (default: the shipped model)")
+    add(
+        "--model",
+        type=path_or_name,
+        default=str(ROOT / DEFAULTS["model"]),
+        help="folder or hub id (default: the shipped model)",
+    )
     add("--revision", help="branch, tag or commit of a hub id")
     add("--trust-remote-code", action="store_true", help="run model code that comes with the checkpoint")
     add("--device", default="auto", help="cpu, cuda, cuda:1 or mps; auto (default) takes the first of cuda, mps, cpu")
     add("--dtype", default="auto", choices=DTYPES, help="auto (default): bfloat16 on a GPU that has it, float32 elsewhere")
     add("--attention", metavar="NAME", help="attention implementation, such as eager or sdpa (default: the model's own)")
     add = parser.add_argument_group("clips").add_argument
-    add("--data", type=Path, default=ROOT / DEFAULTS["data"], help="manifest, a CSV (default: the demo)")
-    add("--limit", type=whole_number(1), metavar="N", help="use N clips, drawn with --seed (default: all)")
+    add("--data", type=given_path, default=ROOT / DEFAULTS["data"], help="manifest, a CSV (default: the demo)")
+    add("--limit", type=whole_number(1), metavar="N", help="use N clips, 1 or more, drawn with --seed (all)")
     add("--skip-bad", action="store_true", help="leave out, and count, clips that cannot be read or heard whole (default: stop)")
     add("--trim", action="store_true", help="take away the silence at both ends of every clip")
-    level = "bring every clip to one level by gain alone, in dB of full scale (alone: -26), so that loudness is no cue"
-    add("--match-level", nargs="?", type=float, const=-26.0, metavar="DB", help=level)
+    level = "bring every clip to one level by gain alone, -70 to 0 dB of full scale (alone: -26), so that loudness is no cue"
+    add("--match-level", nargs="?", type=number(-70, 0), const=-26.0, metavar="DB", help=level)
     add = parser.add_argument_group("question").add_argument
     prompts = ", ".join(p for p in MAIN_PROMPTS if not p.endswith("-zh"))
-    add(
-        "--prompt",
-        default=DEFAULTS["prompt"],
-        help=f"{prompts}, with -zh in Chinese, or a text file with {{audio}} and {{labels}}",
-    )
+    asked = f"{prompts}, with -zh in Chinese, or a text file with {{audio}} and {{labels}} (default: speaker)"
+    add("--prompt", type=prompt_name, default=DEFAULTS["prompt"], metavar="PROMPT", help=asked)
     add("--prompts", choices=("one", "all"), default="one", help="all: also paraphrases and other orders of the options")
     add("--labels", nargs="+", metavar="LABEL", help=f"the labels, 2 to 10 (default: {' '.join(LABELS)}); others are left out")
     add("--words", nargs="+", metavar="WORD", help="a word for each label, as the answer is to be read (default: the labels)")
@@ -54,8 +61,8 @@ def argument_parser(description: str, out: Path | None) -> argparse.ArgumentPars
     add = parser.add_argument_group("run").add_argument
     listed = "rows at these layers alone, such as 0:36:4 or 1 5 12, and at 0 and L, the run's own controls (default: all)"
     add("--layers", nargs="+", type=layer_range, action=_Layers, metavar="L", help=listed)
-    add("--seed", type=whole_number(0), default=0, metavar="N", help="draws clips, pairs and what intervals need (default: 0)")
-    add("--out", type=Path, default=out, help="output folder (default: outputs/ beside this script)")
+    add("--seed", type=whole_number(0, SEEDS), default=0, metavar="N", help=f"draws clips, pairs, resamples; 0 to {SEEDS} (0)")
+    add("--out", type=given_path, default=out, help="output folder (default: outputs/ beside this script)")
     add("--overwrite", action="store_true", help="start anew where --out holds another run")
     add("--redraw", action="store_true", help="tables and figures of the finished run in --out anew, from its rows; no model")
     add("--svg", action="store_true", help="figures as SVG beside the PNG")
@@ -79,14 +86,19 @@ def add_pair_rules(parser: argparse.ArgumentParser) -> None:
     add(
         "--equal-length",
         nargs="?",
-        type=seconds,
+        type=number(0, MAX_SECONDS),
         const=0.0,
         metavar="SECONDS",
-        help="the most that lengths may differ (alone: 0)",
+        help="the most that lengths may differ, 0 to 3600 (alone: 0)",
     )
-    add("--pairs-per-recipient", type=whole_number(1), metavar="N", help="at most N pairs with the same recipient, of each kind")
-    add("--max-pairs", type=whole_number(1), default=1200, metavar="N", help="pairs of each kind, drawn with --seed (1200)")
-    add("--pairs-file", type=Path, metavar="CSV", help="take the pairs it lists: kind,recipient_id,donor_id, as in patches.csv")
+    add("--pairs-per-recipient", type=whole_number(1), metavar="N", help="at most N pairs, 1 or more, with the same recipient")
+    add("--max-pairs", type=whole_number(1), default=1200, metavar="N", help="pairs of each kind, 1 or more (1200)")
+    add(
+        "--pairs-file",
+        type=given_path,
+        metavar="CSV",
+        help="take the pairs it lists: kind,recipient_id,donor_id, as in patches.csv",
+    )
 
 
 def pair_options(args: argparse.Namespace) -> dict[str, Any]:
@@ -116,15 +128,28 @@ def figure_formats(args: argparse.Namespace) -> tuple[str, ...]:
     return ("png", *(kind for kind in ("svg", "pdf") if getattr(args, kind)))
 
 
-def whole_number(least: int) -> Callable[[str], int]:
-    """Return an argument type: whole numbers from `least` on."""
+def prompt_name(text: str) -> str:
+    """Return the name of a built-in prompt, or the path of a file; an argument type."""
+    return text if text in PROMPTS else path_or_name(text)
 
-    def parse(text: str) -> int:
-        if int(text) < least:
+
+def whole_number(least: int, most: int = 10**9) -> Callable[[str], int]:
+    """Return an argument type: whole numbers from `least` to `most`."""
+    return _ranged(int, least, most, f"whole number from {least} " + (f"to {most}" if most != 10**9 else "on"))
+
+
+def number(least: float, most: float) -> Callable[[str], float]:
+    """Return an argument type: numbers from `least` to `most`, of which nan and infinity are none."""
+    return _ranged(float, least, most, f"number from {least:g} to {most:g}")
+
+
+def _ranged(kind: type, least: float, most: float, name: str) -> Callable[[str], Any]:
+    def parse(text: str) -> Any:
+        if not least <= (value := kind(text)) <= most:
             raise ValueError
-        return int(text)
+        return value
 
-    parse.__name__ = f"whole number from {least} on"  # argparse names the type in its message
+    parse.__name__ = name  # argparse names the type in its message
     return parse
 
 
@@ -147,15 +172,14 @@ class _Layers(argparse.Action):
         setattr(namespace, self.dest, sorted({0}.union(*values)))
 
 
-def seconds(text: str) -> float:
-    """Return a number from 0 on; an argument type."""
-    if not 0 <= float(text) < float("inf"):
-        raise ValueError
-    return float(text)
+def command(experiment: str, argv: list[str] | None) -> str:
+    """Return the command that was given, quoted for a shell."""
+    return shlex.join(["python", f"{experiment}/run.py", *(sys.argv[1:] if argv is None else argv)])
 
 
 def main_of(main: Callable[[list[str] | None], None]) -> None:
     """Call `main` as a program: a user's mistake or a failed self-check is one line on stderr and exit code 2 or 3."""
+    patient_streams()
     try:
         main(None)
         shutdown()

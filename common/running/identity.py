@@ -6,7 +6,7 @@ import importlib.metadata
 import importlib.util
 import json
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,8 @@ from typing import Any
 from common.clips.samples import Sample
 from common.model import ModelChoice
 from common.model.prompts import Question
+from common.running import parallel
+from common.running.contents import digest_of_files
 
 ROOT = Path(__file__).resolve().parents[2]
 # The modules that make rows, beside choose.py and rows.py of the experiment; tests hold them against what those import.
@@ -33,10 +35,9 @@ def identify(
 ) -> dict[str, Any]:
     """Return what a run's rows depend on as far as it is known without the model; Session.identity() is the rest.
 
-    `clips` are all of the manifest `data`, `options` those of the experiment. Files are known by size and time of change, code
-    by what it says without its comments. Device and dtype are left out where the model choice leaves them open.
+    `clips` are all of the manifest `data`, `options` those of the experiment. Files are known by what they hold, code by what
+    it says without its comments. Device and dtype are left out where the model choice leaves them open.
     """
-    audio = "\n".join(f"{s.sample_id} {_stamp(s.audio)}" for s in clips)
     chosen = {"device": model.device.partition(":")[0], "dtype": model.dtype}
     return {
         "model": shown(model.name),
@@ -48,7 +49,7 @@ def identify(
         "level": model.level,
         **{name: value for name, value in chosen.items() if value != "auto"},
         "data": shown(data),
-        "data_files": digest(data.read_text(encoding="utf-8-sig") + audio),
+        "data_files": _by_leader(lambda: digest_of_files(data.parent, [data, *(s.audio for s in clips)])),
         **asdict(question),
         **options,
         "code": {shown(file): _code(file) for file in row_makers(experiment)},
@@ -66,15 +67,23 @@ def row_makers(experiment: str) -> list[Path]:
     return [file for place in places for file in (sorted(place.rglob("*.py")) if place.is_dir() else [place])]
 
 
+def alike(name: str, one: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Tell whether two identities agree in `name`; a model and clips are the same where what they hold is, wherever it lies."""
+    held = {"model": "model_files", "data": "data_files"}.get(name)
+    known = held is not None and one.get(held) is not None and one.get(held) == other.get(held)
+    return known or bool(one.get(name) == other.get(name))
+
+
 def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """Say what differs between an earlier run's identity and what of it is known `now`; empty where they agree."""
     found = []
-    for name, value in json.loads(json.dumps(now)).items():
+    now = json.loads(json.dumps(now))
+    for name, value in now.items():
         earlier = before.get(name)
         if isinstance(value, dict) and isinstance(earlier, dict):
             inner = sorted(k for k in {*value, *earlier} if value.get(k) != earlier.get(k))
             found += [f"{name}: {k}" if name == "code" else f"{name}: {k} ({_both(earlier.get(k), value.get(k))})" for k in inner]
-        elif value != earlier:
+        elif not alike(name, before, now):
             found.append(f"{name} ({_both(earlier, value)})")
     return found
 
@@ -102,12 +111,13 @@ def _model_files(name: str) -> str | None:
     """Return what tells one state of a model folder from another; None for a hub id, whose commit is known once it is loaded."""
     if not Path(name).is_dir():
         return None
-    return digest("\n".join(f"{f.name} {_stamp(f)}" for f in sorted(Path(name).rglob("*")) if f.is_file()))
+    folder = Path(name)
+    files = [f for f in folder.rglob("*") if f.is_file() and not any(p.startswith(".") for p in f.relative_to(folder).parts)]
+    return _by_leader(lambda: digest_of_files(folder, files))
 
 
-def _stamp(file: Path) -> str:
-    status = file.stat()
-    return f"{status.st_size} {status.st_mtime_ns}"
+def _by_leader(read: Callable[[], str]) -> str:
+    return parallel.broadcast(read() if parallel.is_leader() else None)
 
 
 def digest(text: str) -> str:
@@ -126,7 +136,8 @@ def commit() -> str:
         return subprocess.run(
             ["git", "-C", str(ROOT), "describe", "--always", "--abbrev=12", "--dirty=+"],
             capture_output=True,
-            text=True,
+            encoding="utf-8",
+            errors="replace",
             check=True,
         ).stdout.strip()
     except (OSError, subprocess.CalledProcessError):

@@ -10,12 +10,12 @@ import errno
 import json
 import os
 import platform
+import re
 import secrets
-import shutil
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
@@ -23,12 +23,14 @@ from threading import Event, Thread
 
 import psutil
 
+from common import files
 from common.errors import InputError
 from common.running.parallel import is_leader
 
-NAME = "run.lock"
+NAME = files.LOCK
 BEAT = 20.0  # seconds between a holder's signs of life
 SILENT = 300.0  # seconds without one until a holder elsewhere counts as dead
+_TOKEN = re.compile(r"[0-9a-f]{16}")
 _TAKEN = (errno.EEXIST, errno.ENOTEMPTY, errno.ENOENT)  # another's is there; or it has swept away what was to be renamed
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # errors of writing alone, which often name no file
 
@@ -48,16 +50,20 @@ class Holder:
 def held(out: Path) -> Iterator[None]:
     """Hold `out` while a run writes to it; of several processes, the first does so for all.
 
-    Raises InputError where a live process holds it, naming it, and where `out` cannot be written, now or later. Leaves no
-    folder where the run has written nothing.
+    Files that are not whole yet lie in the lock. Raises InputError where a live process holds the folder, naming it, where it
+    holds files of somebody else's, and where it cannot be written, now or later. Leaves no folder where the run has written
+    nothing.
     """
     made = [folder for folder in (out, *out.parents) if not folder.exists()] if is_leader() else []
     own, stop = None, Event()
     try:
-        if is_leader():
-            own = _take(out)
-            Thread(target=_beat, args=(own, stop), daemon=True).start()
-        yield
+        with ExitStack() as stack:
+            if is_leader():
+                files.check(out)
+                own = _take(out)
+                stack.enter_context(files.unfinished_at(_unfinished_of(own)))
+                Thread(target=_beat, args=(own, stop), daemon=True).start()
+            yield
     except OSError as error:
         if error.errno not in _FULL and not _is_about(error, out):
             raise
@@ -78,6 +84,7 @@ def _take(out: Path) -> Path:
     """Return this process's file in the lock of `out`, once it is there; raises InputError where a live process holds `out`."""
     lock, token = out / NAME, secrets.token_hex(8)
     ready = out / f"{NAME}.{token}"
+    _files(lock)
     for _ in range(100):
         now = time.time()
         try:
@@ -89,15 +96,16 @@ def _take(out: Path) -> Path:
             if error.errno not in _TAKEN:
                 raise
         if (lock / token).exists():  # also where a network file system has renamed and its answer was lost
-            for left in (*out.glob(f"{NAME}.*"), *out.glob("*.partial")):  # of the killed; one that comes now sees this lock
-                shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink(missing_ok=True)
+            for left in out.iterdir():  # of the killed; one that comes now sees this lock
+                _sweep(left)
             return lock / token
         for other in _files(lock):
             with suppress(FileNotFoundError):  # its holder has gone this very moment
                 holder, silence = _read(other), now - other.stat().st_mtime
-                if not _is_dead(holder, silence):
-                    shutil.rmtree(ready, ignore_errors=True)
-                    raise InputError(_held_by(out, holder, silence))
+                if holder is None or not _is_dead(holder, silence):
+                    _sweep(ready)
+                    raise InputError(files.not_ours(lock) if holder is None else _held_by(out, holder, silence))
+                _unfinished_of(other).unlink(missing_ok=True)
                 other.unlink()
         with suppress(OSError):
             lock.rmdir()  # some file systems rename onto no folder, not even onto an empty one
@@ -105,19 +113,44 @@ def _take(out: Path) -> Path:
     raise InputError(f"--out {out}: cannot be locked; remove {lock} if no run is writing there")
 
 
+def _sweep(left: Path) -> None:
+    """Remove the folder of a start that ended before it was the lock; any other, whatever its name, stays as it is."""
+    token = left.name.removeprefix(f"{NAME}.")
+    if token == left.name or not _TOKEN.fullmatch(token) or not left.is_dir() or left.is_symlink():
+        return
+    with suppress(OSError):
+        if {f.name for f in left.iterdir()} == {token} and _read(left / token):
+            (left / token).unlink()
+        left.rmdir()
+
+
+def _unfinished_of(own: Path) -> Path:
+    """Return where a holder writes what is not whole yet, so that who finds it dead knows whose it is."""
+    return own.with_name(f".{own.name}")
+
+
 def _files(lock: Path) -> list[Path]:
-    """Return the files of holders; one with a dot is what NFS keeps of a removed file while somebody reads it."""
+    """Return the files of holders; one with a dot is not whole, or what NFS keeps of a removed file while somebody reads it."""
+    if lock.exists() and not lock.is_dir():
+        raise InputError(files.not_ours(lock))
     try:
         return [f for f in lock.iterdir() if not f.name.startswith(".")]
     except FileNotFoundError:
         return []
 
 
-def _read(file: Path) -> Holder:
+def _read(file: Path) -> Holder | None:
+    """Return what a holder's file says; None where it is no holder's, whose name is a token."""
+    if not _TOKEN.fullmatch(file.name) or not file.is_file():
+        return None
     try:
-        return Holder(**json.loads(file.read_text(encoding="utf-8")))
-    except (ValueError, TypeError):
-        return Holder(0, "an unknown machine", -1, 0.0, "an unknown time")  # of a version that writes it otherwise
+        told = json.loads(file.read_text(encoding="utf-8"))
+        return Holder(**told)
+    except ValueError:
+        return None
+    except TypeError:  # of a version that writes it otherwise
+        of_ours = isinstance(told, dict) and "pid" in told
+        return Holder(0, "an unknown machine", -1, 0.0, "an unknown time") if of_ours else None
 
 
 def _is_dead(holder: Holder, silence: float) -> bool:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from common.clips.csvfile import read_table
 from common.errors import CheckFailed
 
 if TYPE_CHECKING:
@@ -29,9 +30,7 @@ def donors_again(rows: Path, engine: str | None) -> list[str]:
     """Return the donor of each pair that an earlier start of the run had to patch again: a fault does not pass by many starts."""
     if not rows.exists():
         return []
-    import pandas as pd  # here: a first start makes its rows without, as on a bare machine with a GPU
-
-    pairs = pd.read_csv(rows, usecols=["donor_id", "layer", "engine"], dtype={"donor_id": str}, keep_default_na=False)
+    pairs = read_table(rows, ("donor_id", "layer", "engine"))
     return pairs[(pairs.layer == 0) & (pairs.engine != engine)].donor_id.tolist()
 
 

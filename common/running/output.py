@@ -2,6 +2,7 @@
 
 import json
 import platform
+import secrets
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -11,10 +12,13 @@ from typing import Any
 import pandas as pd
 from tqdm import tqdm
 
+from common import files
+from common.clips import csvfile
 from common.errors import InputError, first_line
+from common.files import write_whole
 from common.running import parallel
 from common.running.identity import commit, differences
-from common.running.rows import append_rows, complete, finished_units, own_part, parts_of, read_rows, write_whole
+from common.running.rows import append_rows, complete, finished_units, part_names
 
 _OFFER = "give another --out, or --overwrite to start anew"
 
@@ -60,6 +64,7 @@ def is_finished(run: Run, *, overwrite: bool) -> bool:
 
 
 def _look(run: Run, *, overwrite: bool) -> bool:
+    files.check(run.out)
     if overwrite:
         return False
     if not (run.out / "run.json").exists():
@@ -74,28 +79,27 @@ def _look(run: Run, *, overwrite: bool) -> bool:
 
 def make_rows(run: Run, work: Work, *, overwrite: bool) -> bool:
     """Make the rows that are not there yet; return True to the process that goes on, when all of them are."""
-    begun = work.whole(_begin(run, work.layers, overwrite=overwrite)) if parallel.is_leader() else None
-    done = parallel.broadcast(begun)  # the leader's: another would take what this one writes for the remains of a run
+    begun = _begin(run, work, overwrite=overwrite) if parallel.is_leader() else None
+    done, parts = parallel.broadcast(begun)  # the leader's: another would take what this one writes for the remains of a run
     left = [group for group in work.groups if not done.issuperset(map(work.name, group))]  # whole: fewer would round otherwise
     groups = parallel.part_of(left)
     unit = run.unit.partition("_")[0]
     with tqdm(total=sum(map(len, groups)), desc=run.rows.stem, unit=unit, disable=not parallel.is_leader()) as bar:
         for rows in work.make(groups):
-            append_rows(own_part(run.rows), rows)
+            append_rows(parts[parallel.rank()], rows)
             bar.update(len(rows) // len(work.layers))
     return complete(run.rows, run.unit, work.layers, order=[work.name(item) for group in work.groups for item in group])
 
 
-def _begin(run: Run, layers: Sequence[int], *, overwrite: bool) -> set[str]:
-    """Make the folder ready; return the units that have all their rows. Raises InputError as is_finished does."""
+def _begin(run: Run, work: Work, *, overwrite: bool) -> tuple[set[str], list[Path]]:
+    """Make the folder ready; return the units that are whole, and each process's file. Raises InputError as is_finished does."""
     _look(run, overwrite=overwrite)
-    run.out.mkdir(parents=True, exist_ok=True)
+    files.take(run.out)
     if overwrite:
-        drawn = (f for kind in ("*.csv", "*.npy", "*.png", "*.svg", "*.pdf") for f in run.out.glob(kind))
-        for old in (run.rows, *parts_of(run.rows), *drawn):
-            old.unlink(missing_ok=True)
+        files.remove_all(run.out)
     write_record(run.out, {"identity": run.identity, "finished": False})
-    return finished_units(run.rows, run.unit, layers)
+    done = work.whole(finished_units(run.rows, run.unit, work.layers))
+    return done, [files.claim(part) for part in part_names(run.rows, secrets.token_hex(4))]
 
 
 def finish(run: Run, facts: dict[str, Any], counts: dict[str, Any], *, began: float) -> None:
@@ -125,15 +129,15 @@ def finished_run(out: Path, rows: str) -> tuple[dict[str, Any], pd.DataFrame]:
     if not record["finished"]:
         raise InputError(f"{out}: its run has not finished; the same command goes on with it")
     try:
-        return record, read_rows(out / rows)
+        return record, csvfile.read_table(out / rows)
     except (OSError, ValueError) as error:
         raise InputError(f"{out / rows}: cannot be read ({error})") from None
 
 
 def read_table(out: Path, name: str) -> pd.DataFrame:
-    """Return a table of a run's folder; a label called "NA" is a label. Raises InputError where it is not there."""
+    """Return a table of a run's folder. Raises InputError where it is not there."""
     try:
-        return pd.read_csv(out / f"{name}.csv", keep_default_na=False, na_values=[""])
+        return csvfile.read_table(out / f"{name}.csv")
     except (OSError, ValueError) as error:
         raise InputError(f"{out / name}.csv: cannot be read ({first_line(error)}); --redraw makes the tables anew") from None
 

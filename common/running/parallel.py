@@ -1,24 +1,50 @@
 """Share a run out over the processes that `accelerate launch` has started. Alone, a process has all the work."""
 
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import cache
+from threading import Timer
 from typing import Any, TypeVar
 
-from common.errors import InputError
+from common.errors import InputError, first_line
 
 Item = TypeVar("Item")
+
+
+_HINT = "start all of them with torchrun or accelerate launch; for a run of one process unset WORLD_SIZE"
+_PATIENCE = 5.0  # seconds until a process says whom it waits for
 
 
 @cache
 def _state() -> Any:
     from accelerate import PartialState  # torch is imported where it is needed: tables are drawn without it
 
-    # Processes wait for the slowest at the end: as long as the work takes, not the half hour that is usual.
-    # They only wait for each other and tell each other small things, which gloo does whatever the work runs on.
-    return PartialState(cpu=True, timeout=timedelta(days=30))
+    place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+    waits = f"waiting at {place} for the other {processes() - 1} of the WORLD_SIZE={processes()} processes; {_HINT}"
+    word = Timer(_PATIENCE, lambda: print(waits, file=sys.stderr, flush=True))
+    word.daemon = True
+    word.start()
+    try:
+        # Processes wait for the slowest at the end: as long as the work takes, not the half hour that is usual.
+        # They only wait for each other and tell each other small things, which gloo does whatever the work runs on.
+        return PartialState(cpu=True, timeout=timedelta(days=30))
+    except (RuntimeError, ValueError) as error:
+        raise InputError(f"the processes of this run cannot meet at {place} ({first_line(error)}); {_HINT}") from None
+    finally:
+        word.cancel()
+
+
+def _number(name: str, least: int, most: int) -> int:
+    """Return a number that a launcher has left in the environment. Raises InputError where it is none."""
+    text = os.environ.get(name, "").strip()
+    if not text:
+        raise InputError(f"WORLD_SIZE says that several processes share this run, and {name} is not set; {_HINT}")
+    if not text.isdecimal() or not least <= int(text) <= most:
+        raise InputError(f"{name}={text} in the environment: must be a whole number from {least} to {most}; {_HINT}")
+    return int(text)
 
 
 def rank() -> int:
@@ -32,13 +58,24 @@ def is_leader() -> bool:
 
 
 def processes() -> int:
-    """Return how many processes were started for this run, on all machines."""
-    return _state().num_processes if int(os.environ.get("WORLD_SIZE", 1)) > 1 else 1
+    """Return how many processes were started for this run, on all machines, as the launcher has left it in the environment.
+
+    Raises InputError where it has left half of what they need to find each other.
+    """
+    if os.environ.get("WORLD_SIZE", "").strip() in ("", "0", "1"):  # a batch system may set it for one process too
+        return 1
+    count = _number("WORLD_SIZE", 1, 100_000)
+    _number("RANK", 0, count - 1)
+    _number("MASTER_PORT", 1, 65_535)
+    if not os.environ.get("MASTER_ADDR", "").strip():
+        raise InputError(f"WORLD_SIZE={count} says that several processes share this run, and MASTER_ADDR is not set; {_HINT}")
+    return count
 
 
 def processes_here() -> int:
     """Return how many of the processes share this machine's memory."""
-    return int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    there = processes()
+    return _number("LOCAL_WORLD_SIZE", 1, there) if there > 1 and os.environ.get("LOCAL_WORLD_SIZE") else 1
 
 
 def own_device(name: str) -> str:

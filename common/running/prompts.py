@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pandas as pd
 
+from common.files import check
 from common.model.prompts import variants
 from common.plotting import Look, estimates
 from common.running.arguments import figure_formats
 from common.running.memory import Shared
+from common.running.output import write_tables
 from common.running.parallel import is_leader
 from common.stats.findings import spreads
 
@@ -30,11 +32,13 @@ def over_prompts(
     shared = Shared(getattr(args, "cache_gb", None)) if several and not args.redraw else None
     one = partial(draw, args) if args.redraw else partial(run, args, shared)
     folders = {n: args.out / "prompts" / n for n in variants(args.prompt)} if several else {args.prompt: args.out}
+    for folder in folders.values():
+        check(folder)  # all of them before any work
     for name, folder in folders.items():
         one(name, folder)
     if several and is_leader():
         table = pd.concat([headline(folder).assign(prompt=name) for name, folder in folders.items()])
-        table.to_csv(args.out / "prompts.csv", index=False, float_format="%.6f")
+        write_tables(args.out, {"prompts": table})
         estimates(table, args.out / "prompts.png", Look(formats=figure_formats(args)))
         print(moved(table), f"written to {args.out}: prompts.csv, prompts.png", sep="\n")
 

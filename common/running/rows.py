@@ -2,29 +2,19 @@
 
 import csv
 import io
-import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from common.clips.csvfile import read_table
 from common.errors import InputError
+from common.files import listed, remove, write_whole
 from common.running import parallel
 
 Unit = list[list[str]]  # its rows
 Units = dict[str, Unit]
-
-_OF_A_CLIP = ("sample_id", "text_id", "speaker", "source")
-
-
-_OF_A_PAIR = (
-    "pair_id",
-    *(f"{role}_{name}" for role in ("recipient", "donor") for name in ("id", "text_id", "speaker", "source")),
-)
-
-
-TEXT_COLUMNS = (*_OF_A_CLIP, *_OF_A_PAIR)
 
 
 def complete(rows: Path, unit: str, layers: Sequence[int], *, order: list[str]) -> bool:
@@ -36,12 +26,6 @@ def complete(rows: Path, unit: str, layers: Sequence[int], *, order: list[str]) 
     if parallel.is_leader():
         gather_rows(rows, unit, layers, order)
     return parallel.is_leader()
-
-
-def read_rows(path: Path) -> pd.DataFrame:
-    """Read a CSV of rows; ids stay text ("007", "NA"), and numbers are numbers."""
-    columns = pd.read_csv(path, nrows=0).columns
-    return pd.read_csv(path, dtype={c: str for c in TEXT_COLUMNS if c in columns}, keep_default_na=False, na_values=[""])
 
 
 def finished_units(rows: Path, unit: str, layers: Sequence[int]) -> set[str]:
@@ -60,7 +44,7 @@ def gather_rows(rows: Path, unit: str, layers: Sequence[int], order: list[str]) 
     expected = [u for u in order for _ in layers]
     parts = parts_of(rows)
     alone = rows.exists() and not parts
-    if alone and pd.read_csv(rows, usecols=[unit], dtype=str, keep_default_na=False)[unit].tolist() == expected:
+    if alone and read_table(rows, [unit])[unit].tolist() == expected:
         return  # a million rows need not be read for nothing
     header, units = _collected([rows, *parts], unit, layers)
     if set(units) != set(order):
@@ -92,24 +76,26 @@ def _store(rows: Path, header: list[str], units: Iterable[Unit], parts: list[Pat
     table = [row for of_unit in units for row in of_unit]
     csv.writer(file, lineterminator="\n").writerows([header, *table])
     if not table:
-        rows.unlink(missing_ok=True)
+        remove(rows)
     elif not rows.exists() or rows.read_bytes() != file.getvalue().encode():
         write_whole(rows, file.getvalue())
     for part in parts:
-        part.unlink(missing_ok=True)
+        remove(part)
 
 
-def own_part(rows: Path) -> Path:
-    """Return the file that this process appends to: `rows` itself where it is the only one.
+def part_names(rows: Path, start: str) -> list[Path]:
+    """Return the files that the processes of a run append to, by their number: `rows` itself where there is one process.
 
-    Its pid is in the name: a process that has outlived the first of an earlier run may still write to its own.
+    The name of the `start` is in theirs: a process that has outlived the first of an earlier start may still write to its own.
     """
-    own = f"{rows.stem}.part{parallel.rank():04d}.{os.getpid()}{rows.suffix}"
-    return rows if parallel.processes() == 1 else rows.with_name(own)
+    if parallel.processes() == 1:
+        return [rows]
+    return [rows.with_name(f"{rows.stem}.part{n:04d}.{start}{rows.suffix}") for n in range(parallel.processes())]
 
 
 def parts_of(rows: Path) -> list[Path]:
-    return sorted(rows.parent.glob(f"{rows.stem}.part*{rows.suffix}"))
+    """Return the parts that are on the list of the folder."""
+    return sorted(rows.with_name(n) for n in listed(rows.parent) or [] if n.startswith(f"{rows.stem}.part"))
 
 
 def _whole_units(path: Path, unit: str, layers: Sequence[int]) -> tuple[list[str], Units]:
@@ -128,17 +114,6 @@ def _whole_units(path: Path, unit: str, layers: Sequence[int]) -> tuple[list[str
         if [(row[name], row[layer]) for row in rows] == [(rows[0][name], at) for at in wanted]:
             units.setdefault(rows[0][name], rows)
     return header, units
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a file in one step, so that an interruption or a full disk leaves the old one or the new one."""
-    partial = path.with_name(f"{path.name}.partial")
-    try:
-        partial.write_text(text, encoding="utf-8", newline="")
-        partial.replace(path)
-    except OSError:
-        partial.unlink(missing_ok=True)
-        raise
 
 
 def append_rows(path: Path, rows: list[dict[str, Any]]) -> None:

@@ -25,7 +25,7 @@ from common.model.head import unsplittable
 from common.model.lm import AudioLM
 from common.model.load import load_model
 from common.model.prompts import Question, written
-from common.model.readout import Readout, resolve_readout
+from common.model.readout import Readout, check_tokens, resolve_readout
 from common.patching.checks import SelfCheck, self_check
 from common.patching.fronts import Front, front_of, stored
 from common.patching.tracing import own_logits
@@ -169,6 +169,7 @@ def open_session(
         check_question(lm, clips[samples[0]], question.prompt)
     first = clips[samples[0]]
     readout = resolve_readout(lm.processor.tokenizer, first.tail_ids, question)
+    check_tokens(lm, first, readout)
     try:
         others = [clips[s] for s in dict.fromkeys((partner, longest))]
         check = self_check(lm, first, others, tokens=readout.ids, engines=engines, layers=at, fronts=shared is not None)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from common.files import claim
 from tests.torture.starts import ROWS, TIMES, Fate, Job, Start, start_several
 
 Calm = Callable[[str], Job]
@@ -66,9 +67,9 @@ def test_killed_while_it_gathers_what_others_left(name: str, calm: Calm, tmp_pat
 
     def parts(out: Path) -> None:
         out.mkdir()
-        (out / "run.json").write_text((job.out / "run.json").read_text().replace('"finished": true', '"finished": false'))
+        claim(out / "run.json").write_text((job.out / "run.json").read_text().replace('"finished": true', '"finished": false'))
         for part, share in enumerate((rows[:23], rows[10:47])):
-            (out / f"{job.rows.stem}.part{part:04d}.csv").write_text(header + "".join(share))
+            claim(out / f"{job.rows.stem}.part{part:04d}.csv").write_text(header + "".join(share))
 
     assert killed_before_each_touch(job, tmp_path, parts) > 35
 

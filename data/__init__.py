@@ -1,0 +1,1 @@
+"""Clips, manifests and models: how they come about."""
