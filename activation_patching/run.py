@@ -50,7 +50,8 @@ def run(args: argparse.Namespace, shared: Shared | None, prompt: str, out: Path)
         counts["dropped"] |= {**others, **bad}
         unseen = None if how.whole_span else unseen_clips(clips, pairs, seed=args.seed)
         used = unseen.clips if unseen else clips_of(pairs)
-        session = open_session(model, question, used, engines=how.engines, layers=args.layers, shared=shared)
+        measured = {"pool": clips, "form": output.recorded_form(this, overwrite=args.overwrite)}
+        session = open_session(model, question, used, engines=how.engines, layers=args.layers, shared=shared, **measured)
         session = session.warned(*counts.pop("warnings"))
         if parallel.is_leader():
             print(f"{len(pairs)} pairs of {counts['clips']} clips x {session.describe(prompt)}")

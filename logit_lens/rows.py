@@ -56,7 +56,7 @@ def layers_of(
             rows = [row | _heard(session, sample) for row in rows]
         if speaking:
             text = generated(session.lm, clip) if sample.sample_id in speaking else None
-            label = None if text is None else said(text, session.readout.labels, session.readout.words)
+            label = None if text is None else said(text, session.readout.labels, session.question.bare_words)
             rows = [row | {"generated": text, "said": label} for row in rows]
         yield rows
 

@@ -48,7 +48,8 @@ def run(args: argparse.Namespace, shared: Shared | None, prompt: str, out: Path)
         clips, bad = usable_clips(clips, model, question) if args.skip_bad else (clips, {})
         samples, counts = choose_clips(clips, limit=args.limit, seed=args.seed)
         counts["dropped"] |= {**others, **bad}
-        session = open_session(model, question, samples, engines=(), layers=args.layers, shared=shared)
+        form = output.recorded_form(this, overwrite=args.overwrite)
+        session = open_session(model, question, samples, engines=(), layers=args.layers, shared=shared, pool=clips, form=form)
         if parallel.is_leader():
             print(f"{counts['clips']} conflict and {counts['congruent clips']} congruent clips x {session.describe(prompt)}")
         maps = tuned_lens(session, samples) if args.lens == "tuned" else None

@@ -34,12 +34,12 @@ def load_model(
     revision: str | None = None,
     trust_remote_code: bool = False,
     attention: str | None = None,
-    device_map: dict[str, str] | None = None,
+    device_map: str | dict[str, Any] | None = None,
 ) -> AudioLM:
     """Load the model and processor of a folder or hub id, ready for inference.
 
     The class follows from the config (of the thinker, in a full Qwen-Omni). A model larger than the free memory of its CUDA
-    device is spread over all of them and main memory, as `device_map` spreads it by hand. Raises InputError where there is
+    device is spread over all of them and main memory; `device_map` spreads it as it says. Raises InputError where there is
     no such model or it is not an audio language model with an audio span in its token sequence.
     """
     source = _source(name, revision, trust_remote_code)

@@ -72,6 +72,13 @@ def _look(run: Run, *, overwrite: bool) -> bool:
     return bool(earlier["finished"]) and run.rows.exists()
 
 
+def recorded_form(run: Run, *, overwrite: bool) -> str | None:
+    """Return the form of the answer that an earlier start of the run has recorded: one run is read in one form."""
+    if overwrite or not (run.out / "run.json").exists():
+        return None
+    return read_record(run.out)["identity"].get("answer_form")
+
+
 def make_rows(run: Run, work: Work, *, overwrite: bool) -> bool:
     """Make the rows that are not there yet; return True to the process that goes on, when all of them are."""
     begun = work.whole(_begin(run, work.layers, overwrite=overwrite)) if parallel.is_leader() else None
@@ -131,13 +138,14 @@ def finished_run(out: Path, rows: str) -> tuple[dict[str, Any], pd.DataFrame]:
 
 
 def subtitle(record: dict[str, Any]) -> str:
-    """Return the line under every figure that says what was asked of which model."""
+    """Return the line under every figure that says what was asked of which model, and the mark of labels that it does not say."""
     identity = record["identity"]
     model, clips = ("/".join(Path(identity[name]).parts[-2:]) for name in ("model", "data"))
     given = identity.get("input", "audio")
     form = "" if given == "audio" else f", input: {given}"
     some = f", layers listed: {' '.join(map(str, listed))}" if (listed := identity.get("layers")) else ""
-    return f"model: {model}, prompt: {Path(record['prompt_name']).name}{form}, clips: {clips}{some}"
+    mark = f"; {record['mark']}" if record.get("mark") else ""
+    return f"model: {model}, prompt: {Path(record['prompt_name']).name}{form}, clips: {clips}{some}{mark}"
 
 
 def read_table(out: Path, name: str) -> pd.DataFrame:
