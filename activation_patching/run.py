@@ -27,6 +27,10 @@ def main(argv: list[str] | None = None) -> None:
     arguments.add_pair_rules(parser)
     options.add_patching(parser)
     args = parser.parse_args(argv)
+    if args.plan:
+        from activation_patching.plan import plan_run  # torch, which drawing does without
+
+        return print(plan_run(args))
     args.out = options.folder(args.out, args.edit, HERE / "outputs")
     with lock.held(args.out):
         over_prompts(args, run, draw, headline)

@@ -27,6 +27,10 @@ def main(argv: list[str] | None = None) -> None:
     parser = arguments.argument_parser(__doc__, out=None)
     add_options(parser)
     args = parser.parse_args(argv)
+    if args.plan:
+        from logit_lens.plan import plan_run  # torch, which drawing does without
+
+        return print(plan_run(args))
     args.out = args.out or HERE / "outputs" / ("" if args.input == "audio" else args.input)
     with lock.held(args.out):
         over_prompts(args, run, draw, headline)

@@ -80,9 +80,15 @@ def spread_over(
 
 def weight_bytes(model_class: Any, config: Any, dtype: torch.dtype, *, trust_remote_code: bool = False) -> int:
     """Return how many bytes the model's weights take in `dtype`, without making them."""
+    model = bare_model(model_class, config, dtype, trust_remote_code=trust_remote_code)
+    return sum(p.numel() for p in model.parameters()) * dtype.itemsize
+
+
+def bare_model(
+    model_class: Any, config: Any, dtype: torch.dtype, *, attention: str | None = None, trust_remote_code: bool = False
+) -> Any:
+    """Return the model with all its parts and no weights: its tensors have shapes and dtypes, and take no memory."""
+    own = {"trust_remote_code": trust_remote_code} if hasattr(model_class, "from_config") else {}  # an Auto class
+    make = model_class.from_config if own else model_class._from_config
     with torch.device("meta"):
-        if hasattr(model_class, "from_config"):  # an Auto class, for code of the checkpoint's own
-            model = model_class.from_config(config, trust_remote_code=trust_remote_code)
-        else:
-            model = model_class(config)
-        return sum(p.numel() for p in model.parameters()) * dtype.itemsize
+        return make(config, dtype=dtype, attn_implementation=attention, **own)

@@ -57,6 +57,7 @@ def argument_parser(description: str, out: Path | None) -> argparse.ArgumentPars
     add("--layers", nargs="+", type=layer_range, action=_Layers, metavar="L", help=listed)
     add("--seed", type=whole_number(0), default=0, metavar="N", help="draws clips, pairs and what intervals need (default: 0)")
     add("--out", type=Path, default=out, help="output folder (default: outputs/ beside this script)")
+    add("--plan", action="store_true", help="before you book a GPU: show the prompt, what is left out, memory, hours; no weights")
     add("--overwrite", action="store_true", help="start anew where --out holds another run")
     add("--redraw", action="store_true", help="tables and figures of the finished run in --out anew, from its rows; no model")
     add("--svg", action="store_true", help="figures as SVG beside the PNG")
