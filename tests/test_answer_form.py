@@ -127,7 +127,7 @@ def test_a_run_that_goes_on_keeps_the_form_of_its_start(
     (tmp_path / "lens.csv").unlink()
     monkeypatch.setattr(session, "measured_forms", lambda *_: {" word": 1.0})  # as another machine might find
     again = run("lens", tmp_path, tiny_folder, manifest)
-    assert again["identity"]["answer_form"] == record["identity"]["answer_form"] == "word"
+    assert again["identity"]["answer_form"] == record["identity"]["answer_form"] != " word"
     assert (tmp_path / "lens.csv").read_bytes() == whole
     assert run("lens", tmp_path, tiny_folder, manifest, "--overwrite")["identity"]["answer_form"] == " word"
 
@@ -165,9 +165,10 @@ THINKING = (
 KNOWS = THINKING + "{% if enable_thinking is defined and not enable_thinking %}<think>\n\n</think>\n\n{% endif %}"
 
 
-@pytest.mark.parametrize(
-    "template", [KNOWS, THINKING, THINKING + "{{ '<think>\\n' }}"], ids=["knows", "does not", "opens a thought"]
-)
+OPENS = THINKING + "{{ '<think>\\n' }}"
+
+
+@pytest.mark.parametrize("template", [KNOWS, THINKING, OPENS], ids=["knows", "does not", "opens a thought"])
 def test_a_model_that_would_think_is_told_not_to(template: str, tiny_folder: Path, manifest: Path, tmp_path: Path) -> None:
     lm = load(tiny_folder)
     lm.processor.tokenizer.add_tokens(["<think>", "</think>"])
