@@ -8,7 +8,7 @@ import torch
 from common.model.lm import AudioLM
 
 _MARK = 100.0  # in the embedding of a token, on an axis of its own: more than the random blocks add
-_PULL = 4.0  # of that axis towards the next tokens' logits
+_PULL = 8.0  # of that axis towards the next tokens' logits
 
 
 @torch.no_grad()

@@ -180,8 +180,8 @@ def _rather(lm: AudioLM, first: torch.Tensor, probability: float, form: str, cli
     listed = ", ".join(
         f"{lm.processor.tokenizer.decode([i])!r} {p:.2f}" for p, i in zip(best.values.tolist(), best.indices.tolist())
     )
-    read = "" if form == AS_GIVEN else f", read as {form!r},"
+    read = "" if form == AS_GIVEN else f", read as {form!r}"
     return (
-        f"the label tokens{read} have {probability:.2g} of the probability at l = L (mean of {clips} clips); the model would "
+        f"the label tokens have {probability:.2g} of the probability at l = L{read} (mean of {clips} clips); the model would "
         f"rather say {listed}; --words as it would say them, or another --prompt, may suit it better"
     )
