@@ -27,12 +27,14 @@ _PATTERN = 1_000_003  # numbers that are repeated through the weights; a prime, 
 class Hollow:
     """A hollow model, the bytes of all weights of the real one (`weights`), and of those that are `held` here.
 
-    `stand_in` has for each block the index of the one of its kind that is there.
+    `loading`: bytes of the files that are mapped beside them while they are read in another dtype. `stand_in` has for each block
+    the index of the one of its kind that is there.
     """
 
     lm: AudioLM
     weights: int
     held: int
+    loading: int
     stand_in: tuple[int, ...]
 
     def seconds(self, work: Callable[[], object]) -> float:
@@ -94,7 +96,9 @@ def hollow_model(model: ModelChoice, *, free: Callable[[torch.device], int]) -> 
     _fill(
         bare, skip={id(part) for i, block in enumerate(lm.blocks) if i not in stand_in for part in block.modules()}, device=device
     )
-    return Hollow(replace(lm, trim=model.trim, level=model.level), weights, held, stand_in)
+    of_files = getattr(config, "dtype", None) or dtype
+    loading = 0 if of_files == dtype else weights // dtype.itemsize * of_files.itemsize
+    return Hollow(replace(lm, trim=model.trim, level=model.level), weights, held, loading, stand_in)
 
 
 def _hand_on(hidden_states: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:

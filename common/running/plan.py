@@ -46,19 +46,25 @@ class Cost:
 
 @dataclass(frozen=True)
 class Plan:
-    """A hollow model in a session that can make rows, which mean nothing; `clip` is one of middle length."""
+    """A hollow model in a session that can make rows, which mean nothing; `clip` is one of middle length.
+
+    `spans` are the shortest and the longest audio span that was looked at, `load_seconds` what it takes to read a clip, `before`
+    the bytes that this process held before there was any model.
+    """
 
     hollow: Hollow
     session: Session
     clip: Sample
     spans: tuple[int, int]
     load_seconds: float
+    before: int
 
 
 def open_plan(
     model: ModelChoice, question: Question, samples: Sequence[Sample], *, engines: Sequence[str], layers: Sequence[int] | None
 ) -> Plan:
     """Return a plan for a run of `samples`. Raises InputError where the run would be refused for its prompt or its words."""
+    before = psutil.Process().memory_info().rss
     hollow = hollow_model(model, free=lambda device: device_memory(device)[0])
     lm = replace(hollow.lm, thinking=question.thinking)
     some = samples[:: max(1, len(samples) // _TIMED)][:_TIMED]
@@ -76,7 +82,8 @@ def open_plan(
     patched = PatchCheck(engine, len(lm.blocks), {}, 0.0, None, 0.0, "") if engine else None
     check = SelfCheck(0.0, 0.0, 0.0, float("inf"), 0.0, 0.0, None, 0, None, None, None, patched)
     session = Session(lm, question, readout, _FORM, start, first.continued(start), check, at, ())
-    return Plan(hollow, session, by_length[len(by_length) // 2], (first.span_length, last.span_length), load_seconds)
+    spans = first.span_length, last.span_length
+    return Plan(hollow, session, by_length[len(by_length) // 2], spans, load_seconds, before)
 
 
 def written(make: Callable[[], list[dict[str, Any]]]) -> tuple[float, float]:
@@ -108,7 +115,8 @@ def tell(plan: Plan, cost: Cost, counts: dict[str, Any], *, prompts: int) -> str
     """Return the plan as lines; a run of several `prompts` goes through each."""
     lm, hollow, session = plan.session.lm, plan.hollow, plan.session
     on_gpu = lm.device.type == "cuda"
-    peak = peak_memory(lm.device) - hollow.held + hollow.weights + (0 if on_gpu else cost.recordings)
+    working = peak_memory(lm.device) - hollow.held + hollow.weights + (0 if on_gpu else cost.recordings)
+    peak = working if on_gpu else max(working, plan.before + hollow.weights + hollow.loading)
     free, total = device_memory(lm.device)
     before = f"; {cost.beside}" if cost.beside else ""
     seconds = prompts * cost.seconds
