@@ -124,7 +124,7 @@ def probabilities(lm: AudioLM, clips: Sequence[EncodedClip], readouts: Mapping[s
     """
     found: dict[str, float] = {}
     bare = [_last_probs(lm, clip, ()) for clip in clips]
-    runs = {(): bare}  # lead -> of each clip [lead + 1, vocab]
+    runs: dict[tuple[int, ...], list[torch.Tensor]] = {(): bare}  # lead -> of each clip [lead + 1, vocab]
     for form, readout in sorted(readouts.items(), key=lambda item: len(item[1].lead)):
         lead = readout.lead
         if lead and _mean(p[-1, lead[0]] for p in bare) <= max(found.values(), default=-1.0):

@@ -11,6 +11,7 @@ import pandas as pd
 from common.model.prompts import variants
 from common.plotting import COLORS, estimates
 from common.running.memory import Shared
+from common.running.output import read_record
 from common.running.parallel import is_leader
 from common.stats.intervals import holm
 
@@ -35,7 +36,8 @@ def over_prompts(
     if several and is_leader():
         table = corrected(pd.concat([headline(folder).assign(prompt=name) for name, folder in folders.items()]))
         table.to_csv(args.out / "prompts.csv", index=False, float_format="%.6f")
-        plot_prompts(table, args.out / "prompts.png")
+        marks = {record["mark"] for record in map(read_record, folders.values()) if record.get("mark")}
+        plot_prompts(table, args.out / "prompts.png", mark="".join(marks))
         print(moved(table), f"written to {args.out}: prompts.csv, prompts.png", sep="\n")
 
 
@@ -61,7 +63,8 @@ def moved(table: pd.DataFrame) -> str:
     return "\n".join(lines)
 
 
-def plot_prompts(table: pd.DataFrame, path: Path) -> None:
+def plot_prompts(table: pd.DataFrame, path: Path, *, mark: str = "") -> None:
     """Draw a panel for each unit: the results under each prompt, with their intervals."""
     caption = f"n = {table.n.max():.0f}; 95 % intervals; prompts: paraphrases (-2, -3), options in other orders"
+    caption += f"; {mark}" if mark else ""
     estimates(table, path, colors=COLORS | {"other": "#000000"}, caption=caption)
