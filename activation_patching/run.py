@@ -5,6 +5,7 @@ import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
@@ -54,7 +55,7 @@ def run(args: argparse.Namespace, shared: Shared | None, prompt: str, out: Path)
         counts["dropped"] |= {**others, **bad}
         unseen = None if how.whole_span else unseen_clips(clips, pairs, seed=args.seed)
         used = unseen.clips if unseen else clips_of(pairs)
-        measured = {"pool": clips, "form": output.recorded_form(this, overwrite=args.overwrite)}
+        measured: dict[str, Any] = {"pool": clips, "form": output.recorded_form(this, overwrite=args.overwrite)}
         session = open_session(model, question, used, engines=how.engines, layers=args.layers, shared=shared, **measured)
         session = session.warned(*counts.pop("warnings"))
         if parallel.is_leader():

@@ -19,8 +19,21 @@ TABLES = {
 }
 EDIT_TABLES = ("layers", "paired", "transfer", "carried", "carried_mean")  # of a run that erased or exchanged a subspace
 # What two runs must have in common to tell of the same thing.
-SHARED = ("model", "model_files", "revision", "data", "data_files", "prompt", "labels", "words", "system", "device", "dtype")
-SHARED += ("answer_form", "answer_prefix", "thinking")
+ANSWER = ("answer_form", "answer_prefix", "thinking")
+SHARED = (
+    "model",
+    "model_files",
+    "revision",
+    "data",
+    "data_files",
+    "prompt",
+    "labels",
+    "words",
+    "system",
+    "device",
+    "dtype",
+    *ANSWER,
+)
 
 
 @dataclass(frozen=True)

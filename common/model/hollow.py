@@ -81,6 +81,7 @@ def hollow_model(model: ModelChoice, *, free: Callable[[torch.device], int]) -> 
     device = choose_device(model.device)
     dtype = choose_dtype(model.dtype, device)
     model_class, config, processor = model_parts(model.name, model.revision, model.trust_remote_code)
+    of_files = getattr(config, "dtype", None) or dtype
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         bare = bare_model(model_class, config, dtype, attention=model.attention, trust_remote_code=model.trust_remote_code)
@@ -96,7 +97,6 @@ def hollow_model(model: ModelChoice, *, free: Callable[[torch.device], int]) -> 
     _fill(
         bare, skip={id(part) for i, block in enumerate(lm.blocks) if i not in stand_in for part in block.modules()}, device=device
     )
-    of_files = getattr(config, "dtype", None) or dtype
     loading = 0 if of_files == dtype else weights // dtype.itemsize * of_files.itemsize
     return Hollow(replace(lm, trim=model.trim, level=model.level), weights, held, loading, stand_in)
 
@@ -133,7 +133,7 @@ def _fill(model: nn.Module, *, skip: set[int], device: torch.device) -> None:
     pattern = torch.empty(_PATTERN, device=device).uniform_(-0.03, 0.03, generator=torch.Generator(device).manual_seed(0))
     made: dict[int, torch.Tensor] = {}
 
-    def real(tensor: torch.Tensor) -> torch.Tensor:
+    def real(tensor: Any) -> Any:
         if id(tensor) not in made:
             new = torch.ones(tensor.shape, dtype=tensor.dtype, device=device)
             if isinstance(tensor, nn.Parameter):
