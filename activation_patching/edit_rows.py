@@ -26,7 +26,7 @@ from common.running.memory import cache_bytes
 from common.running.noise import check_share, donors_again
 from common.running.session import Session
 
-_MAX_ROWS = 1024  # rows of one token in a pass over the last position
+MAX_EDITED_ROWS = 1024  # rows of one token in a pass over the last position
 
 
 def maker(
@@ -72,7 +72,7 @@ def edit_pairs(
     turns = [(group[0].recipient, False) for group in groups] if last else []
     own = own_runs(session, turns, budget=cache_bytes(cache_gb), view=before_last if last else None)
     count, again = len(session.layers), donors_again(earlier, session.engine)
-    at_once = max(1, _MAX_ROWS // count) if last else count  # edits, layers
+    at_once = max(1, MAX_EDITED_ROWS // count) if last else count  # edits, layers
     for group in groups:
         recipient = own.whole((group[0].recipient, False)) if last else own.light((group[0].recipient, False))
         clip = session.encode(group[0].recipient)

@@ -11,7 +11,7 @@ from common.running.memory import cache_bytes
 from common.running.noise import check_share, donors_again
 from common.running.session import Session
 
-_MAX_ROWS = 256  # rows of tail tokens in one pass: enough to fill the matrix products, little memory
+MAX_ROWS = 256  # rows of tail tokens in one pass: enough to fill the matrix products, little memory
 
 SHARED = ("text_id", "speaker", "source", "semantic_label", "prosody_label")  # of both clips of a pair, for its statistics
 
@@ -30,7 +30,7 @@ def patch_pairs(
     """
     spliced = session.engine == "splice"
     own = own_runs(session, [donor_of(g[0]) for g in groups] if spliced else [], budget=cache_bytes(cache_gb))
-    at_once = max(1, _MAX_ROWS // len(session.layers)) if spliced else len(session.layers)  # recipients, layers
+    at_once = max(1, MAX_ROWS // len(session.layers)) if spliced else len(session.layers)  # recipients, layers
     again = donors_again(earlier, session.engine)
     for group in groups:
         if spliced:

@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -38,6 +39,10 @@ def main(argv: list[str] | None = None) -> None:
     arguments.add_pair_rules(parser)
     options.add_patching(parser)
     args = parser.parse_args(argv)
+    if args.plan:
+        from activation_patching.plan import plan_run  # torch, which drawing does without
+
+        return print(plan_run(args))
     args.command = arguments.command(HERE.name, argv)
     args.out = options.folder(args.out, args.edit, HERE / "outputs")
     with lock.held(args.out):
@@ -63,7 +68,8 @@ def run(args: argparse.Namespace, shared: Shared | None, prompt: str, out: Path)
         counts["dropped"] |= {**others, **bad}
         unseen = None if how.whole_span else unseen_clips(clips, pairs, seed=args.seed)
         used = unseen.clips if unseen else clips_of(pairs)
-        session = open_session(model, question, used, engines=how.engines, layers=args.layers, shared=shared)
+        measured: dict[str, Any] = {"pool": clips, "form": output.recorded_form(this, overwrite=args.overwrite)}
+        session = open_session(model, question, used, engines=how.engines, layers=args.layers, shared=shared, **measured)
         session = session.warned(left_out(bad, every), *counts.pop("warnings"))
         if parallel.is_leader():
             print(f"{len(pairs)} pairs of {counts['clips']} clips x {session.describe(prompt)}")
@@ -85,7 +91,7 @@ def draw(args: argparse.Namespace, prompt: str, out: Path) -> None:
     record, rows = output.finished_run(out, "patches.csv")
     tables = tables_of(rows)
     output.write_tables(out, tables)
-    figures = plot_run(out, out, Look(formats=arguments.figure_formats(args)))
+    figures = plot_run(out, out, Look(formats=arguments.figure_formats(args), mark=record.get("mark") or ""))
     found = summary(tables, record["identity"]["edit"])
     print(terminal.ended(record, units_of(record), found, out=out, figures=figures, following="python report/build.py"))
 

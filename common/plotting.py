@@ -26,6 +26,7 @@ from common.files import claim
 COLORS = {"semantic": "#0072B2", "prosody": "#D55E00", "other": "#7F7F7F"}  # Okabe & Ito: told apart by colour-blind readers
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # runs side by side
 INK = "#222222"
+ALARM = "#B00020"  # a mark above a figure
 FAINT = "#8A8A8A"
 WIDTH, HEIGHT = 8 / 2.54, 5.6 / 2.54  # of one panel, inches
 SMALL = 7.2  # points: what is written inside a panel; nothing in a figure is smaller than 7
@@ -54,11 +55,13 @@ _STYLE: Any = {
 class Look:
     """What of a figure is not its data: the `words` that translate its texts, and the `formats` that it is written in.
 
-    A text that the words lack is an error; None leaves the English that the figures are written in.
+    A text that the words lack is an error; None leaves the English that the figures are written in. A `mark` stands above the
+    figure: what a reader must know before he believes it.
     """
 
     words: Mapping[str, str] | None = None
     formats: tuple[str, ...] = ("png",)
+    mark: str = ""
 
     def say(self, text: str, **values: object) -> str:
         """Return a text in the language of the figure, with its `values` filled in."""
@@ -84,6 +87,8 @@ def figure(path: Path, look: Look, *, rows: int = 1, columns: int = 1, height: f
         sheet = Figure(figsize=(columns * WIDTH, rows * height * HEIGHT), layout="constrained")
         panels = list(sheet.subplots(rows, columns, squeeze=False).flat)
         yield panels
+        if look.mark:
+            sheet.suptitle(look.say(look.mark), color=ALARM)
         for axes in panels:
             if not isinstance(axes.xaxis.get_major_locator(), FixedLocator):
                 axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))

@@ -57,7 +57,11 @@ def layers_of(
         if speaking:
             spoke = sample.sample_id in speaking
             text = generated(session.lm, clip) if spoke else ""
-            told = {"generated": text, "said": said(text, session.readout.labels, session.readout.words), "spoke": int(spoke)}
+            told = {
+                "generated": text,
+                "said": said(text, session.readout.labels, session.question.bare_words),
+                "spoke": int(spoke),
+            }
             rows = [row | told for row in rows]
         yield rows
 

@@ -38,6 +38,10 @@ def main(argv: list[str] | None = None) -> None:
     parser = arguments.argument_parser(__doc__, out=None)
     add_options(parser)
     args = parser.parse_args(argv)
+    if args.plan:
+        from logit_lens.plan import plan_run  # torch, which drawing does without
+
+        return print(plan_run(args))
     args.command = arguments.command(HERE.name, argv)
     args.out = args.out or HERE / "outputs" / ("" if args.input == "audio" else args.input)
     with lock.held(args.out):
@@ -61,7 +65,8 @@ def run(args: argparse.Namespace, shared: Shared | None, prompt: str, out: Path)
         clips, bad = usable_clips(clips, model, question) if args.skip_bad else (clips, Counter())
         samples, counts = choose_clips(clips, limit=args.limit, seed=args.seed)
         counts["dropped"] |= {**others, **bad}
-        session = open_session(model, question, samples, engines=(), layers=args.layers, shared=shared)
+        form = output.recorded_form(this, overwrite=args.overwrite)
+        session = open_session(model, question, samples, engines=(), layers=args.layers, shared=shared, pool=clips, form=form)
         session = session.warned(left_out(bad, every))
         if parallel.is_leader():
             print(f"{counts['clips']} conflict and {counts['congruent clips']} congruent clips x {session.describe(prompt)}")
@@ -85,7 +90,7 @@ def draw(args: argparse.Namespace, prompt: str, out: Path) -> None:
     record, rows = output.finished_run(out, "lens.csv")
     probed, lacking = probe_tables(out, record, rows)
     output.write_tables(out, tables := lens_tables(rows) | probed)
-    figures = plot_lens(out, out, Look(formats=arguments.figure_formats(args)))
+    figures = plot_lens(out, out, Look(formats=arguments.figure_formats(args), mark=record.get("mark") or ""))
     following = terminal.following("activation_patching/run.py", record, arguments.DEFAULTS)
     found = [*summary(lens_findings(tables), record["identity"].get("input", "audio")), *lacking]
     print(terminal.ended(record, units_of(record), found, out=out, figures=figures, following=following))

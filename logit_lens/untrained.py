@@ -39,6 +39,7 @@ def record_untrained(session: Session, samples: Sequence[Sample], files: tuple[S
     states = files[1]
     left = parallel.broadcast(set(states.clips) - states.whole(set(states.clips)) if parallel.is_leader() else None)
     reason = draw_weights(session.lm, seed=seed) if left else ""
+    session.forget_model()
     if reason:
         parallel.wait()
         remove(states.path)  # zeros would be taken for what random weights tell

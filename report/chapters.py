@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -134,6 +134,7 @@ def _cue(kind: str, *, owner: bool = False) -> str:
 
 def chapter(study: Study, name: str, samples: dict[str, Sample], *, out: Path, folder: str, look: Look, say: Say) -> Chapter:
     """Return a study's chapter; draw its figures into `out`/`folder`."""
+    look = replace(look, mark=study.first.record.get("mark") or "")
     (out / folder).mkdir(parents=True, exist_ok=True)
     figures: dict[str, str] = {}
 

@@ -17,7 +17,21 @@ TABLES = {"lens": ("layers", "congruent", "labels", "crossover"), "patching": ("
 ASKED_FOR = ("generated", "probe", "decoding", "beyond_label")  # tables that a run has where it was told to, or its clips allow
 BESIDE = {"transcript": ("transcript", "logit"), "told": ("told", "logit"), "tuned": ("audio", "tuned")}  # folder: input, lens
 # What two runs must have in common to tell of the same thing.
-SHARED = ("model", "model_files", "revision", "data", "data_files", "prompt", "labels", "words", "system", "device", "dtype")
+ANSWER = ("answer_form", "answer_prefix", "thinking")
+SHARED = (
+    "model",
+    "model_files",
+    "revision",
+    "data",
+    "data_files",
+    "prompt",
+    "labels",
+    "words",
+    "system",
+    "device",
+    "dtype",
+    *ANSWER,
+)
 
 
 @dataclass(frozen=True)

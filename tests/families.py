@@ -137,17 +137,17 @@ def save_qwen3_omni(folder: Path) -> Path:
     return folder
 
 
-def save_voxtral(folder: Path) -> Path:
-    """With its tokenizer of mistral-common: bytes and "su", so that "sad" and "surprised" begin differently."""
+def save_voxtral(folder: Path, pieces: list[bytes] | None = None, pattern: str = r"[^\s]+|\s+") -> Path:
+    """With its tokenizer of mistral-common: bytes and "su", so that "sad" and "surprised" begin differently; or other pieces."""
     folder.mkdir(parents=True, exist_ok=True)
     special = ["<unk>", "<s>", "</s>", "[INST]", "[/INST]", "[AVAILABLE_TOOLS]", "[/AVAILABLE_TOOLS]", "[TOOL_RESULTS]"]
     special += ["[/TOOL_RESULTS]", "[TOOL_CALLS]", "[IMG]", "<pad>", "[IMG_BREAK]", "[IMG_END]", "[PREFIX]", "[MIDDLE]"]
     special += ["[SUFFIX]", "[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]", "[TOOL_CONTENT]", *(f"<SPECIAL_{i}>" for i in range(20, 24))]
     special += ["[AUDIO]", "[BEGIN_AUDIO]", "[TRANSCRIBE]"]
-    pieces = [bytes([b]) for b in range(256)] + [b"su"]
+    pieces = pieces or [bytes([b]) for b in range(256)] + [b"su"]
     tekken = {
         "config": {
-            "pattern": r"[^\s]+|\s+",
+            "pattern": pattern,
             "num_vocab_tokens": len(pieces),
             "default_vocab_size": len(pieces) + len(special),
             "default_num_special_tokens": len(special),

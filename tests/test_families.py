@@ -6,6 +6,8 @@
 import importlib.util
 import json
 import os
+import re
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -105,6 +107,19 @@ def test_both_scripts(
         assert not moved[rows.kv_shared == 1].gt(1e-5).any()
         reached = rows[(rows.kv_shared == 0) & (rows.layer < blocks)]
         assert moved[reached.index].groupby(reached.layer).max().gt(1e-5).all()
+
+
+@pytest.mark.parametrize("checkpoint", TRIED if WHOLE else ["qwen2_audio", "gemma3n"], indirect=True, scope="session")
+def test_a_plan_needs_no_weights(checkpoint: Path, four_clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copytree(checkpoint, tmp_path / "model", ignore=shutil.ignore_patterns("*.safetensors"))
+    align = ["--align", "crop"] if checkpoint.name in SHARED_KEYS else []
+    for run, more in ((logit_lens.run.main, []), (activation_patching.run.main, align)):
+        out = ["--model", str(tmp_path / "model"), "--data", str(four_clips), "--device", "cpu", "--out", str(tmp_path / "out")]
+        run([*out, "--plan", *more])
+        told = capsys.readouterr().out
+        assert "How does the speaker feel?" in told and "  'word': '" in told
+        assert re.search(r"time on cpu, one process: \d+\.\d+ hours", told) and "memory at the peak: " in told
+    assert not (tmp_path / "out").exists()
 
 
 def capped(logits: torch.Tensor, cap: float) -> torch.Tensor:

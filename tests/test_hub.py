@@ -32,6 +32,9 @@ def test_hub_ids_online_and_then_offline(tiny_folder: Path, clips: Path, tmp_pat
     repos |= {f"me/gated-{status}": Repo(revisions, gated=status) for status in (401, 403)}
     home = {"HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "0"}
     with hub(repos) as (endpoint, asked), scripts(HF_ENDPOINT=endpoint, **home) as run:
+        for script in ("logit_lens", "activation_patching"):
+            assert run(*line(script, "me/tiny", clips, tmp_path / "none", "--plan"))[0] == 0
+        assert any("tokenizer.json" in a for a in asked) and not any("safetensors" in a for a in asked)
         assert run(*line("logit_lens", "me/tiny", clips, tmp_path / "main"))[0] == 0
         repos["me/tiny"] = Repo(revisions | {"main": (NEW, newer)})  # the branch moves on
         assert run(*line("activation_patching", "me/tiny", clips, tmp_path / "v2", "--revision", "v2"))[0] == 0

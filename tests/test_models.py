@@ -1,16 +1,19 @@
+import json
 import shutil
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import soundfile
 import torch
 from accelerate import cpu_offload, disk_offload
 from transformers import LlamaConfig, LlamaForCausalLM
 
+import logit_lens.run
 from common.errors import CheckFailed, InputError
 from common.model import device
-from common.model.device import choose_device, choose_dtype, spread_over, weight_bytes
+from common.model.device import choose_device, choose_dtype, read_device_map, spread_over, weight_bytes
 from common.model.encoding import check_window, encode_clip
 from common.model.lm import AudioLM
 from common.model.load import load_model
@@ -160,3 +163,27 @@ def test_audio_that_does_not_reach_the_span_stops_the_run(lm: AudioLM, manifest:
     monkeypatch.setattr(checks, "states_at", lambda lm, clip, positions: same[..., positions, :])
     with pytest.raises(CheckFailed, match="the audio moves 0 positions"):
         checks._moved_by_audio(lm, clips[0])
+
+
+def test_a_model_is_spread_as_the_command_line_says(
+    tiny_folder: Path, manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run over main memory and disk has the rows of one in a single place; several processes are told apart in one line."""
+    parts = ("lm_head", "model.audio_tower", "model.multi_modal_projector")
+    inner = ("embed_tokens", "norm", "rotary_emb", *(f"layers.{i}" for i in range(LAYERS)))
+    devices = dict.fromkeys((*parts, *(f"model.language_model.{p}" for p in inner)), "cpu")
+    (tmp_path / "map.json").write_text(json.dumps(devices | {"model.language_model.layers.1": "disk"}))
+    monkeypatch.setattr(logit_lens.run, "draw", lambda *_: None)
+    more = ["--model", str(tiny_folder), "--data", str(manifest), "--device", "cpu", "--limit", "4"]
+    for name, how in (("one", []), ("spread", ["--device-map", str(tmp_path / "map.json")]), ("auto", ["--device-map", "auto"])):
+        logit_lens.run.main([*more, *how, "--out", str(tmp_path / name)])
+    one, *others = (pd.read_csv(tmp_path / name / "lens.csv") for name in ("one", "spread", "auto"))
+    for other in others:
+        pd.testing.assert_frame_equal(one, other, atol=1e-5)
+    assert json.loads((tmp_path / "auto" / "run.json").read_text())["identity"]["device_map"] == "auto"
+    for wrong, reason in (("nonsense", "cannot be read"), (str(manifest), "cannot be read")):
+        with pytest.raises(InputError, match=f"--device-map .*{reason}.*allowed: auto, balanced, balanced_low_0, sequential"):
+            read_device_map(wrong)
+    monkeypatch.setattr(device, "processes", lambda: 2)
+    with pytest.raises(InputError, match="--device-map auto: spreads one model .* 2 processes were started"):
+        read_device_map("auto")

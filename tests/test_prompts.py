@@ -1,5 +1,6 @@
 """`--prompts all`: a run for each variant of the prompt, and how far the results move."""
 
+import json
 from pathlib import Path
 
 import pandas as pd
@@ -8,7 +9,9 @@ import pytest
 import activation_patching.run
 import logit_lens.run
 from common.errors import InputError
+from common.model.load import load_model
 from common.model.prompts import ORDERS, PROMPTS, fill_prompt, variants
+from common.running import session
 from common.running.prompts import moved
 
 
@@ -35,11 +38,18 @@ def test_moved_by_hand() -> None:
 
 
 @pytest.mark.parametrize("run", [logit_lens.run.main, activation_patching.run.main])
-def test_all_prompts(run, tiny_folder: Path, manifest: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:  # type: ignore[no-untyped-def]
+def test_all_prompts(  # type: ignore[no-untyped-def]
+    run, tiny_folder: Path, manifest: Path, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     patching = run is activation_patching.run.main
     more = ["--max-pairs", "10"] if patching else ["--limit", "12"]
+    loaded: list[object] = []
+    monkeypatch.setattr(session, "load_model", lambda *a, **more: loaded.append(a) or load_model(*a, **more))  # type: ignore[func-returns-value]
     run(["--model", str(tiny_folder), "--data", str(manifest), "--out", str(tmp_path), "--prompts", "all", *more])
     names = variants("speaker")
+    assert len(loaded) == 1
+    records = [json.loads((tmp_path / "prompts" / name / "run.json").read_text()) for name in names]
+    assert len({record["identity"]["answer_form"] for record in records}) == 1
     assert {f.name for f in (tmp_path / "prompts").iterdir()} == set(names)
     table = pd.read_csv(tmp_path / "prompts.csv")
     one = pd.read_csv(tmp_path / "prompts" / "speaker-2" / ("summary.csv" if patching else "layers.csv"))

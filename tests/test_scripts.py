@@ -139,7 +139,7 @@ def test_more_recipients_than_a_pass_holds(
     tiny_folder: Path, manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     start("activation_patching", tiny_folder, manifest, tmp_path / "one")
-    monkeypatch.setattr(patching, "_MAX_ROWS", 1)
+    monkeypatch.setattr(patching, "MAX_ROWS", 1)
     start("activation_patching", tiny_folder, manifest, tmp_path / "many")
     pd.testing.assert_frame_equal(*(pd.read_csv(tmp_path / d / "patches.csv") for d in ("one", "many")), atol=2e-5)
 

@@ -71,18 +71,28 @@ def save(folder: Path, model: Any, processor: Any) -> Path:
 
 
 def save_tiny_model(
-    folder: Path, *, only_block: int | None = None, label_tokens: bool = True, window: int | None = None, seed: int = 0
+    folder: Path,
+    *,
+    only_block: int | None = None,
+    label_tokens: bool = True,
+    window: int | None = None,
+    seed: int = 0,
+    tokenizer: Any = None,
+    chat_template: str | None = None,
 ) -> Path:
     """Save a random Qwen2-Audio of 4 blocks, with a window of 1 s, and its processor.
 
     `only_block`: zero what attention and MLP add in every other block, so that everything happens in this one.
     `window`: let every other block see only so many positions.
-    `label_tokens`: give each label a token of its own; without, "sad" and "surprised" share their first byte.
+    `label_tokens`: give each label a token of its own; without, "sad" and "surprised" share their first byte. A `tokenizer` that
+    is given takes the place of the one of bytes, a `chat_template` that of the processor's own.
     """
-    tokenizer = byte_tokenizer(("<|AUDIO|>", "<|audio_bos|>", "<|audio_eos|>"))
-    if label_tokens:
-        tokenizer.add_tokens(list(LABELS))
-    processor = Qwen2AudioProcessor(WhisperFeatureExtractor(feature_size=128, chunk_length=1), tokenizer)
+    if tokenizer is None:
+        tokenizer = byte_tokenizer(("<|AUDIO|>", "<|audio_bos|>", "<|audio_eos|>"))
+        if label_tokens:
+            tokenizer.add_tokens(list(LABELS))
+    extractor = WhisperFeatureExtractor(feature_size=128, chunk_length=1)
+    processor = Qwen2AudioProcessor(extractor, tokenizer, chat_template=chat_template)
     tower = dict(
         model_type="qwen2_audio_encoder",
         num_mel_bins=128,

@@ -13,5 +13,6 @@ class ModelChoice:
     attention: str | None = None
     revision: str | None = None
     trust_remote_code: bool = False
+    device_map: str | None = None  # how one process spreads it over several devices
     trim: bool = False  # clips are heard without the silence at their ends
     level: float | None = None  # and all at this one, in dB of full scale

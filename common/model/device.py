@@ -1,5 +1,7 @@
 """Where a model computes, in which dtype, and whether its weights fit there."""
 
+import json
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -35,6 +37,33 @@ def choose_dtype(name: str, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
 
 
+DEVICE_MAPS = ("auto", "balanced", "balanced_low_0", "sequential")
+
+
+def read_device_map(given: str | None) -> str | dict[str, Any] | None:
+    """Return a device map as accelerate takes it: one of DEVICE_MAPS, or a JSON file that names the device of each module.
+
+    Raises InputError for anything else, and where several processes would each spread a model.
+    """
+    if given is None:
+        return None
+    if processes() > 1:
+        raise InputError(
+            f"--device-map {given}: spreads one model over several GPUs, for one process; {processes()} processes were started, "
+            "each with a model of its own: start one, or leave --device-map out"
+        )
+    if given in DEVICE_MAPS:
+        return given
+    try:
+        devices = json.loads(Path(given).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        allowed = f"allowed: {', '.join(DEVICE_MAPS)}, or a JSON file of modules and their devices"
+        raise InputError(f"--device-map {given}: cannot be read ({first_line(error)}); {allowed}") from None
+    if not isinstance(devices, dict):
+        raise InputError(f"--device-map {given}: holds no object of modules and their devices")
+    return devices
+
+
 def spread_over(
     model_class: Any, config: Any, dtype: torch.dtype, device: torch.device, trust_remote_code: bool = False
 ) -> str | dict[str, str] | None:
@@ -51,9 +80,15 @@ def spread_over(
 
 def weight_bytes(model_class: Any, config: Any, dtype: torch.dtype, *, trust_remote_code: bool = False) -> int:
     """Return how many bytes the model's weights take in `dtype`, without making them."""
+    model = bare_model(model_class, config, dtype, trust_remote_code=trust_remote_code)
+    return sum(p.numel() for p in model.parameters()) * dtype.itemsize
+
+
+def bare_model(
+    model_class: Any, config: Any, dtype: torch.dtype, *, attention: str | None = None, trust_remote_code: bool = False
+) -> Any:
+    """Return the model with all its parts and no weights: its tensors have shapes and dtypes, and take no memory."""
+    own = {"trust_remote_code": trust_remote_code} if hasattr(model_class, "from_config") else {}  # an Auto class
+    make = model_class.from_config if own else model_class._from_config
     with torch.device("meta"):
-        if hasattr(model_class, "from_config"):  # an Auto class, for code of the checkpoint's own
-            model = model_class.from_config(config, trust_remote_code=trust_remote_code)
-        else:
-            model = model_class(config)
-        return sum(p.numel() for p in model.parameters()) * dtype.itemsize
+        return make(config, dtype=dtype, attn_implementation=attention, **own)

@@ -54,6 +54,26 @@ class EncodedClip:
     def span_length(self) -> int:
         return self.span.stop - self.span.start
 
+    def continued(self, tokens: Sequence[int]) -> "EncodedClip":
+        """Return the clip with `tokens` at the end of its tail; an input that has a value for each token repeats its last."""
+        if not tokens:
+            return self
+
+        def longer(name: str, tensor: torch.Tensor) -> torch.Tensor:
+            if tensor.shape != self.ids.shape:
+                return tensor
+            more = torch.tensor([list(tokens)]).to(tensor) if name == "input_ids" else tensor[:, -1:].expand(-1, len(tokens))
+            return torch.cat([tensor, more], dim=1)
+
+        return replace(self, inputs={name: longer(name, tensor) for name, tensor in self.inputs.items()})
+
+
+def encoded(lm: AudioLM, question: Question, sample: Sample, *, silent: bool = False) -> EncodedClip:
+    """Encode a clip in the form in which the question gives it. Raises InputError as encode_clip and encode_text do."""
+    if question.input != "audio":
+        return encode_text(lm, question, sample)
+    return encode_clip(lm, sample.audio, question.prompt, silent=silent, system=question.system)
+
 
 def load_clip(lm: AudioLM, path: Path) -> np.ndarray:
     """Return the samples of a clip at the rate of the model's extractor. Raises InputError as load_audio does."""
@@ -139,7 +159,7 @@ def _encode_as_text(lm: AudioLM, wave: np.ndarray, prompt: str, system: str | No
         template = _chat_template(lm.processor)
         turns = [*_system_turn(system, system), {"role": "user", "content": content}]
         text = lm.processor.tokenizer.apply_chat_template(
-            turns, chat_template=template, add_generation_prompt=True, tokenize=False
+            turns, chat_template=template, add_generation_prompt=True, tokenize=False, **_thinking(lm)
         )
         return lm.processor(text=text, audio=wave, return_tensors="pt")
     except _UNFIT:
@@ -155,7 +175,17 @@ def _templated(owner: Any, lm: AudioLM, turns: list[dict[str, Any]]) -> Any:
         tokenize=True,
         return_dict=True,
         return_tensors="pt",
+        **_thinking(lm),
     )
+
+
+def knows_thinking(processor: Any) -> bool:
+    """Tell whether the chat template of a processor can be told that no thought is wanted."""
+    return "enable_thinking" in str(_chat_template(processor))
+
+
+def _thinking(lm: AudioLM) -> dict[str, bool]:
+    return {} if lm.thinking or not knows_thinking(lm.processor) else {"enable_thinking": False}
 
 
 def _system_turn(system: str | None, content: Any) -> list[dict[str, Any]]:

@@ -21,7 +21,7 @@ class AudioLM:
 
     `blocks` are the decoder's, h_l is what enters block l. `device` is where inputs go, `adapters` the LoRA that is on,
     `commit` the state of a hub id. `trim`: clips are heard without the silence at their ends,
-    `level`: all at this one, in dB of full scale.
+    `level`: all at this one, in dB of full scale. `thinking`: its chat template may leave it room for a thought.
     """
 
     model: Any
@@ -33,6 +33,7 @@ class AudioLM:
     commit: str | None = None
     trim: bool = False
     level: float | None = None
+    thinking: bool = True
 
     @property
     def dtype(self) -> torch.dtype:

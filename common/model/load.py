@@ -34,12 +34,12 @@ def load_model(
     revision: str | None = None,
     trust_remote_code: bool = False,
     attention: str | None = None,
-    device_map: dict[str, str] | None = None,
+    device_map: str | dict[str, Any] | None = None,
 ) -> AudioLM:
     """Load the model and processor of a folder or hub id, ready for inference.
 
     The class follows from the config (of the thinker, in a full Qwen-Omni). A model larger than the free memory of its CUDA
-    device is spread over all of them and main memory, as `device_map` spreads it by hand. Raises InputError where there is
+    device is spread over all of them and main memory; `device_map` spreads it as it says. Raises InputError where there is
     no such model or it is not an audio language model with an audio span in its token sequence.
     """
     source = _source(name, revision, trust_remote_code)
@@ -76,13 +76,18 @@ def load_ears(name: str, *, revision: str | None, trust_remote_code: bool, trim:
 
     Raises InputError as load_model does.
     """
-    source = _source(name, revision, trust_remote_code)
-    whole, config = _read_config(name, source)
-    processor = _read_processor(name, whole, source)
+    _, config, processor = model_parts(name, revision, trust_remote_code)
     no_model = SimpleNamespace(dtype=torch.float32)
     return AudioLM(
         no_model, processor, nn.ModuleList(), audio_token_id_of(config, processor) or 0, torch.device("cpu"), trim=trim
     )
+
+
+def model_parts(name: str, revision: str | None, trust_remote_code: bool) -> tuple[Any, Any, Any]:
+    """Return the class of a model, its config and its processor; no weights are read. Raises InputError as load_model does."""
+    source = _source(name, revision, trust_remote_code)
+    whole, config = _read_config(name, source)
+    return _model_class(name, config), config, _read_processor(name, whole, source)
 
 
 def _source(name: str, revision: str | None, trust_remote_code: bool) -> dict[str, Any]:

@@ -31,6 +31,8 @@ MAIN_PROMPTS = tuple(name for name in PROMPTS if not name.endswith(("-2", "-3"))
 ORDERS = ("reversed", "rotated")  # of the options in the prompt: {labels:reversed}
 PROMPTS |= {f"{name}-{order}": text.replace("labels", f"labels:{order}") for name, text in PROMPTS.items() for order in ORDERS}
 INPUTS = ("audio", "transcript", "told")  # what stands at {audio}: the clip, its text in quotes, its text and its tone's name
+FORMS = ("word", " word", "Word", " Word", '"word', ' "word', '"Word', ' "Word')  # in which an answer may be given
+AS_GIVEN = "as given"  # by --words, which overrides them
 CHINESE = dict(zip(LABELS, ("中性", "高兴", "悲伤", "愤怒", "惊讶")))  # the words that the prompts *-zh offer for labels
 
 
@@ -38,7 +40,9 @@ CHINESE = dict(zip(LABELS, ("中性", "高兴", "悲伤", "愤怒", "惊讶"))) 
 class Question:
     """What is asked of every clip: `prompt` with `{audio}` where the clip goes, a `word` for each of the labels.
 
-    `system` is the system prompt before it, or None; `input` says in which of the forms INPUTS the clip is given.
+    `system` is the system prompt before it, or None; `input` says in which of the forms INPUTS the clip is given. The words are
+    read in the form that the model prefers when it is asked `form_prompt`, or `words_as_given`. In the answer's turn
+    `answer_prefix` stands before the answer, and without `thinking` no room for a thought.
     """
 
     prompt: str
@@ -46,6 +50,15 @@ class Question:
     words: tuple[str, ...]
     system: str | None = None
     input: str = "audio"
+    words_as_given: bool = False
+    form_prompt: str = ""
+    answer_prefix: str = ""
+    thinking: bool = True
+
+    @property
+    def bare_words(self) -> tuple[str, ...]:
+        """The words without the spaces and quotes that they may have as answers."""
+        return tuple(map(bare, self.words))
 
 
 def ask(
@@ -53,14 +66,18 @@ def ask(
 ) -> Question:
     """Return the question of a built-in prompt or a prompt file. Raises InputError as get_prompt and get_words do.
 
-    `labels` are 2 to 10 different ones.
+    `labels` are 2 to 10 different ones. The form of the answer is measured under one built-in prompt of each language, so that
+    all of them are read alike; for a prompt file under that itself.
     """
     if not 2 <= len(labels) == len(set(labels)) <= 10 or not all(x == x.strip() != "" for x in labels):
         raise InputError(f"--labels {' '.join(labels)}: must be 2 to 10 different labels")
     found = get_words(words, prompt, labels)
     if strange := next((w for w in found if "{audio}" in w or "{labels" in w), None):
         raise InputError(f"--words {strange}: must not hold {{audio}} or {{labels}}, which stand for the clip and the words")
-    return Question(fill_prompt(get_prompt(prompt), found), tuple(labels), found, system)
+    listed = [bare(word) for word in found]
+    form_prompt = prompt if prompt not in PROMPTS else "speaker-zh" if "-zh" in prompt else "speaker"
+    asked, measured = (fill_prompt(get_prompt(name), listed) for name in (prompt, form_prompt))
+    return Question(asked, tuple(labels), found, system, words_as_given=words is not None, form_prompt=measured)
 
 
 def get_prompt(name: str) -> str:
@@ -82,13 +99,31 @@ def get_prompt(name: str) -> str:
 
 
 def get_words(words: Sequence[str] | None, prompt_name: str, labels: Sequence[str] = LABELS) -> tuple[str, ...]:
-    """Return the words for `labels`: those given, else those of the prompt's language. Raises InputError unless all differ."""
+    """Return the words for `labels`: those given, else those of the prompt's language.
+
+    A given word may begin with a space or a quote, as the model says it. Raises InputError unless all differ.
+    """
     chinese = prompt_name in PROMPTS and "-zh" in prompt_name
     words = tuple(words or (CHINESE.get(label, label) if chinese else label for label in labels))
-    if len(words) != len(labels) or len(set(words)) < len(words) or not all(w == w.strip() != "" for w in words):
+    if len(words) != len(labels) or len({*map(bare, words)}) < len(words) or not all(bare(w) and w == w.rstrip() for w in words):
         wanted = f"must be {len(labels)} different words, for {', '.join(labels)} in this order"
         raise InputError(f"--words {' '.join(words)}: {wanted}")
     return words
+
+
+def bare(word: str) -> str:
+    """Return a word without spaces and quotes around it."""
+    return word.strip(" \t\n\"'“”「」")
+
+
+def in_form(words: Sequence[str], form: str) -> tuple[str, ...]:
+    """Return the words in one of FORMS; of Chinese words the quote is a Chinese one."""
+    if form == AS_GIVEN:
+        return tuple(words)
+    lead, capital = form[:-4], form[-4].isupper()
+    if _chinese("".join(words)):
+        lead = lead.replace('"', "“")
+    return tuple(lead + (word[:1].upper() + word[1:] if capital else word) for word in words)
 
 
 def fill_prompt(prompt: str, words: Sequence[str] = LABELS) -> str:
@@ -112,7 +147,7 @@ def written(question: Question, sample: Sample) -> str:
     chinese = _chinese(question.prompt)
     text = f"“{sample.text}”" if chinese else f'"{sample.text}"'
     if question.input == "told":
-        word = question.words[question.labels.index(sample.prosody_label)]
+        word = question.bare_words[question.labels.index(sample.prosody_label)]
         article = "an" if word[0].lower() in "aeiou" else "a"
         text += f"（用{word}的语气说）" if chinese else f" (said in {article} {word} tone)"
     before, after = question.prompt.split("{audio}")

@@ -75,7 +75,9 @@ def record(
         inputs = {**clip.inputs, "past_key_values": cache, "use_cache": True}
         tail, logits = _run(lm, inputs, tokens, at, keep=_at(clip.tail))
         if cache.is_croppable:
-            cache.crop(clip.span.stop - clip.ids.shape[1])
+            kept: list[Any] = [layer for layer in cache.layers if kept_tensors(layer)]
+            for layer in kept:
+                layer.crop(clip.span.stop - clip.ids.shape[1])
             front = tuple(copied(layer, torch.clone) for layer in cache.layers)  # a cropped tensor is a view of the whole one
         else:  # a recurrence cannot go back
             front = front_of(lm, clip)

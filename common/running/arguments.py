@@ -41,6 +41,8 @@ def argument_parser(description: str, out: Path | None) -> argparse.ArgumentPars
     add("--revision", help="branch, tag or commit of a hub id")
     add("--trust-remote-code", action="store_true", help="run model code that comes with the checkpoint")
     add("--device", default="auto", help="cpu, cuda, cuda:1 or mps; auto (default) takes the first of cuda, mps, cpu")
+    spread = "spread one model over several GPUs: auto, balanced, sequential, or a JSON file of modules and devices; one process"
+    add("--device-map", metavar="HOW", help=spread)
     add("--dtype", default="auto", choices=DTYPES, help="auto (default): bfloat16 on a GPU that has it, float32 elsewhere")
     add("--attention", metavar="NAME", help="attention implementation, such as eager or sdpa (default: the model's own)")
     add = parser.add_argument_group("clips").add_argument
@@ -56,13 +58,18 @@ def argument_parser(description: str, out: Path | None) -> argparse.ArgumentPars
     add("--prompt", type=prompt_name, default=DEFAULTS["prompt"], metavar="PROMPT", help=asked)
     add("--prompts", choices=("one", "all"), default="one", help="all: also paraphrases and other orders of the options")
     add("--labels", nargs="+", metavar="LABEL", help=f"the labels, 2 to 10 (default: {' '.join(LABELS)}); others are left out")
-    add("--words", nargs="+", metavar="WORD", help="a word for each label, as the answer is to be read (default: the labels)")
+    words = "a word for each label, read as given, ' happy' with its space (default: the labels, in the form the model prefers)"
+    add("--words", nargs="+", metavar="WORD", help=words)
     add("--system", metavar="TEXT", help="system prompt, for chat templates that take one")
+    add("--answer-prefix", default="", metavar="TEXT", help='words that the answer begins with, such as "The speaker sounds"')
+    thought = "ask for no thought: by the chat template where it knows that, else by an empty thought before the answer"
+    add("--no-thinking", dest="thinking", action="store_false", help=thought)
     add = parser.add_argument_group("run").add_argument
     listed = "rows at these layers alone, such as 0:36:4 or 1 5 12, and at 0 and L, the run's own controls (default: all)"
     add("--layers", nargs="+", type=layer_range, action=_Layers, metavar="L", help=listed)
-    add("--seed", type=whole_number(0, SEEDS), default=0, metavar="N", help=f"draws clips, pairs, resamples; 0 to {SEEDS} (0)")
+    add("--seed", type=whole_number(0, SEEDS), default=0, metavar="N", help=f"draws clips and pairs; 0 to {SEEDS} (0)")
     add("--out", type=given_path, default=out, help="output folder (default: outputs/ beside this script)")
+    add("--plan", action="store_true", help="before you book a GPU: show the prompt, what is left out, memory, hours; no weights")
     add("--overwrite", action="store_true", help="start anew where --out holds another run")
     add("--redraw", action="store_true", help="tables and figures of the finished run in --out anew, from its rows; no model")
     add("--svg", action="store_true", help="figures as SVG beside the PNG")
@@ -71,7 +78,8 @@ def argument_parser(description: str, out: Path | None) -> argparse.ArgumentPars
 
 
 def chosen_model(args: argparse.Namespace) -> ModelChoice:
-    named = {name: getattr(args, name) for name in ("device", "dtype", "attention", "revision", "trust_remote_code", "trim")}
+    names = ("device", "dtype", "attention", "revision", "trust_remote_code", "device_map", "trim")
+    named = {name: getattr(args, name) for name in names}
     return ModelChoice(args.model, **named, level=args.match_level)
 
 
@@ -120,7 +128,8 @@ def recorded(options: dict[str, Any]) -> dict[str, Any]:
 def asked_question(args: argparse.Namespace, prompt: str) -> Question:
     """Return what the command line asks of every clip, heard unless it has --input. Raises InputError as `ask` does."""
     question = ask(prompt, labels=args.labels or LABELS, words=args.words, system=args.system)
-    return replace(question, input=getattr(args, "input", question.input))
+    said = {"answer_prefix": args.answer_prefix.rstrip(), "thinking": args.thinking}
+    return replace(question, input=getattr(args, "input", question.input), **said)
 
 
 def figure_formats(args: argparse.Namespace) -> tuple[str, ...]:

@@ -45,6 +45,7 @@ def identify(
         "revision": model.revision,
         "trust_remote_code": model.trust_remote_code,
         "attention": model.attention,
+        "device_map": model.device_map,
         "trim": model.trim,
         "level": model.level,
         **{name: value for name, value in chosen.items() if value != "auto"},

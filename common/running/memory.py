@@ -49,7 +49,7 @@ def _left_in(group: Path) -> list[int]:
 
 
 class Shared:
-    """What the run of one prompt leaves there for the next, while half of what may be taken lasts (see cache_bytes)."""
+    """What the run of one prompt leaves for the next: the model, and in main memory what half of cache_bytes has room for."""
 
     def __init__(self, gigabytes: float | None) -> None:
         self._left = cache_bytes(gigabytes) // 2
@@ -64,3 +64,7 @@ class Shared:
             self._left -= size
             self._kept[key] = made
         return made
+
+    def drop(self, key: Hashable) -> None:
+        """Forget what is kept for a key; it is made anew when it is asked for again."""
+        self._kept.pop(key, None)

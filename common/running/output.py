@@ -77,6 +77,13 @@ def _look(run: Run, *, overwrite: bool) -> bool:
     return bool(earlier["finished"]) and run.rows.exists()
 
 
+def recorded_form(run: Run, *, overwrite: bool) -> str | None:
+    """Return the form of the answer that an earlier start of the run has recorded: one run is read in one form."""
+    if overwrite or not (run.out / "run.json").exists():
+        return None
+    return read_record(run.out)["identity"].get("answer_form")
+
+
 def make_rows(run: Run, work: Work, *, overwrite: bool) -> bool:
     """Make the rows that are not there yet; return True to the process that goes on, when all of them are."""
     begun = _begin(run, work, overwrite=overwrite) if parallel.is_leader() else None

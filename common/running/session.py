@@ -1,6 +1,6 @@
 """Make ready for a run: check the clips, load the model, find the label tokens, check the identities."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,17 +10,9 @@ from tqdm import tqdm
 from common.clips.samples import Sample
 from common.errors import CheckFailed, InputError, UnknownBlock
 from common.model import ModelChoice
-from common.model.device import choose_device, choose_dtype
-from common.model.encoding import (
-    EncodedClip,
-    check_question,
-    check_system,
-    check_window,
-    encode_clip,
-    encode_text,
-    end_span,
-    load_clip,
-)
+from common.model.answer_form import MARK, AnswerForm, answer_form, answer_start, measured_forms, preferred
+from common.model.device import choose_device, choose_dtype, read_device_map
+from common.model.encoding import EncodedClip, check_question, check_system, check_window, encoded, end_span, load_clip
 from common.model.head import unsplittable
 from common.model.lm import AudioLM
 from common.model.load import load_model
@@ -28,19 +20,19 @@ from common.model.prompts import Question, written
 from common.model.readout import Readout, check_tokens, resolve_readout
 from common.patching.checks import SelfCheck, self_check
 from common.patching.fronts import Front, front_of, stored
-from common.patching.tracing import own_logits
 from common.running.identity import digest
 from common.running.memory import Shared
-from common.running.parallel import is_leader
+from common.running.parallel import broadcast, is_leader
 
-_PROBED = 8  # clips on which the label tokens' share of the probability is looked at before the work
+_LOOKED_AT = 8  # clips around whose audio the prompt is compared before the work
 
 
 @dataclass(frozen=True)
 class Session:
     """A model that has been checked on this run's clips, with the prompt and the readout of the run.
 
-    `layers` are those that have rows, 0 and L among them. From block `reach` on the blocks keep nothing of what they read: they
+    `answer` is the form in which the labels are read, `start` the tokens that stand in the answer's turn before them. `layers`
+    are those that have rows, 0 and L among them. From block `reach` on the blocks keep nothing of what they read: they
     see an earlier block's keys, or none, so that nothing put into the audio span there can reach the answer. `shared` is there
     where several prompts are run and questions can be read behind clips' fronts.
     """
@@ -48,11 +40,14 @@ class Session:
     lm: AudioLM
     question: Question
     readout: Readout
+    answer: AnswerForm
+    start: tuple[int, ...]
     first: EncodedClip
     check: SelfCheck
     layers: tuple[int, ...]
     warnings: tuple[str, ...]
     shared: Shared | None = None
+    forget_model: Callable[[], None] = lambda: None  # the runs of other prompts are to load it anew
 
     @property
     def engine(self) -> str | None:
@@ -68,7 +63,7 @@ class Session:
 
         What stands around a text is not compared: its first and last letters may share a token with it.
         """
-        clip = encoded(self.lm, self.question, sample, silent=silent)
+        clip = encoded(self.lm, self.question, sample, silent=silent).continued(self.start)
         if self.question.input != "audio":
             return clip
         clip = end_span(clip, len(self.first.tail_ids))
@@ -89,7 +84,7 @@ class Session:
         engine = f", patches by {self.engine}" if self.engine else ""
         layers = f"{len(self.layers)} layers" if self.layers == self.lm.layers else f"layers {' '.join(map(str, self.layers))}"
         line = f"{layers}, prompt {prompt_name}, {self.lm.dtype} on {self.lm.device}{engine}{adapters}"
-        return "\n".join([line, *(f"warning: {w}" for w in self.warnings)])
+        return "\n".join([line, self.answer.describe(), *(f"warning: {w}" for w in self.warnings)])
 
     def warned(self, *warnings: str) -> "Session":
         """Return the session with warnings of what its rows turned out to be; empty ones are none."""
@@ -99,6 +94,7 @@ class Session:
         """Return what only the loaded model can tell of what identifies a run."""
         return {
             "tokens": digest(f"{self.first.prefix_ids} {self.first.tail_ids} {self.readout.ids}"),
+            "answer_form": self.answer.form,
             "engine": self.engine,
             "device": self.lm.device.type,
             "dtype": str(self.lm.dtype).removeprefix("torch."),
@@ -110,6 +106,10 @@ class Session:
         return {
             "prompt_text": self.question.prompt,
             "label_tokens": dict(zip(self.readout.labels, self.readout.tokens)),
+            "before_the_answer": self.lm.processor.tokenizer.decode(list(self.start)) if self.start else "",
+            "answer_form": self.answer.record(),
+            "labels_said": self.answer.said,
+            "mark": None if self.answer.said else MARK,
             "model_class": type(self.lm.model).__name__,
             "adapters": self.lm.adapters,
             "blocks": len(self.lm.blocks),
@@ -120,11 +120,19 @@ class Session:
         }
 
 
-def encoded(lm: AudioLM, question: Question, sample: Sample, *, silent: bool = False) -> EncodedClip:
-    """Encode a clip in the form in which the question gives it. Raises InputError as encode_clip and encode_text do."""
-    if question.input != "audio":
-        return encode_text(lm, question, sample)
-    return encode_clip(lm, sample.audio, question.prompt, silent=silent, system=question.system)
+def load(model: ModelChoice) -> AudioLM:
+    """Load the model asked for, on its device and in its dtype. Raises InputError as load_model does."""
+    device = choose_device(model.device)
+    lm = load_model(
+        model.name,
+        device=device,
+        dtype=choose_dtype(model.dtype, device),
+        revision=model.revision,
+        trust_remote_code=model.trust_remote_code,
+        attention=model.attention,
+        device_map=read_device_map(model.device_map),
+    )
+    return replace(lm, trim=model.trim, level=model.level)
 
 
 def open_session(
@@ -135,49 +143,72 @@ def open_session(
     engines: Sequence[str],
     layers: Sequence[int] | None = None,
     shared: Shared | None = None,
+    pool: Sequence[Sample] | None = None,
+    form: str | None = None,
 ) -> Session:
     """Check every clip, load the model and check it on some of the clips. Raises InputError or CheckFailed; writes nothing.
 
     `engines` are the ways of patching that the run may use, the first that holds is taken; none for a run that patches nothing.
-    `layers` are those to have rows, beside 0 and L; all by default. `shared` is what the runs of several prompts share.
+    `layers` are those to have rows, beside 0 and L; all by default. `shared` is what the runs of several prompts share. The
+    form of the answer is measured on some of `pool`, all clips that the run could use, unless an earlier start has recorded its
+    `form`.
     """
-    device = choose_device(model.device)
-    lm = load_model(
-        model.name,
-        device=device,
-        dtype=choose_dtype(model.dtype, device),
-        revision=model.revision,
-        trust_remote_code=model.trust_remote_code,
-        attention=model.attention,
-    )
-    lm = replace(lm, trim=model.trim, level=model.level)
+    lm = shared.of("model", lambda: (load(model), 0)) if shared else load(model)
+    lm = replace(lm, thinking=question.thinking)
     at = lm.layers if layers is None else tuple(sorted({0, *layers, len(lm.blocks)}))
     if at[-1] > len(lm.blocks):
         raise InputError(f"--layers {at[-1]}: the model has {len(lm.blocks)} blocks, so layers are 0 to {len(lm.blocks)}")
-    lengths = _lengths(lm, question, samples)
-    # A clip as long as the first makes the stricter patch oracle; else the last one serves, or the first itself if alone. A
-    # text as long as the first may be the same, which makes no contrast. The longest is what a window of attention would cut.
-    like = question.input == "audio"
-    partner = next((s for s, n in zip(samples[1:], lengths[1:]) if (n == lengths[0]) == like), samples[-1])
-    longest = samples[lengths.index(max(lengths))]
-    some = samples[:: max(1, len(samples) // _PROBED)][:_PROBED]
-    clips = {s: encoded(lm, question, s) for s in dict.fromkeys((samples[0], partner, longest, *some))}
-    if question.system is not None:
-        check_system(lm, clips[samples[0]], encoded(lm, replace(question, system=None), samples[0]))
-    if question.input == "audio":
-        clips = _alike_around(lm, clips, model.name)
-        check_question(lm, clips[samples[0]], question.prompt)
-    first = clips[samples[0]]
-    readout = resolve_readout(lm.processor.tokenizer, first.tail_ids, question)
-    check_tokens(lm, first, readout)
+    clips, partner, longest = _looked_at(lm, question, samples, model.name)
+    start = answer_start(lm, question, clips[samples[0]].tail_ids)
+    answer = _form(lm, question, samples if pool is None else pool, form, shared)
+    readout = resolve_readout(lm.processor.tokenizer, [*clips[samples[0]].tail_ids, *start], question, answer.form)
+    start += readout.lead
+    check_tokens(lm, clips[samples[0]].continued(start), readout)
+    first, *others = (clips[s].continued(start) for s in (samples[0], *dict.fromkeys((partner, longest))))
     try:
-        others = [clips[s] for s in dict.fromkeys((partner, longest))]
         check = self_check(lm, first, others, tokens=readout.ids, engines=engines, layers=at, fronts=shared is not None)
     except UnknownBlock as error:
         raise InputError(f"--model {model.name}: {error}; this kind of decoder is not supported yet") from None
     behind_audio = check.from_front is not None and check.from_front <= check.tolerance
-    session = Session(lm, question, readout, first, check, at, (), shared if behind_audio else None)
-    return session.warned(_preferred(lm, readout, [clips[s] for s in some]), *_cautions(lm, check, alone=len(samples) == 1))
+    session = Session(lm, question, readout, answer, start, first, check, at, (), shared if behind_audio else None)
+    if shared is not None:
+        session = replace(session, forget_model=lambda: shared.drop("model"))
+    return session.warned(*answer.warnings, *_cautions(lm, check, alone=len(samples) == 1))
+
+
+def _looked_at(
+    lm: AudioLM, question: Question, samples: Sequence[Sample], name: str
+) -> tuple[dict[Sample, EncodedClip], Sample, Sample]:
+    """Check every clip, and what stands around the audio of some; return these encoded, a partner for the first, and the longest.
+
+    A clip as long as the first makes the stricter patch oracle; else the last one serves, or the first itself if alone. A text as
+    long as the first may be the same, which makes no contrast. The longest is what a window of attention would cut.
+    """
+    lengths = _lengths(lm, question, samples)
+    like = question.input == "audio"
+    partner = next((s for s, n in zip(samples[1:], lengths[1:]) if (n == lengths[0]) == like), samples[-1])
+    longest = samples[lengths.index(max(lengths))]
+    some = samples[:: max(1, len(samples) // _LOOKED_AT)][:_LOOKED_AT]
+    clips = {s: encoded(lm, question, s) for s in dict.fromkeys((samples[0], partner, longest, *some))}
+    if question.system is not None:
+        check_system(lm, clips[samples[0]], encoded(lm, replace(question, system=None), samples[0]))
+    if question.input == "audio":
+        clips = _alike_around(lm, clips, name)
+        check_question(lm, clips[samples[0]], question.prompt)
+    return clips, partner, longest
+
+
+def _form(lm: AudioLM, question: Question, pool: Sequence[Sample], recorded: str | None, shared: Shared | None) -> AnswerForm:
+    """Return the form of the answer, measured once for all prompts of a start; of several processes the first one's counts."""
+    measured: dict[str, float] = {}
+    if recorded is None:
+
+        def measure() -> tuple[dict[str, float], int]:
+            return measured_forms(lm, question, pool), 0
+
+        measured = shared.of(("forms", question.form_prompt), measure) if shared else measure()[0]
+    form = broadcast(recorded or preferred(measured))
+    return answer_form(lm, question, pool, form, measured)
 
 
 def _alike_around(lm: AudioLM, clips: dict[Sample, EncodedClip], name: str) -> dict[Sample, EncodedClip]:
@@ -228,19 +259,3 @@ def _cautions(lm: AudioLM, check: SelfCheck, *, alone: bool) -> list[str]:
             f"{check.contrast:.2g}; some of the recipient's audio enters the decoder beside h_0"
         )
     return cautions
-
-
-def _preferred(lm: AudioLM, readout: Readout, clips: Sequence[EncodedClip]) -> str:
-    """Say which tokens the model would rather answer with, where the label tokens have less than half of the probability."""
-    logits = torch.stack([own_logits(lm, clip).float() for clip in clips])
-    mass = float(readout.mass(logits).mean())
-    if mass >= 0.5:
-        return ""
-    best = logits.softmax(dim=-1).mean(dim=0).topk(5)
-    listed = ", ".join(
-        f"{lm.processor.tokenizer.decode([i])!r} {p:.2f}" for p, i in zip(best.values.tolist(), best.indices.tolist())
-    )
-    return (
-        f"the label tokens have {mass:.2g} of the probability at l = L (mean of {len(clips)} clips); the model would rather "
-        f"say {listed}; --words or --prompt may suit it better"
-    )

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import torch
 
-from activation_patching.rows import _MAX_ROWS
+from activation_patching.rows import MAX_ROWS
 from common.model.device import choose_device, choose_dtype
 from common.model.lm import AudioLM
 from tests.bench.subject import LARGE, OMNI, SMALL, Shape, build_model
@@ -34,4 +34,4 @@ def shape_of(name: str, *, small: bool) -> Shape:
 
 def pairs_at_once(lm: AudioLM) -> int:
     """Return how many recipients share a pass in the scripts."""
-    return max(1, _MAX_ROWS // len(lm.layers))
+    return max(1, MAX_ROWS // len(lm.layers))

@@ -1,0 +1,151 @@
+"""What a run of this experiment would take."""
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any, cast
+
+import torch
+
+from activation_patching import options
+from activation_patching.choose import choose_pairs, clips_of, groups_of
+from activation_patching.edit_rows import MAX_EDITED_ROWS
+from activation_patching.edits import at_last, at_span, before_last
+from activation_patching.engines import Clip, OwnRun, Patched, by_splice, by_sweep, donor_of, own_runs
+from activation_patching.how import How
+from activation_patching.rows import MAX_ROWS, pair_rows
+from common.clips.pairs import Pair
+from common.clips.samples import read_clips
+from common.model.prompts import variants
+from common.model.usable import usable_clips
+from common.patching.oracle import put
+from common.patching.tracing import states_at
+from common.running import arguments
+from common.running.cache import Kept
+from common.running.memory import cache_bytes
+from common.running.plan import Cost, Plan, checks_seconds, open_plan, tell, written
+
+_QUICK = 1.0  # seconds of a pass for one pair up to which a full pass is timed as well
+
+
+def plan_run(args: argparse.Namespace) -> str:
+    """Return what the run that the command line asks for would be given and would take. Raises InputError as the run does."""
+    model, question = arguments.chosen_model(args), arguments.asked_question(args, args.prompt)
+    clips, others = read_clips(args.data, args.labels)
+    how = options.chosen_edit(args, len(question.labels))
+    clips, bad = usable_clips(clips, model, question) if args.skip_bad else (clips, {})
+    choice = {"limit": args.limit, "seed": args.seed, "controls": args.controls, **arguments.pair_options(args)}
+    pairs, counts = choose_pairs(clips, **choice, edit=how.edit)
+    counts["dropped"] |= {**others, **bad}
+    counts["pairs with their controls"] = len(pairs)
+    plan = open_plan(model, question, clips_of(pairs), engines=how.engines, layers=args.layers)
+    prompts = len(variants(args.prompt)) if args.prompts == "all" else 1
+    cost = cost_of(plan, groups_of(pairs, how.edit), how, budget=cache_bytes(args.cache_gb))
+    return tell(plan, cost, counts, prompts=prompts)
+
+
+def cost_of(plan: Plan, groups: Sequence[list[Pair]], how: How, *, budget: int) -> Cost:
+    """Return what the rows of groups of pairs take: a few clips and pairs are run with the code of the run."""
+    session, largest = plan.session, max(groups, key=len)
+    pairs = [pair for group in groups for pair in group]
+    most = _most_at_once(plan, how)
+    own = Recorded(plan, [clip for pair in largest[:most] for clip in (donor_of(pair), (pair.recipient, False))], how)
+    first = plan.hollow.seconds(partial(_patch, plan, own, largest[:1], how))
+    full = plan.hollow.seconds(partial(_patch, plan, own, largest[:most], how)) if most > 1 and first < _QUICK else None
+    seconds = sum(_group_seconds(len(group), most, min(most, len(largest)), first, full) for group in groups)
+    run_seconds = plan.hollow.seconds(lambda: Recorded(plan, [(plan.clip, False)], how))
+    recorded, held = _recordings(plan, groups, how, own.whole(_turn(largest[0], how)), budget=budget)
+    row_seconds, row_bytes = written(lambda: _rows(plan, largest[0]))
+    seconds += recorded * run_seconds + len(pairs) * row_seconds
+    seconds += checks_seconds(plan, len(clips_of(pairs)), run_seconds)
+    beside = "" if how.whole_span else "learning what the states tell of the labels is not counted"
+    return Cost(seconds, len(pairs) * len(session.layers), row_bytes, held, beside=beside)
+
+
+class Recorded:
+    """The own runs of a few clips on the hollow model, to be asked for as those of a run are (see Kept)."""
+
+    def __init__(self, plan: Plan, clips: Sequence[Clip], how: How) -> None:
+        view = before_last if how.at == "last" else None
+        own = own_runs(plan.session, clips, budget=10**15, view=view)
+        self._runs = {clip: _filled(plan, own.whole(clip)) for clip in dict.fromkeys(clips)}
+
+    def whole(self, clip: Clip) -> OwnRun:
+        return self._runs[clip]
+
+    light = whole
+
+
+def _filled(plan: Plan, run: OwnRun) -> OwnRun:
+    """Return a run in which blocks that are not there have kept what those have that stand in for them."""
+    cache = tuple(run.trace.cache[block] for block in plan.hollow.stand_in)
+    return replace(run, trace=replace(run.trace, cache=cache))
+
+
+def _turn(pair: Pair, how: How) -> Clip:
+    """Return the clip whose whole run the pairs of a group are made over."""
+    return donor_of(pair) if how.whole_span else (pair.recipient, False)
+
+
+def _most_at_once(plan: Plan, how: How) -> int:
+    """Return how many pairs go into one pass."""
+    if plan.session.engine != "splice":
+        return 1
+    return max(1, (MAX_ROWS if how.whole_span else MAX_EDITED_ROWS) // len(plan.session.layers))
+
+
+def _patch(plan: Plan, recorded: Recorded, pairs: list[Pair], how: How) -> None:
+    """Patch pairs of one group in one pass, as the run does."""
+    session, own = plan.session, cast(Kept[Clip, OwnRun], recorded)
+    if how.whole_span and session.engine == "splice":
+        by_splice(session, own, pairs, len(pairs))
+    elif how.whole_span:
+        by_sweep(session, own, pairs, how.align, len(session.layers))
+    elif how.at == "last":
+        trace = own.whole(_turn(pairs[0], how)).trace
+        at_last(session, trace, [put(dict(zip(trace.layers, trace.tail)))] * len(pairs), len(pairs))
+    else:
+        clip = session.encode(pairs[0].recipient)
+        at_span(session, clip, [put(states_at(session.lm, clip, clip.span))] * len(pairs), len(session.layers))
+
+
+def _group_seconds(pairs: int, most: int, timed: int, first: float, full: float | None) -> float:
+    """Return what a group's passes take, on a straight line between a pass of one pair and a `full` one of `timed` pairs."""
+    step = first if full is None or timed == 1 else (full - first) / (timed - 1)
+    passes = [most] * (pairs // most) + [pairs % most] * (pairs % most > 0)
+    return sum(first + step * (n - 1) for n in passes)
+
+
+def _recordings(plan: Plan, groups: Sequence[list[Pair]], how: How, run: OwnRun, *, budget: int) -> tuple[int, int]:
+    """Return how often a clip is recorded, and the most bytes of recordings, by the run's own rules of what is kept.
+
+    On a CPU the whole of a run and what is light of it have their tail in common.
+    """
+    spliced, light = plan.session.engine == "splice", run.trace.recipient().nbytes
+    whole = run.trace.nbytes - (light if plan.session.lm.device.type == "cpu" else 0)
+    made, most = 0, 0
+
+    def make(clip: Clip) -> int:
+        nonlocal made
+        made += 1
+        return whole
+
+    turns = [_turn(group[0], how) for group in groups] if spliced else []
+    own: Kept[Clip, int] = Kept(make, light=lambda _: light, store=int, size=int, turns=turns, budget=budget)
+    for group in groups:
+        if spliced:
+            own.whole(_turn(group[0], how))
+        for pair in group:
+            own.light((pair.recipient, False))
+            if not (spliced and how.whole_span):
+                own.light(donor_of(pair))
+            most = max(most, own.bytes)
+    return made, most
+
+
+def _rows(plan: Plan, pair: Pair) -> list[dict[str, Any]]:
+    session, shape = plan.session, (len(plan.session.layers), len(plan.session.readout.labels))
+    found = Patched(torch.randn(shape), str(session.engine), 1.2345678e-05, 1.2345678e-05, "", torch.randn(shape[1]))
+    answer = session.readout.labels[0]
+    return pair_rows(pair, found, pred_donor=answer, readout=session.readout, layers=session.layers, reach=0)
