@@ -36,7 +36,7 @@ def plan_run(args: argparse.Namespace) -> str:
     how = options.chosen_edit(args, len(question.labels))
     clips, bad = usable_clips(clips, model, question) if args.skip_bad else (clips, {})
     choice = {"limit": args.limit, "seed": args.seed, "controls": args.controls, **arguments.pair_options(args)}
-    pairs, counts = choose_pairs(clips, **choice, edit=how.edit)
+    pairs, counts = choose_pairs(clips, labels=question.labels, **choice, edit=how.edit)
     counts["dropped"] |= {**others, **bad}
     counts["pairs with their controls"] = len(pairs)
     plan = open_plan(model, question, clips_of(pairs), engines=how.engines, layers=args.layers)

@@ -172,7 +172,7 @@ def test_a_run_goes_on_after_a_kill_and_says_what_it_checked(
     options = ("--edit", edit[0], "--at", edit[1], "--kinds", "prosody")
     start(tiny_folder, clips, tmp_path, *options)
     assert f"{edit[0]} the voice: effect" in capsys.readouterr().out
-    files = {"patches.csv", "layers.csv", "effects.csv", "summary.csv", "run.json", f"{edit[0]}_curve.png"}
+    files = {"patches.csv", "layers.csv", "effects.csv", "summary.csv", "run.json", "files.json", f"{edit[0]}_curve.png"}
     assert {f.name for f in tmp_path.iterdir()} == files
     record = json.loads((tmp_path / "run.json").read_text())
     assert (record["identity"]["edit"], record["identity"]["at"], record["identity"]["rank"]) == (*edit, 4)
