@@ -3,7 +3,7 @@ BIN := .venv/bin
 # How the experiments are started; on several GPUs: make study RUN=".venv/bin/torchrun --nproc_per_node 8"
 RUN ?= $(BIN)/python
 
-.PHONY: demo study known wordings asked controls test families calibrate torture fuzz rehearse bench busy gpu gpu-wheels clean
+.PHONY: demo study known wordings asked controls page-picture test families calibrate torture fuzz rehearse bench busy gpu gpu-wheels clean
 .DELETE_ON_ERROR:
 
 demo: .venv/run  ## both experiments on the demo clips with the shipped model, then their report in report/demo
@@ -46,6 +46,9 @@ wordings: .venv/run $(SMALL)/model.safetensors  ## after study: both experiments
 	$(RUN) logit_lens/run.py --model $(SMALL) --prompts all --out logit_lens/outputs/small
 	$(RUN) activation_patching/run.py --model $(SMALL) --prompts all --max-pairs 40 --out activation_patching/outputs/small
 	$(REPORT)
+
+page-picture: .venv/run  ## after study: the first screen of report/report.html as report/figures/page.png, for README (needs Chromium)
+	$(BIN)/python report/picture.py
 
 asked: .venv/run $(SMALL)/model.safetensors  ## what README tells of the small model beside the report: one cue asked for, clips at one level, a tuned lens
 	for prompt in words voice; do \

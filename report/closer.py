@@ -34,7 +34,9 @@ def closer_look(study: Study, name: str, *, of: int = 1) -> dict[str, Any]:
         picks = picked(study.lens.rows)
         units, firsts, layers = _units(study.lens.rows, "sample_id", most, keep=[pick["id"] for pick in picks])
         data["picks"] = picks
+        readable = study.lens.tables["layers"].set_index("layer").readable
         data["clips"] = _packed(units, firsts, layers, data["labels"], answer="winner") | {
+            "readable": [int(readable[layer]) for layer in layers],
             "ids": firsts.sample_id.tolist(),
             "all": int(study.lens.rows.sample_id.nunique()),
             "words": _codes(firsts.semantic_label, data["labels"]),

@@ -108,16 +108,17 @@ function nameOf(of, i) {
   return clip ? `${clip[state.mode === "semantic" ? 1 : 2]} → ${labels()[of.target[i]]}: “${clip[0]}”` : of.ids[i];
 }
 
+const labelled = (of, i) => `${labelsOf(of, i).map((label) => labels()[label]).join(" / ")} → ${labels()[answer(of, i)]}`;
+
 function write() {
   const of = units();
   for (const i of state.found.slice(state.written, state.written + STEP)) {
     const place = state.written++;
     const item = make("li", { role: "option", id: `entry-${place}`, "aria-selected": "false", title: of.ids[i], parent: $("list") });
-    const [words, voice] = labelsOf(of, i);
     make("span", { text: nameOf(of, i), parent: item });
     const figures = state.mode === "clips"
-      ? `${labels()[words]} / ${labels()[voice]} → ${labels()[answer(of, i)]}, ${say("margin")} ${of.margin[i].toFixed(2)}`
-      : `${say("answers that are the target")}: ${of.flips[i].toFixed(2)}`;
+      ? `${labelled(of, i)}, ${say("margin")} ${of.margin[i].toFixed(2)}`
+      : `${say("layers whose answer is the target")}${say(": ")}${of.flips[i].toFixed(2)}`;
     make("small", { text: figures, parent: item });
     item.addEventListener("click", () => choose(place));
   }
@@ -136,17 +137,16 @@ function choose(place, scroll = true) {
   show(state.found[place]);
 }
 
-function clipHeard(id, parent, heading, said = null) {
+function clipHeard(id, parent, { heading = null, told = false } = {}) {
   const clip = about(id);
   if (heading) make("h4", { text: heading, parent });
   if (clip) {
     make("p", { class: "said", text: `“${clip[0]}”`, lang: clip[4], parent });
     const line = make("p", { class: "note", parent });
-    make("span", { class: "words", text: `${say("words")}: ${clip[1]}`, parent: line });
+    make("span", { class: "words", text: say("words") + say(": ") + clip[1], parent: line });
     line.append(" · ");
-    make("span", { class: "voice", text: `${say("voice")}: ${clip[2]}`, parent: line });
-    if (said === null) line.append(` · ${say("speaker")}: ${clip[3] || "–"} · `, make("code", { text: id }));
-    else line.append(` · ${say("answer")}: `, make("strong", { text: said }));
+    make("span", { class: "voice", text: say("voice") + say(": ") + clip[2], parent: line });
+    if (told) line.append(` · ${say("speaker")}${say(": ")}${clip[3] || "–"} · `, make("code", { text: id }));
   } else make("p", { class: "note", text: say("text not known"), parent });
   const sound = audio(id);
   if (!sound) return make("p", { class: "note", text: say("no audio in this page"), parent });
@@ -158,20 +158,20 @@ function clipHeard(id, parent, heading, said = null) {
 function show(i) {
   const of = units();
   const detail = make("div");
-  make("h3", { text: nameOf(of, i), parent: detail });
+  make("h3", { text: state.mode === "clips" ? labelled(of, i) : nameOf(of, i), parent: detail });
   const values = valuesOf(of, i);
   if (state.mode === "clips") {
-    clipHeard(of.ids[i], detail);
-    make("p", { class: "note", text: HEAT(), parent: detail });
+    clipHeard(of.ids[i], detail, { told: true });
+    make("p", { class: "note", text: HEAT(of), parent: detail });
     heat(of, i, detail, { [of.words[i]]: "words", [of.voice[i]]: "voice" }, room());
     const margins = values.map((row) => row[of.voice[i]] - row[of.words[i]]);
     curve(of.layers, margins, meanMargin(of), say("margin: voice − words (logits)"), detail);
   } else {
     const mark = { [of.target[i]]: state.mode === "semantic" ? "words" : "voice" };
-    clipHeard(of.recipient[i], detail, say("recipient"));
-    clipHeard(of.donor[i], detail, say("donor"));
-    make("p", { class: "note", text: `${say("target")}: ${labels()[of.target[i]]}. ${say("patched answers: the recipient's audio span is the donor's from layer l on")}`, parent: detail });
-    make("p", { class: "note", text: HEAT(), parent: detail });
+    clipHeard(of.recipient[i], detail, { heading: say("recipient"), told: true });
+    clipHeard(of.donor[i], detail, { heading: say("donor"), told: true });
+    make("p", { class: "note", text: `${say("target")}${say(": ")}${labels()[of.target[i]]}. ${say("patched answers: the recipient's audio span is the donor's from layer l on")}`, parent: detail });
+    make("p", { class: "note", text: HEAT(of), parent: detail });
     heat(of, i, detail, mark, room());
     const base = values[values.length - 1][of.target[i]];
     curve(of.layers, values.map((row) => row[of.target[i]] - base), null, say("target's logit, patched − unpatched"), detail);
@@ -193,7 +193,10 @@ const room = () => Math.min(640, Math.max(300, $("detail").clientWidth || 640));
 // Where a layer, or a place between two, lies in a drawing: true to its number, as layers may be listed with gaps.
 const across = (layers, left, width) => (place) => left + ((place + 0.5) * (width - left)) / (layers[layers.length - 1] + 1);
 
-const HEAT = () => `${say("label logits less their mean over the labels, by layer")}; ${say("the outlined label is the answer of the layer")}`;
+const HEAT = (of) => [
+  say("label logits less their mean over the labels, by layer"), say("the outlined label is the answer of the layer"),
+  ...(of.readable?.includes(0) ? [say("faint layers: the lens is not informative")] : []),
+].join("; ");
 
 const valuesOf = (of, i) => of.layers.map((_, l) => labels().map((_, k) => logit(of, i, l, k)));
 
@@ -206,16 +209,18 @@ function heat(of, i, parent, marks, width) {
   const svg = make("svg", { viewBox: `0 0 ${width} ${tall + bottom}`, role: "img", class: "heat", parent }, SVG);
   svg.setAttribute("aria-label", say("label logits less their mean over the labels, by layer"));
   const centred = values.map((row) => row.map((v) => v - row.reduce((a, b) => a + b, 0) / row.length));
-  const most = Math.max(1e-9, ...centred.flat().map(Math.abs));
+  const faint = of.layers.map((_, l) => of.readable?.[l] === 0);
+  const most = Math.max(1e-9, ...centred.filter((_, l) => !faint[l] || !faint.includes(false)).flat().map(Math.abs));
   labels().forEach((label, k) => {
     const name = make("text", { x: left - 8, y: k * high + high / 2 + 5, "text-anchor": "end", text: label.length > 13 ? `${label.slice(0, 12)}…` : label, parent: svg }, SVG);
     if (marks[k]) name.setAttribute("style", `fill: var(--${marks[k]}); font-weight: 700`);
     of.layers.forEach((layer, l) => {
       const answer = of.answers[i * of.layers.length + l] === k;
       const cell = make("rect", { x: edges[l] + 1, y: k * high + 1, width: Math.max(1, edges[l + 1] - edges[l] - 2), height: high - 2, rx: 2, parent: svg }, SVG);
-      const share = Math.round((100 * Math.abs(centred[l][k])) / most);
+      const share = Math.min(100, Math.round((100 * Math.abs(centred[l][k])) / most));
       cell.style.fill = `color-mix(in srgb, var(--${centred[l][k] > 0 ? "warm" : "cool"}) ${share}%, var(--mid))`;
-      if (answer) cell.setAttribute("style", `${cell.getAttribute("style")}; stroke: var(--ink); stroke-width: 2`);
+      if (answer && !faint[l]) cell.setAttribute("style", `${cell.getAttribute("style")}; stroke: var(--ink); stroke-width: 2`);
+      if (faint[l]) cell.style.opacity = "0.25";
       make("title", { text: `${say("layer")} ${layer}, ${label}: ${values[l][k].toFixed(2)}`, parent: cell }, SVG);
     });
   });
@@ -306,13 +311,15 @@ function cards() {
   const of = units();
   const won = { semantic: say("The words win"), prosody: say("The voice wins"), other: say("Neither wins") };
   $("cards").replaceChildren();
-  for (const pick of state.look.picks) {
-    const i = of.ids.indexOf(pick.id);
-    const card = make("div", { class: "card", role: "group", parent: $("cards") });
+  const places = state.look.picks.map(() => make("div", { class: "card", role: "group", parent: $("cards") }));
+  for (const [place, pick] of state.look.picks.entries()) {
+    const [i, card] = [of.ids.indexOf(pick.id), places[place]];
     const heading = make("h3", { text: won[pick.outcome], id: `card-${pick.outcome}`, parent: card });
     card.setAttribute("aria-labelledby", heading.id);
     make("small", { text: say("{n} of {m} clips", { n: pick.n, m: pick.all }), parent: heading });
-    clipHeard(pick.id, card, null, labels()[answer(of, i)]);
+    clipHeard(pick.id, card);
+    const said = make("p", { class: "note", text: say("answer") + say(": "), parent: card });
+    make("strong", { text: labels()[answer(of, i)], parent: said });
     heat(of, i, card, { [of.words[i]]: "words", [of.voice[i]]: "voice" }, Math.max(240, card.clientWidth - 26));
     const more = make("button", { type: "button", text: say("look closer"), parent: card });
     more.addEventListener("click", () => {
@@ -333,7 +340,6 @@ function mark(link) {
   document.querySelectorAll("tr.found").forEach((row) => row.classList.remove("found"));
   if (!table) return;
   fold.open = true;
-  [state.from, $("back").hidden] = [link, false];
   const names = [...table.querySelectorAll("th")].map((th) => th.textContent);
   const wanted = link.title.split("; ");
   for (const row of table.tBodies[0].rows) {
@@ -346,6 +352,8 @@ function mark(link) {
     };
     if (wanted.every(holds)) row.classList.add("found");
   }
+  [state.from, $("back").hidden] = [link, false];
+  requestAnimationFrame(() => (table.querySelector("tr.found") ?? fold).scrollIntoView({ block: "center" }));
 }
 
 options($("study"), page.studies.map((look, i) => [String(i), look.name || String(i + 1)]), "0");
