@@ -71,12 +71,18 @@ def save(folder: Path, model: Any, processor: Any) -> Path:
 
 
 def save_tiny_model(
-    folder: Path, *, only_block: int | None = None, label_tokens: bool = True, window: int | None = None, seed: int = 0
+    folder: Path,
+    *,
+    only_block: int | None = None,
+    label_tokens: bool = True,
+    window: int | None = None,
+    text: str = "qwen2",
+    seed: int = 0,
 ) -> Path:
     """Save a random Qwen2-Audio of 4 blocks, with a window of 1 s, and its processor.
 
     `only_block`: zero what attention and MLP add in every other block, so that everything happens in this one.
-    `window`: let every other block see only so many positions.
+    `window`: let every other block see only so many positions. `text`: build its decoder of the blocks of another family.
     `label_tokens`: give each label a token of its own; without, "sad" and "surprised" share their first byte.
     """
     tokenizer = byte_tokenizer(("<|AUDIO|>", "<|audio_bos|>", "<|audio_eos|>"))
@@ -97,7 +103,7 @@ def save_tiny_model(
     sees = ["sliding_attention", "full_attention"] * (LAYERS // 2)
     windows = {} if window is None else dict(use_sliding_window=True, sliding_window=window, layer_types=sees)
     config = Qwen2AudioConfig(
-        audio_config=tower, text_config=decoder("qwen2", len(tokenizer), **windows), audio_token_index=processor.audio_token_id
+        audio_config=tower, text_config=decoder(text, len(tokenizer), **windows), audio_token_index=processor.audio_token_id
     )
     model = Qwen2AudioForConditionalGeneration(config)
     if only_block is not None:
