@@ -36,9 +36,9 @@ study: .venv/run $(SMALL)/model.safetensors  ## both experiments on the demo cli
 	$(REPORT)
 
 known: .venv/run $(SMALL)/model.safetensors  ## after study: erase and exchange what the small model's states tell of words and voice, then the report again
-	for edit in erase exchange; do \
-	  $(RUN) activation_patching/run.py --model $(SMALL) --edit $$edit --at last --max-pairs 120 \
-	    --out activation_patching/outputs/small/$$edit || exit; \
+	for intervention in erase exchange; do \
+	  $(RUN) activation_patching/run.py --model $(SMALL) --intervention $$intervention --at last --max-pairs 120 \
+	    --out activation_patching/outputs/small/$$intervention || exit; \
 	done
 	$(REPORT)
 

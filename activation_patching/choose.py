@@ -42,13 +42,13 @@ def choose_pairs(
     seed: int,
     pairs_file: Path | None = None,
     trim: bool = False,
-    edit: str = "span",
+    intervention: str = "span",
 ) -> tuple[list[Pair], dict[str, Any]]:
     """Return the pairs to patch and their controls, a donor's together, and the counts of clips and pairs, with reasons.
 
     A kind that the clips cannot give is left out, and the counts' warnings say why. Pairs listed in `pairs_file` are all taken,
-    whatever pool, limit and rules. `trim`: lengths are those without silence at the ends. What `edit` erases it erases from a
-    clip, which is its own donor then. `controls` asks for donors that only disturb. Raises InputError where no kind has a pair.
+    whatever pool, limit and rules. `trim`: lengths are those without silence at the ends. To erase takes from
+    a clip, which is its own donor then. `controls` asks for donors that only disturb. Raises InputError where no kind has a pair.
     """
     if pairs_file is not None:
         pool, limit = "all", None
@@ -59,7 +59,7 @@ def choose_pairs(
     missing: list[str] = []
     for kind in dict.fromkeys(kinds):
         try:
-            if edit == "erase":
+            if intervention == "erase":
                 own = draw([Pair(kind, sample, sample) for sample in drawn], rules.max_pairs, seed=seed)
                 built, shared, over = own, "clip", Counter({"over --max-pairs": len(drawn) - len(own)})
             elif pairs_file is not None:
@@ -74,10 +74,10 @@ def choose_pairs(
     if not pairs:
         hint = "; --pool all takes congruent clips too" if pool == "conflict" else ""  # of two labels it must
         raise InputError("; ".join(missing) + hint)
-    further, said = _controls(pairs, drawn, labels, edit=edit, disturbances=controls, seed=seed)
+    further, said = _controls(pairs, drawn, labels, intervention=intervention, disturbances=controls, seed=seed)
     pairs += further
     order = {sample.sample_id: i for i, sample in enumerate(drawn)}
-    pairs.sort(key=lambda p: (order[_lead(p, edit)[0]], p.silent))  # stable: kinds, then controls
+    pairs.sort(key=lambda p: (order[_lead(p, intervention)[0]], p.silent))  # stable: kinds, then controls
     used = len(clips_of(pairs))
     dropped.update({"over --limit": len(chosen) - len(drawn), "in no pair": len(drawn) - used})
     of_controls = Counter(f"{p.kind}, {p.control}" for p in pairs if p.control != "none")
@@ -86,15 +86,15 @@ def choose_pairs(
 
 
 def _controls(
-    pairs: list[Pair], pool: list[Sample], labels: Sequence[str], *, edit: str, disturbances: bool, seed: int
+    pairs: list[Pair], pool: list[Sample], labels: Sequence[str], *, intervention: str, disturbances: bool, seed: int
 ) -> tuple[list[Pair], list[str]]:
     """Return the controls that a run makes beside its pairs, and what is to be said of them.
 
     Of a subspace: a random one, and with exchange the whole state. Of a span: donors of the same text and labels beside some
     prosody pairs; donors of the same labels where pairs lack third labels, and where `disturbances` are asked for.
     """
-    if edit != "span":
-        wanted = SUBSPACE_CONTROLS if edit == "exchange" else SUBSPACE_CONTROLS[:1]
+    if intervention != "span":
+        wanted = SUBSPACE_CONTROLS if intervention == "exchange" else SUBSPACE_CONTROLS[:1]
         return [c for control in wanted for c in control_pairs(pairs, pool, control, seed=seed)], []
     found, said = [], []
     for kind in dict.fromkeys(p.kind for p in pairs):
@@ -114,13 +114,13 @@ def clips_of(pairs: list[Pair]) -> list[Sample]:
     return list({s.sample_id: s for p in pairs for s in (p.recipient, p.donor)}.values())
 
 
-def groups_of(pairs: list[Pair], edit: str = "span") -> list[list[Pair]]:
-    """Return what is patched together: the pairs of each donor of a span, of each recipient of another edit."""
-    return [list(group) for _, group in groupby(pairs, key=lambda p: _lead(p, edit))]
+def groups_of(pairs: list[Pair], intervention: str = "span") -> list[list[Pair]]:
+    """Return what is patched together: the pairs of each donor of a span, of each recipient of another intervention."""
+    return [list(group) for _, group in groupby(pairs, key=lambda p: _lead(p, intervention))]
 
 
-def _lead(pair: Pair, edit: str) -> tuple[str, bool]:
-    return (pair.donor.sample_id, pair.silent) if edit == "span" else (pair.recipient.sample_id, False)
+def _lead(pair: Pair, intervention: str) -> tuple[str, bool]:
+    return (pair.donor.sample_id, pair.silent) if intervention == "span" else (pair.recipient.sample_id, False)
 
 
 @dataclass(frozen=True)

@@ -53,13 +53,13 @@ def plot_patching(run: Path, out: Path, look: Look) -> list[str]:
 
 
 def edit_figure(layers: pd.DataFrame) -> str:
-    return f"{layers.edit.iloc[0]}_curve.png"
+    return f"{layers.intervention.iloc[0]}_curve.png"
 
 
 def plot_edits(run: Path, out: Path, look: Look) -> list[str]:
     """Write the figure of a run of edits: what they do, beside their controls, and what label the subspace tells."""
     layers = read_table(run, "layers")
-    erased, real = layers.edit.iloc[0] == "erase", layers[layers.control == "none"]
+    erased, real = layers.intervention.iloc[0] == "erase", layers[layers.control == "none"]
     outcome = "flip_from_base" if erased else "flip_to_target"
     shown = {
         outcome: look.say("answers that change\n(share)" if erased else "flips to target\n(share)"),

@@ -31,7 +31,7 @@ def main(argv: list[str] | None = None) -> None:
     arguments.add_pair_rules(parser)
     options.add_patching(parser)
     args = parser.parse_args(argv)
-    args.out = options.folder(args.out, args.edit, HERE / "outputs")
+    args.out = options.folder(args.out, args.intervention, HERE / "outputs")
     with lock.held(args.out):
         over_prompts(args, run, draw, main_results)
 
@@ -39,7 +39,7 @@ def main(argv: list[str] | None = None) -> None:
 def run(args: argparse.Namespace, shared: Shared | None, prompt: str, out: Path) -> None:
     began, model, question = time.time(), arguments.chosen_model(args), arguments.asked_question(args, prompt)
     clips, others = read_clips(args.data, args.labels)
-    how = options.chosen_edit(args, len(question.labels))
+    how = options.chosen_intervention(args, len(question.labels))
     choice = {"limit": args.limit, "seed": args.seed, "controls": args.controls, **arguments.pair_options(args)}
     asked = arguments.recorded(choice) | {**asdict(how), "skip_bad": args.skip_bad, "layers": args.layers}
     identity = identify("activation_patching", model=model, question=question, data=args.data, clips=clips, options=asked)
@@ -50,7 +50,7 @@ def run(args: argparse.Namespace, shared: Shared | None, prompt: str, out: Path)
         from common.running.session import open_session
 
         clips, bad = usable_clips(clips, model, question) if args.skip_bad else (clips, {})
-        pairs, counts = choose_pairs(clips, labels=question.labels, **choice, edit=how.edit)
+        pairs, counts = choose_pairs(clips, labels=question.labels, **choice, intervention=how.intervention)
         counts["dropped"] |= {**others, **bad}
         unseen = None if how.whole_span else unseen_clips(clips, pairs, seed=args.seed)
         used = unseen.clips if unseen else clips_of(pairs)
@@ -59,7 +59,7 @@ def run(args: argparse.Namespace, shared: Shared | None, prompt: str, out: Path)
         if parallel.is_leader():
             print(f"{len(pairs)} pairs of {counts['clips']} clips x {session.describe(prompt)}")
         this = this.known(session.identity())
-        groups = groups_of(pairs, how.edit)
+        groups = groups_of(pairs, how.intervention)
         make, checked = maker(session, groups, how, unseen, seed=args.seed, earlier=this.rows, cache_gb=args.cache_gb)
         work = output.Work(make, groups, lambda p: p.pair_id, session.layers)
         if output.make_rows(this, work, overwrite=args.overwrite):
@@ -77,7 +77,7 @@ def draw(args: argparse.Namespace, prompt: str, out: Path) -> None:
     tables = tables_of(rows)
     output.write_tables(out, tables)
     figures = plot_run(out, out, Look(output.subtitle(record), svg=args.svg))
-    found = summary(tables, record["identity"]["edit"])
+    found = summary(tables, record["identity"]["intervention"])
     print(terminal.ended(record, units_of(record), found, out=out, figures=figures, following="python report/build.py"))
 
 

@@ -197,8 +197,8 @@ def command(run: Outputs) -> str:
     options = {name: value for name, value in run.identity.items() if name not in NO_OPTIONS}
     options |= dict(options.pop("rules", {}))
     options["input"] = options.get("input") if options.get("input") != "audio" else None  # the default; patching has no other
-    if options.get("edit") == "span":
-        del options["edit"], options["at"]
+    if options.get("intervention") == "span":
+        del options["intervention"], options["at"]
     for name, value in options.items():
         flag = f"--{name.replace('_', '-')}"
         if value is False and name.startswith("same_"):

@@ -30,7 +30,7 @@ def edited(run: Outputs, *, out: Path, folder: str, wording: ModuleType, words: 
         record = read_record(path.parent)
         identity = record["identity"]
         alike = all(identity.get(name) == run.identity.get(name) for name in SHARED)
-        if identity.get("edit", "span") == "span" or not record["finished"] or not alike:
+        if identity.get("intervention", "span") == "span" or not record["finished"] or not alike:
             continue
         names = [n for n in EDIT_TABLES if (path.parent / f"{n}.csv").exists()]
         tables = {name: read_table(path.parent, name) for name in names}
@@ -38,5 +38,5 @@ def edited(run: Outputs, *, out: Path, folder: str, wording: ModuleType, words: 
         (out / place).mkdir(parents=True, exist_ok=True)
         plot_edits(path.parent, out / place, Look(subtitle(record), words))
         sentences = [s for kind, facts in edit_facts(tables).items() for s in wording.edit_sentences(kind, facts)]
-        found.append(Edited(identity["edit"], identity["at"], f"{place}/{edit_figure(tables['layers'])}", sentences))
+        found.append(Edited(identity["intervention"], identity["at"], f"{place}/{edit_figure(tables['layers'])}", sentences))
     return found

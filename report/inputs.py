@@ -116,7 +116,7 @@ def read_outputs(experiment: str, folder: Path, *, given: str = "audio") -> Outp
         return Trouble("other experiment", told | {"why": f"its run is of the other experiment, not of {told['script']}"})
     if (form := record["identity"].get("input", "audio")) != given:
         return Trouble("other input", told | {"why": f"its clips were given as {form}, not as {given}"})
-    if record["identity"].get("edit", "span") != "span":
+    if record["identity"].get("intervention", "span") != "span":
         why_not = "its run erased or exchanged a subspace; a report shows it where it lies below a patching run's folder"
         return Trouble("other experiment", told | {"why": f"{told['folder']}: {why_not}"})
     if not record["finished"]:

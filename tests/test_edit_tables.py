@@ -38,7 +38,7 @@ def rows(edit: str, at: str, effect: dict[str, float], *, n: int = 60, seed: int
                 row |= {"flip_to_target": int(answer == target), "flip_from_base": int(moved)}
                 row |= {"delta_logit": float(answer == target) - float(base == target), "delta_margin": -float(moved)}
                 row |= {f"{role}_text_id": text for role in ("recipient", "donor")}
-                row |= {"edit": edit, "at": at, "rank": 4, "told": 1, "own_run_difference": 0.0, "engine": "splice"}
+                row |= {"intervention": edit, "at": at, "rank": 4, "told": 1, "own_run_difference": 0.0, "engine": "splice"}
                 table.append(row)
     return pd.DataFrame(table)
 

@@ -129,7 +129,7 @@ def _causal(positions: range, width: int, lm: AudioLM, *, eager: bool) -> torch.
 
 @torch.inference_mode()
 def knockout_rerun(lm: AudioLM, clip: EncodedClip, cut: Cut, tokens: Sequence[int] | None = None) -> torch.Tensor:
-    """Return the last token's logits [vocab] of a full run with one cut, of `tokens` [token]: the slow way, for the self-check."""
+    """Return the last token's logits [vocab] of a full run with one cut, of `tokens` [token]: slow, for the self-check."""
     positions = range(clip.ids.shape[1])
     blocks = list(lm.blocks)[cut.start : cut.stop]
     handles = [cut_mask(lm, block, {0: cut}, positions, rows=1, width=len(positions)) for block in blocks]
