@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from common.clips.pairs import (
 )
 from common.clips.samples import Sample, conflict_clips, draw
 from common.errors import InputError
-from common.stats.folds import unseen
+from common.stats.folds import halves, unseen
 
 _LEAST = 3  # clips of each label that a subspace is learned from
 _SAME_TEXT = 50  # prosody pairs whose donor has the same text and labels besides: does the voice count beyond its label?
@@ -64,6 +64,8 @@ def choose_pairs(
                 built, shared, over = own, "clip", Counter({"over --max-pairs": len(drawn) - len(own)})
             elif pairs_file is not None:
                 built, shared, over = listed_pairs(pairs_file, drawn, kind), "what the list gives them", Counter[str]()
+            elif intervention == "components":
+                built, shared, over = _within_halves(drawn, kind, rules, seed=seed, trim=trim)
             else:
                 built, shared, over = build_pairs(drawn, kind, rules, seed=seed, trim=trim)
         except NoPairs as reason:
@@ -85,6 +87,25 @@ def choose_pairs(
     return pairs, counts | {"warnings": missing + said}
 
 
+def half_of(clips: Sequence[Sample], *, seed: int) -> dict[str, int]:
+    """Return the half of the texts, 0 or 1, that each clip belongs to, by its id."""
+    found = halves([s.text_id for s in clips], [s.semantic_label for s in clips], seed=seed)
+    return {s.sample_id: int(half) for s, half in zip(clips, found)}
+
+
+def _within_halves(
+    clips: list[Sample], kind: str, rules: PairRules, *, seed: int, trim: bool
+) -> tuple[list[Pair], str, Counter[str]]:
+    """Return what build_pairs does, within two halves of the texts: what is chosen on one half is estimated on the other."""
+    half, pairs, over = half_of(clips, seed=seed), list[Pair](), Counter[str]()
+    rules = replace(rules, max_pairs=rules.max_pairs and max(1, rules.max_pairs // 2))
+    for number in sorted(set(half.values())):
+        inside = [s for s in clips if half[s.sample_id] == number]
+        built, shared, left = build_pairs(inside, kind, rules, seed=seed, trim=trim)
+        pairs, over = pairs + built, over + left
+    return pairs, shared, over
+
+
 def _controls(
     pairs: list[Pair], pool: list[Sample], labels: Sequence[str], *, intervention: str, disturbances: bool, seed: int
 ) -> tuple[list[Pair], list[str]]:
@@ -93,6 +114,8 @@ def _controls(
     Of a subspace: a random one, and with exchange the whole state. Of a span: donors of the same text and labels beside some
     prosody pairs; donors of the same labels where pairs lack third labels, and where `disturbances` are asked for.
     """
+    if intervention == "components":
+        return [], []
     if intervention != "span":
         wanted = SUBSPACE_CONTROLS if intervention == "exchange" else SUBSPACE_CONTROLS[:1]
         return [c for control in wanted for c in control_pairs(pairs, pool, control, seed=seed)], []

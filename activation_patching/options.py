@@ -11,14 +11,33 @@ from common.running import arguments
 
 def add_patching(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("patching").add_argument
-    edits = "the audio span from the donor (default); what the states tell of a label erased, or exchanged with the donor"
+    edits = (
+        "span (default): the donor's audio span is put in; erase, exchange: what the states tell of a label; knockout: attention "
+        "between audio, question and last token is cut; components: heads, attentions and MLPs are the donor's"
+    )
     add("--intervention", choices=INTERVENTIONS, default="span", help=edits)
+    around = "with --intervention knockout: cut also in windows of N blocks around l (default: 1 5)"
+    add("--window", dest="windows", type=arguments.whole_number(1), nargs="*", default=[1, 5], metavar="N", help=around)
     add("--at", choices=POSITIONS, default="span", help="positions that are erased or exchanged (default: the audio span)")
     add("--rank", type=arguments.whole_number(1), metavar="K", help="of what is exchanged (default: labels - 1)")
     aligns = "for spans of unequal length: splice (default) needs none; stretch (default of --intervention exchange) or crop"
     add("--align", choices=ALIGNMENTS, help=aligns)
     add("--controls", action="store_true", help="also patch donors that only disturb: the recipient's own labels, silence")
     add("--cache-gb", type=float, metavar="GB", help="main memory for recorded clips (default: a quarter of what is free)")
+
+
+def check_alone(args: argparse.Namespace) -> None:
+    """Raise InputError where an option does not go with knockout or components, which change the run in ways of their own."""
+    if args.intervention not in ("knockout", "components"):
+        return
+    given = {
+        "--at": args.at != "span",
+        "--rank": args.rank is not None,
+        "--align": args.align is not None,
+        "--controls": args.controls,
+    }
+    if named := [name for name, there in given.items() if there]:
+        raise InputError(f"{named[0]} does not go with --intervention {args.intervention}; leave it out")
 
 
 def chosen_intervention(args: argparse.Namespace, labels: int) -> How:

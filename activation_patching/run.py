@@ -5,13 +5,14 @@ import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
-from activation_patching import options
+from activation_patching import component_run, knockout_run, options
 from activation_patching.choose import choose_pairs, clips_of, groups_of, unseen_clips
 from activation_patching.findings import headline
 from activation_patching.plots import plot_run
@@ -32,8 +33,11 @@ def main(argv: list[str] | None = None) -> None:
     options.add_patching(parser)
     args = parser.parse_args(argv)
     args.out = options.folder(args.out, args.intervention, HERE / "outputs")
+    options.check_alone(args)
+    others = {"knockout": knockout_run, "components": component_run}
+    stages: Any = others.get(args.intervention, sys.modules[__name__])
     with lock.held(args.out):
-        over_prompts(args, run, draw, main_results)
+        over_prompts(args, stages.run, stages.draw, stages.main_results)
 
 
 def run(args: argparse.Namespace, shared: Shared | None, prompt: str, out: Path) -> None:

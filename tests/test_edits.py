@@ -198,7 +198,7 @@ def test_a_run_goes_on_after_a_kill_and_says_what_it_checked(
         (("--intervention", "exchange", "--rank", "5"), "--rank 5: allowed: 1 to 4"),
         (
             ("--intervention", "exchange", "--align", "splice"),
-            "--align splice: allowed: stretch, crop with --intervention exchange --at span",
+            "--align splice: allowed: stretch, crop with --intervention exchange",
         ),
         (("--intervention", "erase", "--align", "crop"), "--align crop: allowed"),
     ],

@@ -18,6 +18,11 @@ def unseen(
     return _crossed(by_text, _by_speaker(texts, speakers, labels, folds, seed))
 
 
+def halves(texts: Sequence[str], labels: Sequence[str], *, seed: int) -> np.ndarray:
+    """Return which half of the texts, 0 or 1, each clip belongs to; texts are parted with their `labels` in proportion."""
+    return _parts(texts, labels, 2, seed)
+
+
 def growing(
     texts: Sequence[str], speakers: Sequence[str], labels: Sequence[str], *, portions: int = 4, seed: int = 0
 ) -> list[tuple[np.ndarray, np.ndarray]]:

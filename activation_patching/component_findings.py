@@ -1,0 +1,44 @@
+"""What a components run found: typed records, made from its tables alone."""
+
+from dataclasses import dataclass
+
+import pandas as pd
+
+from common.stats.findings import Estimate, estimate_of
+
+Tables = dict[str, pd.DataFrame]
+
+
+@dataclass(frozen=True)
+class ComponentEffect:
+    """What one part of one block brings of the donor's words ("semantic") or voice ("prosody") at the last token.
+
+    `part`: "attention", "mlp", or "head_3". `effect_logit`: by how much it raises the target's logit beyond third labels (primary
+    outcome), of texts that did not choose it. `chosen`: by how many of the two halves of the texts it is among the ten strongest.
+    """
+
+    kind: str
+    part: str
+    layer: int
+    chosen: int
+    effect_logit: Estimate
+
+
+def component_effects(tables: Tables) -> list[ComponentEffect]:
+    """Return the strongest parts of each kind of pair, the strongest first."""
+    return [
+        ComponentEffect(str(r.kind), str(r.part), int(r.layer), int(r.chosen), estimate_of(r, "effect_logit"))
+        for _, r in tables["strongest"].iterrows()
+    ]
+
+
+def headline(tables: Tables) -> pd.DataFrame:
+    """Return the main results for prompts.csv: `what`, its `unit`, `value`, `lo`, `hi`, the `kind` it is about, `n`."""
+    rows = []
+    for f in component_effects(tables):
+        cue, e = "words" if f.kind == "semantic" else "voice", f.effect_logit
+        if f.chosen == 2:
+            rows.append(
+                (f"{cue}: {f.part.replace('_', ' ')} of block {f.layer}", "effect (logits)", e.value, e.low, e.high, f.kind, e.n)
+            )
+    return pd.DataFrame(rows, columns=["what", "unit", "value", "lo", "hi", "kind", "n"])

@@ -1,0 +1,241 @@
+"""Put each head, each attention and each MLP of a donor's run into a recipient's, and make the rows of it."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+
+from common.clips.pairs import Pair
+from common.clips.samples import Sample
+from common.errors import CheckFailed, InputError, UnknownBlock
+from common.model.encoding import EncodedClip
+from common.model.head import head_reads
+from common.model.readout import tied
+from common.patching.components import Activations, Component, activations, components_of, patch_components
+from common.patching.hooks import hooks
+from common.patching.parts import Parts, find_parts, on_mlp, on_projection
+from common.patching.reading import Reading, last_of, tail_of
+from common.patching.tolerance import check_finite, equal, largest_difference
+from common.patching.tracing import own_logits
+from common.running.cache import Kept, in_chunks
+from common.running.memory import cache_bytes
+from common.running.session import Session
+
+_MAX_ROWS = {False: 256, True: 1024}  # of a pass over the tail; of one over the last token alone
+_SHARED = ("text_id", "speaker", "source", "semantic_label", "prosody_label")
+
+
+@dataclass(frozen=True)
+class Patch:
+    """One kind of part of a pair: a `part` of every block, "head_3", "attention" or "mlp", at the last token or over the tail."""
+
+    pair: Pair
+    part: str
+    half: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.pair.pair_id}|{self.part}"
+
+    @property
+    def at_last(self) -> bool:
+        return not self.part.endswith("_tail")
+
+    def components(self, parts: Sequence[Parts]) -> list[Component]:
+        kind, _, number = self.part.removesuffix("_tail").partition("_")
+        return components_of(parts, kind, int(number or 0))
+
+
+@dataclass(frozen=True)
+class OwnRun:
+    """A clip's own run: what it keeps at its two readings, what its parts do, and the label logits [label] of its answer."""
+
+    tail: Reading | None
+    last: Reading | None
+    does: Activations
+    label_logits: torch.Tensor
+
+    @property
+    def nbytes(self) -> int:
+        return self.does.nbytes + sum(r.nbytes for r in (self.tail, self.last) if r)
+
+    def donor(self) -> "OwnRun":
+        """Return what a donor needs of it: all but the readings, which are most of it."""
+        return OwnRun(None, None, self.does, self.label_logits)
+
+    def to(self, device: torch.device | str) -> "OwnRun":
+        tail, last = (r and r.to(device) for r in (self.tail, self.last))
+        return OwnRun(tail, last, self.does.to(device), self.label_logits)
+
+
+def maker(
+    session: Session, groups: Sequence[list[Patch]], parts: Sequence[Parts], *, cache_gb: float | None
+) -> tuple[Callable[[Sequence[list[Patch]]], Iterator[list[dict[str, Any]]]], dict[str, float]]:
+    """Return what makes the rows of groups, the patches of a recipient each, and how far the identities are off on a pair."""
+    pair = groups[0][0].pair
+    figures = check_components(session, parts, *map(session.encode, (pair.recipient, pair.donor)))
+    return partial(component_rows, session, parts=parts, cache_gb=cache_gb), figures
+
+
+def parts_of(session: Session) -> list[Parts]:
+    """Return the parts of the blocks. Raises InputError, before the work, where they cannot be told."""
+    try:
+        return find_parts(session.lm, session.first, tail_of(session.lm, session.first))
+    except UnknownBlock as error:
+        raise InputError(f"--intervention components: {error}") from None
+
+
+def patches_of(pairs: Sequence[Pair], parts: Sequence[Parts], half: dict[str, int]) -> list[Patch]:
+    """Return the patches of pairs: every head, attention and MLP at the last token, and the two latter over the whole tail."""
+    heads = [f"head_{number}" for number in range(max(p.heads for p in parts))]
+    kinds = [*heads, "attention", "mlp", "attention_tail", "mlp_tail"]
+    return [Patch(pair, kind, half[pair.recipient.sample_id]) for pair in pairs for kind in kinds]
+
+
+def component_rows(
+    session: Session, groups: Sequence[list[Patch]], *, parts: Sequence[Parts], cache_gb: float | None
+) -> Iterator[list[dict[str, Any]]]:
+    """Yield the rows of all patches of a recipient at a time.
+
+    Raises CheckFailed where a recipient's unpatched rows are not its own answer.
+    """
+    own = _own_runs(session, parts, [group[0].pair.recipient for group in groups], cache_bytes(cache_gb))
+    for group in groups:
+        recipient, rows = own.whole(group[0].pair.recipient).to(session.lm.device), []
+        for pair in dict.fromkeys(patch.pair for patch in group):
+            donor, patches = own.light(pair.donor), [patch for patch in group if patch.pair == pair]
+            for at_last in (True, False):
+                of_pass = [patch for patch in patches if patch.at_last == at_last]
+                found = _patched(session, parts, of_pass, recipient, donor)
+                rows += [row for p in of_pass for row in patch_rows(session, p, found, donor.label_logits)]
+        yield rows
+
+
+def blocks_of(session: Session) -> tuple[int, ...]:
+    """Return the blocks that have rows."""
+    return tuple(layer for layer in session.layers if layer < len(session.lm.blocks))
+
+
+def _own_runs(session: Session, parts: Sequence[Parts], turns: Sequence[Sample], budget: int) -> Kept[Sample, OwnRun]:
+    def record(sample: Sample) -> OwnRun:
+        clip = session.encode(sample)
+        tail = tail_of(session.lm, clip, session.front(sample, clip))
+        does, logits = activations(session.lm, parts, tail, session.readout.ids)
+        check_finite(logits, sample.sample_id)
+        return OwnRun(tail, last_of(session.lm, tail), does, logits.cpu())
+
+    return Kept(
+        record,
+        light=OwnRun.donor,
+        store=lambda run: run.to("cpu"),
+        size=lambda run: run.nbytes,
+        turns=turns,
+        budget=budget // (2 if session.shared else 1),  # the other half is for fronts
+    )
+
+
+def _patched(
+    session: Session, parts: Sequence[Parts], patches: Sequence[Patch], recipient: OwnRun, donor: OwnRun
+) -> dict[tuple[str, int], torch.Tensor]:
+    """Return the label logits [2, label] unpatched and patched, of each part and block; the patches are of one pass.
+
+    A block without the part stays unpatched. Raises CheckFailed where the unpatched row is not the recipient's own answer.
+    """
+    pair, blocks = patches[0].pair, blocks_of(session)
+    reading, does = recipient.last if patches[0].at_last else recipient.tail, donor.does.to(session.lm.device)
+    listed = [(p.part, c) for p in patches for c in p.components(parts) if c.block in blocks]
+
+    def work(some: Sequence[tuple[str, Component]]) -> torch.Tensor:
+        base, *rows = patch_components(session.lm, parts, reading, does, [[c] for _, c in some], session.readout.ids).cpu()
+        check_finite(torch.stack([base, *rows]), pair.pair_id)
+        if not (off := largest_difference(base, recipient.label_logits)) <= session.check.tolerance:
+            raise CheckFailed(f"{pair.pair_id}: unpatched it is {off:.3g} from the recipient's own run")
+        return torch.stack([torch.stack([base, row]) for row in rows])
+
+    chunks, _ = in_chunks(work, listed, _MAX_ROWS[patches[0].at_last])
+    found = {(part, c.block): both for (part, c), both in zip(listed, torch.cat(chunks))}
+    unpatched = torch.stack([recipient.label_logits] * 2)
+    return {(p.part, block): found.get((p.part, block), unpatched) for p in patches for block in blocks}
+
+
+def patch_rows(
+    session: Session, patch: Patch, found: dict[tuple[str, int], torch.Tensor], donor_logits: torch.Tensor
+) -> list[dict[str, Any]]:
+    """Return a row for each block of a patch: `layer` is the block. `base_*`: the recipient's logits, unpatched."""
+    readout, pair, target = session.readout, patch.pair, session.readout.labels.index(patch.pair.target)
+    clips, rows = (("recipient", pair.recipient), ("donor", pair.donor)), []
+    for block in blocks_of(session):
+        base, logits = found[patch.part, block]
+        pred_base, pred_patch = readout.answer(base), readout.answer(logits)
+        rows.append(
+            {
+                "patch_id": patch.name,
+                "pair_id": pair.pair_id,
+                "kind": pair.kind,
+                "recipient_id": pair.recipient.sample_id,
+                "donor_id": pair.donor.sample_id,
+                "target": pair.target,
+                "part": patch.part,
+                "half": patch.half,
+                "layer": block,
+                **{f"logit_{label}": logit for label, logit in zip(readout.labels, logits.tolist())},
+                **{f"base_{label}": logit for label, logit in zip(readout.labels, base.tolist())},
+                "pred_base": pred_base,
+                "pred_donor": readout.answer(donor_logits),
+                "pred_patch": pred_patch,
+                "flip_to_target": int(pred_patch == pair.target),
+                "flip_from_base": int(pred_patch != pred_base),
+                "delta_logit": float(logits[target] - base[target]),
+                **{f"{role}_{name}": getattr(clip, name) for name in _SHARED for role, clip in clips},
+                "tied": int(tied(logits)),
+            }
+        )
+    return rows
+
+
+def check_components(session: Session, parts: Sequence[Parts], one: EncodedClip, other: EncodedClip) -> dict[str, float]:
+    """Return how far the identities are off on a pair of clips; raise CheckFailed beyond the tolerance of the dtype.
+
+    Unpatched it is the model's answer; own parts put back change nothing; a row is what a full run with the same change gives; all
+    attentions of the donor together give the donor's answer, as the last token is the same in both.
+    """
+    lm, tokens = session.lm, session.readout.ids
+    tail, of_donor = tail_of(lm, one), tail_of(lm, other)
+    last = last_of(lm, tail)
+    (itself, own), (does, answer) = (activations(lm, parts, reading, tokens) for reading in (tail, of_donor))
+    attentions, mlps = components_of(parts, "attention"), components_of(parts, "mlp")
+    some = [[part[len(part) // 2]] for part in (components_of(parts, "head"), mlps) if part]
+    unpatched = patch_components(lm, parts, last, itself, [[*attentions, *mlps], *some], tokens)
+    whole = patch_components(lm, parts, tail, itself, [[*attentions, *mlps]], tokens)
+    base, together, *rows = patch_components(lm, parts, last, does, [attentions, *some], tokens)
+    slow = torch.stack([_rerun(session, parts, one, does, component) for (component,) in some])
+    model = torch.stack([own_logits(lm, clip)[list(tokens)].float() for clip in (one, other)])
+    figures = {
+        "unpatched - model": largest_difference(torch.stack([base, own]), model[:1].expand(2, -1)),
+        "own parts put back - unpatched": largest_difference(torch.cat([unpatched[1:], whole[1:]]), own),
+        "patched rows - full run with the same change": largest_difference(torch.stack(rows), slow),
+        "all attentions of B - B": largest_difference(together, answer),
+    }
+    for name, difference in figures.items():
+        equal(name, difference, session.check.tolerance)
+    return figures
+
+
+@torch.inference_mode()
+def _rerun(session: Session, parts: Sequence[Parts], clip: EncodedClip, does: Activations, component: Component) -> torch.Tensor:
+    """Return the label logits [label] of a full run with one component of the donor's at the last position."""
+    of_block, is_mlp = parts[component.block], component.part == "mlp"
+    donated = (does.mlp if is_mlp else does.heads)[component.block]
+    assert donated is not None
+    size = donated.shape[-1] if is_mlp else donated.shape[-1] // of_block.heads
+    numbers = slice(component.head * size, (component.head + 1) * size)
+
+    def change(x: torch.Tensor) -> torch.Tensor:
+        x = x.clone()
+        x[:, -1, numbers] = donated[:, -1, numbers].to(x)
+        return x
+
+    with hooks(*(on_mlp if is_mlp else on_projection)(of_block, change)), head_reads(session.lm, session.readout.ids) as split:
+        return split(session.lm.model(**clip.inputs, use_cache=False).logits[0, -1])[1]

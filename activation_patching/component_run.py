@@ -1,0 +1,75 @@
+"""The stages of `--intervention components`: rows of pairs, their tables, figure and findings."""
+
+import argparse
+import time
+from pathlib import Path
+
+import pandas as pd
+
+from activation_patching.choose import choose_pairs, clips_of, groups_of, half_of
+from activation_patching.component_findings import component_effects, headline
+from activation_patching.component_plots import plot_run
+from activation_patching.component_tables import tables_of
+from activation_patching.summary import CUES, units_of
+from common.clips.samples import read_clips
+from common.plotting import Look
+from common.running import arguments, output, parallel, terminal
+from common.running.identity import identify
+from common.running.memory import Shared
+
+_SHOWN = 5  # of the strongest parts of each kind
+
+
+def run(args: argparse.Namespace, shared: Shared | None, prompt: str, out: Path) -> None:
+    began, model, question = time.time(), arguments.chosen_model(args), arguments.asked_question(args, prompt)
+    clips, others = read_clips(args.data, args.labels)
+    choice = {"limit": args.limit, "seed": args.seed, "controls": False, **arguments.pair_options(args)}
+    asked = arguments.recorded(choice) | {"intervention": args.intervention, "skip_bad": args.skip_bad, "layers": args.layers}
+    identity = identify("activation_patching", model=model, question=question, data=args.data, clips=clips, options=asked)
+    this = output.Run(out / "components.csv", "patch_id", identity)
+    if not output.is_finished(this, overwrite=args.overwrite):
+        from activation_patching.component_rows import blocks_of, maker, parts_of, patches_of  # torch, which drawing does without
+        from common.model.usable import usable_clips
+        from common.running.session import open_session
+
+        clips, bad = usable_clips(clips, model, question) if args.skip_bad else (clips, {})
+        pairs, counts = choose_pairs(clips, labels=question.labels, **choice, intervention=args.intervention)
+        counts["dropped"] |= {**others, **bad}
+        session = open_session(model, question, clips_of(pairs), engines=(), layers=args.layers, shared=shared)
+        session = session.warned(*counts.pop("warnings"))
+        parts, half = parts_of(session), half_of(clips, seed=args.seed)
+        groups = [[x for x in patches_of(g, parts, half)] for g in groups_of(pairs, args.intervention)]
+        make, checked = maker(session, groups, parts, cache_gb=args.cache_gb)
+        if parallel.is_leader():
+            print(f"{len(pairs)} pairs of {counts['clips']} clips x parts of {session.describe(prompt)}")
+        this = this.known(session.identity())
+        work = output.Work(make, groups, lambda patch: patch.name, blocks_of(session))
+        if output.make_rows(this, work, overwrite=args.overwrite):
+            facts = session.facts() | {"prompt_name": prompt}
+            facts["self_check"] |= checked
+            output.finish(this, facts, counts, began=began)
+    if parallel.is_leader():
+        draw(args, prompt, out)
+
+
+def draw(args: argparse.Namespace, prompt: str, out: Path) -> None:
+    record, rows = output.finished_run(out, "components.csv")
+    tables = tables_of(rows)
+    output.write_tables(out, tables)
+    figures = plot_run(out, out, Look(output.subtitle(record), svg=args.svg))
+    following = "python report/build.py"
+    print(terminal.ended(record, units_of(record), summary(tables), out=out, figures=figures, following=following))
+
+
+def summary(tables: dict[str, pd.DataFrame]) -> list[str]:
+    """Return the rows of the terminal's table: the strongest parts of each kind, of texts that did not choose them."""
+    found = component_effects(tables)
+    rows = [terminal.header("logits")]
+    for kind, cue in CUES.items():
+        for f in [f for f in found if f.kind == kind][:_SHOWN]:
+            rows.append(terminal.estimate(f"{cue}: {f.part.replace('_', ' ')} of block {f.layer}", f.effect_logit))
+    return rows if found else ["the texts make no two halves: no part is chosen"]
+
+
+def main_results(out: Path) -> pd.DataFrame:
+    return headline({"strongest": output.read_table(out, "strongest")})
