@@ -65,7 +65,8 @@ def choose_pairs(
             elif pairs_file is not None:
                 built, shared, over = listed_pairs(pairs_file, drawn, kind), "what the list gives them", Counter[str]()
             elif intervention == "components":
-                built, shared, over = _within_halves(drawn, kind, rules, seed=seed, trim=trim)
+                half = half_of(clips, seed=seed)
+                built, shared, over = _within_halves(drawn, half, kind, rules, seed=seed, trim=trim)
             else:
                 built, shared, over = build_pairs(drawn, kind, rules, seed=seed, trim=trim)
         except NoPairs as reason:
@@ -88,16 +89,16 @@ def choose_pairs(
 
 
 def half_of(clips: Sequence[Sample], *, seed: int) -> dict[str, int]:
-    """Return the half of the texts, 0 or 1, that each clip belongs to, by its id."""
+    """Return the half of the texts, 0 or 1, that each of all clips of a run belongs to, by its id."""
     found = halves([s.text_id for s in clips], [s.semantic_label for s in clips], seed=seed)
     return {s.sample_id: int(half) for s, half in zip(clips, found)}
 
 
 def _within_halves(
-    clips: list[Sample], kind: str, rules: PairRules, *, seed: int, trim: bool
+    clips: list[Sample], half: dict[str, int], kind: str, rules: PairRules, *, seed: int, trim: bool
 ) -> tuple[list[Pair], str, Counter[str]]:
     """Return what build_pairs does, within two halves of the texts: what is chosen on one half is estimated on the other."""
-    half, pairs, over = half_of(clips, seed=seed), list[Pair](), Counter[str]()
+    pairs, over = list[Pair](), Counter[str]()
     rules = replace(rules, max_pairs=rules.max_pairs and max(1, rules.max_pairs // 2))
     for number in sorted(set(half.values())):
         inside = [s for s in clips if half[s.sample_id] == number]

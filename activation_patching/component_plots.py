@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 
 from common.plotting import Look, families, save
 from common.running.output import read_table
@@ -38,7 +39,7 @@ def plot_run(run: Path, out: Path, look: Look) -> list[str]:
     return [FIGURE]
 
 
-def _heatmap(axes: Axes, effects: pd.DataFrame, most: float, look: Look) -> object:
+def _heatmap(axes: Axes, effects: pd.DataFrame, most: float, look: Look) -> AxesImage:
     """Draw the effects of one kind of pair, [block, part], between -most and most; return the picture."""
     parts = [*(p for p in dict.fromkeys(effects.part) if p not in LAST), *LAST]
     grid = effects.pivot(index="layer", columns="part", values="effect_logit")[parts]

@@ -61,6 +61,11 @@ class OwnRun:
     def nbytes(self) -> int:
         return self.does.nbytes + sum(r.nbytes for r in (self.tail, self.last) if r)
 
+    def reading(self, *, at_last: bool) -> Reading:
+        reading = self.last if at_last else self.tail
+        assert reading is not None, "what is light has no readings"
+        return reading
+
     def donor(self) -> "OwnRun":
         """Return what a donor needs of it: all but the readings, which are most of it."""
         return OwnRun(None, None, self.does, self.label_logits)
@@ -144,7 +149,7 @@ def _patched(
     A block without the part stays unpatched. Raises CheckFailed where the unpatched row is not the recipient's own answer.
     """
     pair, blocks = patches[0].pair, blocks_of(session)
-    reading, does = recipient.last if patches[0].at_last else recipient.tail, donor.does.to(session.lm.device)
+    reading, does = recipient.reading(at_last=patches[0].at_last), donor.does.to(session.lm.device)
     listed = [(p.part, c) for p in patches for c in p.components(parts) if c.block in blocks]
 
     def work(some: Sequence[tuple[str, Component]]) -> torch.Tensor:
@@ -198,8 +203,8 @@ def patch_rows(
 def check_components(session: Session, parts: Sequence[Parts], one: EncodedClip, other: EncodedClip) -> dict[str, float]:
     """Return how far the identities are off on a pair of clips; raise CheckFailed beyond the tolerance of the dtype.
 
-    Unpatched it is the model's answer; own parts put back change nothing; a row is what a full run with the same change gives; all
-    attentions of the donor together give the donor's answer, as the last token is the same in both.
+    Unpatched it is the model's answer; own parts put back change nothing; a row is what a full run with that change gives; the
+    donor's attentions together give the donor's answer, as the last token is the same in both.
     """
     lm, tokens = session.lm, session.readout.ids
     tail, of_donor = tail_of(lm, one), tail_of(lm, other)
