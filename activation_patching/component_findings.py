@@ -24,6 +24,36 @@ class ComponentEffect:
     effect_logit: Estimate
 
 
+@dataclass(frozen=True)
+class HeadsTogether:
+    """What the strongest `heads` of all `of` do together at the last token, chosen on other texts than they are estimated on.
+
+    `share`: of the effect on the logit that all heads have, which is that of the donor's answer. `half`: no fewer
+    of those tried make half of it.
+    """
+
+    kind: str
+    heads: int
+    of: int
+    effect_logit: Estimate
+    share: Estimate
+    half: bool
+
+
+def heads_together(tables: Tables) -> list[HeadsTogether]:
+    """Return what 1, 2, 4, ... and all heads do together, of each kind of pair."""
+    if "together" not in tables:
+        return []
+    found = []
+    for kind, rows in tables["together"].groupby("kind", sort=False):
+        enough = rows.heads[rows.share >= 0.5]
+        for _, r in rows.iterrows():
+            half = len(enough) > 0 and r.heads == enough.iloc[0]
+            estimates = estimate_of(r, "effect_logit"), estimate_of(r, "share")
+            found.append(HeadsTogether(str(kind), int(r.heads), int(rows.heads.max()), *estimates, half))
+    return found
+
+
 def component_effects(tables: Tables) -> list[ComponentEffect]:
     """Return the strongest parts of each kind of pair, the strongest first."""
     return [

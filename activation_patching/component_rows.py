@@ -106,7 +106,7 @@ def component_rows(
 
     Raises CheckFailed where a recipient's unpatched rows are not its own answer.
     """
-    own = _own_runs(session, parts, [group[0].pair.recipient for group in groups], cache_bytes(cache_gb))
+    own = own_runs(session, parts, [group[0].pair.recipient for group in groups], cache_bytes(cache_gb))
     for group in groups:
         recipient, rows = own.whole(group[0].pair.recipient).to(session.lm.device), []
         for pair in dict.fromkeys(patch.pair for patch in group):
@@ -114,7 +114,7 @@ def component_rows(
             for at_last in (True, False):
                 of_pass = [patch for patch in patches if patch.at_last == at_last]
                 found = _patched(session, parts, of_pass, recipient, donor)
-                rows += [row for p in of_pass for row in patch_rows(session, p, found, donor.label_logits)]
+                rows += [row for p in of_pass for row in patch_rows(session, p, found[p.part], donor.label_logits)]
         yield rows
 
 
@@ -123,7 +123,7 @@ def blocks_of(session: Session) -> tuple[int, ...]:
     return tuple(layer for layer in session.layers if layer < len(session.lm.blocks))
 
 
-def _own_runs(session: Session, parts: Sequence[Parts], turns: Sequence[Sample], budget: int) -> Kept[Sample, OwnRun]:
+def own_runs(session: Session, parts: Sequence[Parts], turns: Sequence[Sample], budget: int) -> Kept[Sample, OwnRun]:
     def record(sample: Sample) -> OwnRun:
         clip = session.encode(sample)
         tail = tail_of(session.lm, clip, session.front(sample, clip))
@@ -143,36 +143,54 @@ def _own_runs(session: Session, parts: Sequence[Parts], turns: Sequence[Sample],
 
 def _patched(
     session: Session, parts: Sequence[Parts], patches: Sequence[Patch], recipient: OwnRun, donor: OwnRun
-) -> dict[tuple[str, int], torch.Tensor]:
-    """Return the label logits [2, label] unpatched and patched, of each part and block; the patches are of one pass.
+) -> dict[str, dict[int, torch.Tensor]]:
+    """Return the label logits [2, label] unpatched and patched, by part and block; the patches are of one pass.
 
-    A block without the part stays unpatched. Raises CheckFailed where the unpatched row is not the recipient's own answer.
+    A block without the part stays unpatched.
     """
-    pair, blocks = patches[0].pair, blocks_of(session)
-    reading, does = recipient.reading(at_last=patches[0].at_last), donor.does.to(session.lm.device)
+    blocks, at_last = blocks_of(session), patches[0].at_last
     listed = [(p.part, c) for p in patches for c in p.components(parts) if c.block in blocks]
+    both = patched_sets(session, parts, patches[0].pair, [[c] for _, c in listed], (recipient, donor), at_last=at_last)
+    unpatched = torch.stack([recipient.label_logits] * 2)
+    found = {p.part: dict.fromkeys(blocks, unpatched) for p in patches}
+    for (part, component), logits in zip(listed, both):
+        found[part][component.block] = logits
+    return found
 
-    def work(some: Sequence[tuple[str, Component]]) -> torch.Tensor:
-        base, *rows = patch_components(session.lm, parts, reading, does, [[c] for _, c in some], session.readout.ids).cpu()
+
+def patched_sets(
+    session: Session,
+    parts: Sequence[Parts],
+    pair: Pair,
+    sets: Sequence[Sequence[Component]],
+    runs: tuple[OwnRun, OwnRun],
+    *,
+    at_last: bool,
+) -> torch.Tensor:
+    """Return the label logits [set, 2, label] of a pair unpatched, and with each set of components the donor's.
+
+    `runs` are the recipient's and the donor's. Raises CheckFailed where the unpatched row is not the recipient's own answer.
+    """
+    recipient, donor = runs
+    reading, does = recipient.reading(at_last=at_last), donor.does.to(session.lm.device)
+
+    def work(some: Sequence[Sequence[Component]]) -> torch.Tensor:
+        base, *rows = patch_components(session.lm, parts, reading, does, some, session.readout.ids).cpu()
         check_finite(torch.stack([base, *rows]), pair.pair_id)
         if not (off := largest_difference(base, recipient.label_logits)) <= session.check.tolerance:
             raise CheckFailed(f"{pair.pair_id}: unpatched it is {off:.3g} from the recipient's own run")
         return torch.stack([torch.stack([base, row]) for row in rows])
 
-    chunks, _ = in_chunks(work, listed, _MAX_ROWS[patches[0].at_last])
-    found = {(part, c.block): both for (part, c), both in zip(listed, torch.cat(chunks))}
-    unpatched = torch.stack([recipient.label_logits] * 2)
-    return {(p.part, block): found.get((p.part, block), unpatched) for p in patches for block in blocks}
+    return torch.cat(in_chunks(work, sets, _MAX_ROWS[at_last])[0])
 
 
 def patch_rows(
-    session: Session, patch: Patch, found: dict[tuple[str, int], torch.Tensor], donor_logits: torch.Tensor
+    session: Session, patch: Patch, found: dict[int, torch.Tensor], donor_logits: torch.Tensor
 ) -> list[dict[str, Any]]:
-    """Return a row for each block of a patch: `layer` is the block. `base_*`: the recipient's logits, unpatched."""
+    """Return a row for each block of a patch, which is its `layer`, or number of heads. `base_*`: the recipient's, unpatched."""
     readout, pair, target = session.readout, patch.pair, session.readout.labels.index(patch.pair.target)
     clips, rows = (("recipient", pair.recipient), ("donor", pair.donor)), []
-    for block in blocks_of(session):
-        base, logits = found[patch.part, block]
+    for block, (base, logits) in found.items():
         pred_base, pred_patch = readout.answer(base), readout.answer(logits)
         rows.append(
             {

@@ -2,12 +2,14 @@
 
 import argparse
 import time
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
 
 from activation_patching.choose import choose_pairs, clips_of, groups_of, half_of
-from activation_patching.component_findings import component_effects, headline
+from activation_patching.component_findings import component_effects, headline, heads_together
 from activation_patching.component_plots import plot_run
 from activation_patching.component_tables import tables_of
 from activation_patching.summary import CUES, units_of
@@ -28,7 +30,8 @@ def run(args: argparse.Namespace, shared: Shared | None, prompt: str, out: Path)
     identity = identify("activation_patching", model=model, question=question, data=args.data, clips=clips, options=asked)
     this = output.Run(out / "components.csv", "patch_id", identity)
     if not output.is_finished(this, overwrite=args.overwrite):
-        from activation_patching.component_rows import blocks_of, maker, parts_of, patches_of  # torch, which drawing does without
+        from activation_patching.component_rows import Patch, blocks_of, maker, parts_of, patches_of  # torch: not to draw
+        from activation_patching.set_rows import ranked_heads, set_rows, steps
         from common.model.usable import usable_clips
         from common.running.session import open_session
 
@@ -38,13 +41,21 @@ def run(args: argparse.Namespace, shared: Shared | None, prompt: str, out: Path)
         session = open_session(model, question, clips_of(pairs), engines=(), layers=args.layers, shared=shared)
         session = session.warned(*counts.pop("warnings"))
         parts, half = parts_of(session), half_of(clips, seed=args.seed)
-        groups = [[x for x in patches_of(g, parts, half)] for g in groups_of(pairs, args.intervention)]
+        of_recipient = groups_of(pairs, args.intervention)
+        groups = [patches_of(group, parts, half) for group in of_recipient]
         make, checked = maker(session, groups, parts, cache_gb=args.cache_gb)
         if parallel.is_leader():
             print(f"{len(pairs)} pairs of {counts['clips']} clips x parts of {session.describe(prompt)}")
         this = this.known(session.identity())
         work = output.Work(make, groups, lambda patch: patch.name, blocks_of(session))
-        if output.make_rows(this, work, overwrite=args.overwrite):
+        leads = output.make_rows(this, work, overwrite=args.overwrite)
+        ranked = parallel.broadcast(ranked_heads(output.read_rows(this.rows)) if leads else None)
+        if ranked:  # the texts make two halves
+            together = [[Patch(pair, "together", half[pair.recipient.sample_id]) for pair in group] for group in of_recipient]
+            make = partial(set_rows, session, parts=parts, ranked=ranked, cache_gb=args.cache_gb)
+            sets = output.Work(make, together, lambda patch: patch.name, steps(ranked))
+            leads = output.make_rows(replace(this, rows=out / "sets.csv"), sets, overwrite=False)
+        if leads:
             facts = session.facts() | {"prompt_name": prompt}
             facts["self_check"] |= checked
             output.finish(this, facts, counts, began=began)
@@ -54,7 +65,8 @@ def run(args: argparse.Namespace, shared: Shared | None, prompt: str, out: Path)
 
 def draw(args: argparse.Namespace, prompt: str, out: Path) -> None:
     record, rows = output.finished_run(out, "components.csv")
-    tables = tables_of(rows)
+    sets = out / "sets.csv"
+    tables = tables_of(rows, output.read_rows(sets) if sets.exists() else None)
     output.write_tables(out, tables)
     figures = plot_run(out, out, Look(output.subtitle(record), svg=args.svg))
     following = "python report/build.py"
@@ -68,6 +80,9 @@ def summary(tables: dict[str, pd.DataFrame]) -> list[str]:
     for kind, cue in CUES.items():
         for f in [f for f in found if f.kind == kind][:_SHOWN]:
             rows.append(terminal.estimate(f"{cue}: {f.part.replace('_', ' ')} of block {f.layer}", f.effect_logit))
+    for h in heads_together(tables):
+        if h.half:
+            rows.append(terminal.estimate(f"{CUES[h.kind]}: {h.heads} of {h.of} heads, share of all heads", h.share))
     return rows if found else ["the texts make no two halves: no part is chosen"]
 
 

@@ -12,8 +12,10 @@ from common.stats.units import pair_units
 STRONGEST = 10
 
 
-def tables_of(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Return the tables of a run: `effects` of every part and block, and the `strongest` parts of each kind of pair."""
+def tables_of(rows: pd.DataFrame, sets: pd.DataFrame | None = None) -> dict[str, pd.DataFrame]:
+    """Return the tables of a run: `effects` of every part and block, the `strongest` parts of each kind, and of `sets` what the
+    strongest heads do `together`.
+    """
     effects, strongest = [], []
     for kind in (kind for kind in KINDS if (rows.kind == kind).any()):
         of_kind = rows[rows.kind == kind]
@@ -22,14 +24,27 @@ def tables_of(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
             effects.append(effect_layers(units, transfer(units)).assign(kind=kind, part=part))
         strongest.append(_strongest(of_kind).assign(kind=kind))
     by_layer = pd.concat(effects, ignore_index=True).drop(columns=list(COUNTED), errors="ignore")
-    return {
+    tables = {
         "effects": _first(by_layer, ["kind", "part", "layer"]),
         "strongest": _first(pd.concat(strongest, ignore_index=True), ["kind", "part", "layer"]),
     }
+    if sets is not None:
+        kinds = [_together(of_kind).assign(kind=kind) for kind, of_kind in sets.groupby("kind", sort=False)]
+        tables["together"] = _first(pd.concat(kinds, ignore_index=True), ["kind", "heads"])
+    return tables
 
 
 def _first(table: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
     return table[[*keys, *(c for c in table if c not in keys)]]
+
+
+def _together(of_kind: pd.DataFrame) -> pd.DataFrame:
+    """Return a row for each number of heads put together: the effect on the logit, and its share of that of all heads."""
+    units = pair_units(of_kind)
+    effect = _effect(transfer(units))
+    whole = np.repeat(effect[:, -1:], effect.shape[1], axis=1)
+    table = layer_table(units, {"effect_logit": Metric(effect), "share": Metric(effect, over=whole)})
+    return table.rename(columns={"layer": "heads"})
 
 
 def _strongest(of_kind: pd.DataFrame) -> pd.DataFrame:

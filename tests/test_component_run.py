@@ -11,6 +11,7 @@ import activation_patching.run
 from activation_patching.choose import half_of
 from activation_patching.component_findings import component_effects
 from activation_patching.component_tables import tables_of
+from activation_patching.set_rows import ranked_heads, steps
 from common.clips.samples import LABELS, read_manifest
 from common.errors import InputError
 from tests.newer_families import save_muse_spark
@@ -31,7 +32,8 @@ def test_a_run_writes_its_files_and_goes_on_after_a_kill(
     out = tmp_path / "out"
     start(tiny_folder, clips, out, "--max-pairs", "6")
     assert "of block" in capsys.readouterr().out
-    files = {"components.csv", "effects.csv", "strongest.csv", "run.json", "components_heatmap.png"}
+    tables = {"effects.csv", "strongest.csv", "together.csv"}
+    files = {"components.csv", "sets.csv", "run.json", "components_heatmap.png", *tables}
     assert {f.name for f in out.iterdir()} == files
     rows = pd.read_csv(out / "components.csv")
     assert set(rows.part) == PARTS and {tuple(x) for _, x in rows.groupby("patch_id").layer} == {tuple(range(LAYERS))}
@@ -39,6 +41,12 @@ def test_a_run_writes_its_files_and_goes_on_after_a_kill(
     for role in ("recipient_id", "donor_id"):  # no pair has clips of both halves
         assert (rows[role].map(half) == rows.half).all()
     assert rows.half.nunique() == 2 and rows.groupby("kind").pair_id.nunique().eq(6).all()
+    sets = pd.read_csv(out / "sets.csv")
+    assert sets.groupby("kind").layer.unique().map(list).tolist() == [[1, 2, 4, 8, 16]] * 2
+    whole = sets[sets.layer == 4 * LAYERS]
+    assert (whole.pred_patch == whole.pred_donor).all()
+    together = pd.read_csv(out / "together.csv").set_index("heads")
+    assert together.share[16].dropna().eq(1).all()
     record = json.loads((out / "run.json").read_text())
     check = record["self_check"]
     assert check["own parts put back - unpatched"] < 1e-4 and check["all attentions of B - B"] < 1e-4
@@ -108,3 +116,12 @@ def test_what_is_chosen_on_one_half_is_estimated_on_the_other() -> None:
     whole = tables["effects"].set_index(["part", "layer"]).effect_logit
     assert np.mean([whole[f.part, f.layer] for f in by_noise]) > 0.03  # on the texts that chose them too they look like something
     assert not any(f.part.endswith("_tail") for f in others)
+
+
+def test_heads_are_ranked_on_the_other_half() -> None:
+    """A head that works in one half alone leads in the ranking for the other."""
+    rows = planted()
+    rows.loc[(rows.half == 0) & (rows.part == "head_0") & (rows.layer == 5), "delta_logit"] += 9
+    ranked = ranked_heads(rows)
+    assert ranked["prosody"][1][:2] == [(5, 0), (2, 1)] and ranked["prosody"][0][0] == (2, 1)
+    assert steps(ranked) == (1, 2, 4, 8, 12) and ranked_heads(rows[rows.half == 0]) == {}
