@@ -3,7 +3,7 @@ BIN := .venv/bin
 # How the experiments are started; on several GPUs: make study RUN=".venv/bin/torchrun --nproc_per_node 8"
 RUN ?= $(BIN)/python
 
-.PHONY: demo study known wordings asked controls test families calibrate torture fuzz bench clean
+.PHONY: demo study known routes wordings asked controls test families calibrate torture fuzz bench clean
 .DELETE_ON_ERROR:
 
 demo: .venv/run  ## both experiments on the demo clips with the shipped model, then their report in report/demo
@@ -41,6 +41,11 @@ known: .venv/run $(SMALL)/model.safetensors  ## after study: erase and exchange 
 	    --out activation_patching/outputs/small/$$intervention || exit; \
 	done
 	$(REPORT)
+
+routes: .venv/run $(SMALL)/model.safetensors  ## after study: by which edges words and voice go in the small model, and which parts carry them
+	$(RUN) activation_patching/run.py --model $(SMALL) --intervention knockout --limit 200 --out activation_patching/outputs/small/knockout
+	$(RUN) activation_patching/run.py --model $(SMALL) --intervention components --max-pairs 100 \
+	  --out activation_patching/outputs/small/components
 
 wordings: .venv/run $(SMALL)/model.safetensors  ## after study: both experiments under five wordings of the question, then the report again
 	$(RUN) logit_lens/run.py --model $(SMALL) --prompts all --out logit_lens/outputs/small

@@ -14,7 +14,8 @@ class ComponentEffect:
     """What one part of one block brings of the donor's words ("semantic") or voice ("prosody") at the last token.
 
     `part`: "attention", "mlp", or "head_3". `effect_logit`: by how much it raises the target's logit beyond third labels (primary
-    outcome), of texts that did not choose it. `chosen`: by how many of the two halves of the texts it is among the ten strongest.
+    outcome), of texts that did not choose it. `direct`: of that, what it does by itself; None
+    where the model's blocks do not tell. `chosen`: by how many of the two halves of the texts it is among the ten strongest.
     """
 
     kind: str
@@ -22,6 +23,7 @@ class ComponentEffect:
     layer: int
     chosen: int
     effect_logit: Estimate
+    direct: Estimate | None
 
 
 @dataclass(frozen=True)
@@ -56,9 +58,17 @@ def heads_together(tables: Tables) -> list[HeadsTogether]:
 
 def component_effects(tables: Tables) -> list[ComponentEffect]:
     """Return the strongest parts of each kind of pair, the strongest first."""
+    table = tables["strongest"]
     return [
-        ComponentEffect(str(r.kind), str(r.part), int(r.layer), int(r.chosen), estimate_of(r, "effect_logit"))
-        for _, r in tables["strongest"].iterrows()
+        ComponentEffect(
+            kind=str(r.kind),
+            part=str(r.part),
+            layer=int(r.layer),
+            chosen=int(r.chosen),
+            effect_logit=estimate_of(r, "effect_logit"),
+            direct=estimate_of(r, "direct") if "direct" in table else None,
+        )
+        for _, r in table.iterrows()
     ]
 
 

@@ -13,6 +13,7 @@ from common.errors import CheckFailed, InputError, UnknownBlock
 from common.model.encoding import EncodedClip
 from common.model.head import head_reads
 from common.model.readout import tied
+from common.patching.attribution import Attribution, attribute
 from common.patching.components import Activations, Component, activations, components_of, patch_components
 from common.patching.hooks import hooks
 from common.patching.parts import Parts, find_parts, on_mlp, on_projection
@@ -50,12 +51,16 @@ class Patch:
 
 @dataclass(frozen=True)
 class OwnRun:
-    """A clip's own run: what it keeps at its two readings, what its parts do, and the label logits [label] of its answer."""
+    """A clip's own run: what it keeps at its two readings, what its parts do, the label logits [label] of its answer.
+
+    `adds`: what its parts add to them by themselves; none where that is not asked for, or cannot be told.
+    """
 
     tail: Reading | None
     last: Reading | None
     does: Activations
     label_logits: torch.Tensor
+    adds: Attribution | None = None
 
     @property
     def nbytes(self) -> int:
@@ -72,7 +77,7 @@ class OwnRun:
 
     def to(self, device: torch.device | str) -> "OwnRun":
         tail, last = (r and r.to(device) for r in (self.tail, self.last))
-        return OwnRun(tail, last, self.does.to(device), self.label_logits)
+        return OwnRun(tail, last, self.does.to(device), self.label_logits, self.adds)
 
 
 def maker(
@@ -106,7 +111,8 @@ def component_rows(
 
     Raises CheckFailed where a recipient's unpatched rows are not its own answer.
     """
-    own = own_runs(session, parts, [group[0].pair.recipient for group in groups], cache_bytes(cache_gb))
+    turns, direct = [group[0].pair.recipient for group in groups], not no_attribution(session, parts)
+    own = own_runs(session, parts, turns, cache_bytes(cache_gb), direct=direct)
     for group in groups:
         recipient, rows = own.whole(group[0].pair.recipient).to(session.lm.device), []
         for pair in dict.fromkeys(patch.pair for patch in group):
@@ -114,7 +120,9 @@ def component_rows(
             for at_last in (True, False):
                 of_pass = [patch for patch in patches if patch.at_last == at_last]
                 found = _patched(session, parts, of_pass, recipient, donor)
-                rows += [row for p in of_pass for row in patch_rows(session, p, found[p.part], donor.label_logits)]
+                for patch in of_pass:
+                    direct_of = partial(_direct, session, parts, patch, recipient, donor)
+                    rows += patch_rows(session, patch, found[patch.part], donor.label_logits, direct_of)
         yield rows
 
 
@@ -123,13 +131,50 @@ def blocks_of(session: Session) -> tuple[int, ...]:
     return tuple(layer for layer in session.layers if layer < len(session.lm.blocks))
 
 
-def own_runs(session: Session, parts: Sequence[Parts], turns: Sequence[Sample], budget: int) -> Kept[Sample, OwnRun]:
+def no_attribution(session: Session, parts: Sequence[Parts]) -> str:
+    """Say why it cannot be told what parts add by themselves; "" where it can. Raises CheckFailed where the sum is off."""
+    try:
+        off = attribute(session.lm, parts, last_of(session.lm, tail_of(session.lm, session.first)), session.readout.ids).off
+    except UnknownBlock as error:
+        return f"no direct attribution: {error}"
+    equal("sum of what all parts add - logits", off, session.check.tolerance)
+    return ""
+
+
+def _direct(
+    session: Session, parts: Sequence[Parts], patch: Patch, recipient: OwnRun, donor: OwnRun, block: int
+) -> dict[str, float]:
+    """Return what a patch does to each label's logit by itself, straight through the residual stream; nothing over the tail."""
+    adds, of_block = recipient.adds, parts[block]
+    if adds is None or not patch.at_last:
+        return {}
+    names = [f"direct_{label}" for label in session.readout.labels]
+    kind, _, number = patch.part.partition("_")
+    if (of_block.mlp if kind == "mlp" else of_block.projection) is None or int(number or 0) >= max(1, of_block.heads):
+        return dict.fromkeys(names, 0.0)
+    if kind == "mlp":
+        change = adds.of_mlp(block, donor.does) - adds.of_mlp(block, recipient.does)
+    else:
+        of_heads = adds.of_heads(block, donor.does, of_block.heads) - adds.of_heads(block, recipient.does, of_block.heads)
+        change = of_heads[:, int(number)] if number else of_heads.sum(dim=-1)
+    return dict(zip(names, change.tolist()))
+
+
+def own_runs(
+    session: Session, parts: Sequence[Parts], turns: Sequence[Sample], budget: int, *, direct: bool = False
+) -> Kept[Sample, OwnRun]:
+    """Return the clips' own runs, of which the whole is asked for in `turns`; with what parts add by themselves if `direct`."""
+
+    recipients = set(turns)
+
     def record(sample: Sample) -> OwnRun:
         clip = session.encode(sample)
         tail = tail_of(session.lm, clip, session.front(sample, clip))
         does, logits = activations(session.lm, parts, tail, session.readout.ids)
         check_finite(logits, sample.sample_id)
-        return OwnRun(tail, last_of(session.lm, tail), does, logits.cpu())
+        last = last_of(session.lm, tail)
+        adds = attribute(session.lm, parts, last, session.readout.ids) if direct and sample in recipients else None
+        return OwnRun(tail, last, does, logits.cpu(), adds)
 
     return Kept(
         record,
@@ -185,7 +230,11 @@ def patched_sets(
 
 
 def patch_rows(
-    session: Session, patch: Patch, found: dict[int, torch.Tensor], donor_logits: torch.Tensor
+    session: Session,
+    patch: Patch,
+    found: dict[int, torch.Tensor],
+    donor_logits: torch.Tensor,
+    direct: Callable[[int], dict[str, float]] = lambda block: {},
 ) -> list[dict[str, Any]]:
     """Return a row for each block of a patch, which is its `layer`, or number of heads. `base_*`: the recipient's, unpatched."""
     readout, pair, target = session.readout, patch.pair, session.readout.labels.index(patch.pair.target)
@@ -205,6 +254,7 @@ def patch_rows(
                 "layer": block,
                 **{f"logit_{label}": logit for label, logit in zip(readout.labels, logits.tolist())},
                 **{f"base_{label}": logit for label, logit in zip(readout.labels, base.tolist())},
+                **direct(block),
                 "pred_base": pred_base,
                 "pred_donor": readout.answer(donor_logits),
                 "pred_patch": pred_patch,

@@ -30,7 +30,7 @@ def run(args: argparse.Namespace, shared: Shared | None, prompt: str, out: Path)
     identity = identify("activation_patching", model=model, question=question, data=args.data, clips=clips, options=asked)
     this = output.Run(out / "components.csv", "patch_id", identity)
     if not output.is_finished(this, overwrite=args.overwrite):
-        from activation_patching.component_rows import Patch, blocks_of, maker, parts_of, patches_of  # torch: not to draw
+        from activation_patching.component_rows import Patch, blocks_of, maker, no_attribution, parts_of, patches_of
         from activation_patching.set_rows import ranked_heads, set_rows, steps
         from common.model.usable import usable_clips
         from common.running.session import open_session
@@ -43,6 +43,7 @@ def run(args: argparse.Namespace, shared: Shared | None, prompt: str, out: Path)
         parts, half = parts_of(session), half_of(clips, seed=args.seed)
         of_recipient = groups_of(pairs, args.intervention)
         groups = [patches_of(group, parts, half) for group in of_recipient]
+        session = session.warned(no_attribution(session, parts))
         make, checked = maker(session, groups, parts, cache_gb=args.cache_gb)
         if parallel.is_leader():
             print(f"{len(pairs)} pairs of {counts['clips']} clips x parts of {session.describe(prompt)}")

@@ -7,7 +7,7 @@ from activation_patching.effects import Transfer, transfer
 from activation_patching.tables import COUNTED, effect_layers
 from common.clips.pairs import KINDS
 from common.stats.metrics import Metric, layer_table
-from common.stats.units import pair_units
+from common.stats.units import Units, labels_of, pair_units
 
 STRONGEST = 10
 
@@ -21,7 +21,8 @@ def tables_of(rows: pd.DataFrame, sets: pd.DataFrame | None = None) -> dict[str,
         of_kind = rows[rows.kind == kind]
         for part, of_part in of_kind.groupby("part", sort=False):
             units = pair_units(of_part)
-            effects.append(effect_layers(units, transfer(units)).assign(kind=kind, part=part))
+            table = effect_layers(units, transfer(units)).assign(kind=kind, part=part)
+            effects.append(pd.concat([table, _direct(units)], axis=1))
         strongest.append(_strongest(of_kind).assign(kind=kind))
     by_layer = pd.concat(effects, ignore_index=True).drop(columns=list(COUNTED), errors="ignore")
     tables = {
@@ -65,7 +66,7 @@ def _strongest(of_kind: pd.DataFrame) -> pd.DataFrame:
         if len(others):
             units = pair_units(others)
             found = layer_table(units, {"effect_logit": Metric(_effect(transfer(units)))})
-            tables.append(found.assign(part=part, chosen=len(by)))
+            tables.append(pd.concat([found.assign(part=part, chosen=len(by)), _direct(units)], axis=1))
     columns = ["part", "layer", "chosen"]
     if not tables:
         return pd.DataFrame(columns=columns)
@@ -80,6 +81,19 @@ def _largest(rows: pd.DataFrame) -> list[tuple[str, int]]:
         mean = _effect(transfer(units)).mean(axis=0)
         means |= {(str(part), int(layer)): float(e) for layer, e in zip(units.layers, mean) if not np.isnan(e)}
     return sorted(means, key=lambda name: -means[name])[:STRONGEST]
+
+
+def _direct(units: Units) -> pd.DataFrame:
+    """Return the columns `direct`: of the effect on the logit what a part does by itself, straight through the residual stream.
+
+    None where that cannot be told of the model, and empty over the tail.
+    """
+    labels = labels_of(units.rows)
+    if f"direct_{labels[0]}" not in units.rows:
+        return pd.DataFrame()
+    alone = units.rows.assign(**{f"logit_{x}": units.rows[f"base_{x}"] + units.rows[f"direct_{x}"] for x in labels})
+    found = transfer(Units(alone, units.firsts, units.layers, units.design))
+    return layer_table(units, {"direct": Metric(_effect(found))})[["direct", "direct_lo", "direct_hi"]]
 
 
 def _effect(found: Transfer) -> np.ndarray:

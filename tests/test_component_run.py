@@ -37,6 +37,14 @@ def test_a_run_writes_its_files_and_goes_on_after_a_kill(
     assert {f.name for f in out.iterdir()} == files
     rows = pd.read_csv(out / "components.csv")
     assert set(rows.part) == PARTS and {tuple(x) for _, x in rows.groupby("patch_id").layer} == {tuple(range(LAYERS))}
+    direct, heads = [f"direct_{x}" for x in LABELS], rows[rows.part.str.startswith("head_")]
+    at = ["pair_id", "layer"]
+    attention = rows[rows.part == "attention"].set_index(at)[direct].sort_index()
+    np.testing.assert_allclose(heads.groupby(at)[direct].sum(), attention, atol=1e-5)
+    assert rows[rows.part.str.endswith("_tail")][direct].isna().all(axis=None)
+    last = rows[(rows.part == "mlp") & (rows.layer == LAYERS - 1)]  # nothing follows it but the norm
+    moved = last[[f"logit_{x}" for x in LABELS]].to_numpy() - last[[f"base_{x}" for x in LABELS]].to_numpy()
+    assert np.corrcoef(moved.ravel(), last[direct].to_numpy().ravel())[0, 1] > 0.9
     half = half_of(read_manifest(clips), seed=0)
     for role in ("recipient_id", "donor_id"):  # no pair has clips of both halves
         assert (rows[role].map(half) == rows.half).all()
