@@ -1,7 +1,7 @@
 """Direct attribution: what each head and each MLP adds to a label's logit by itself, straight through the residual stream.
 
-Every norm and scale between a part and the logits is frozen at the run's value. So what all parts add sums to the logits, before a
-scale or cap behind the head. What goes through later parts is not in it: heads that write are told from heads that route.
+Every norm and scale between a part and the logits is frozen at the run's value. So what all parts add sums to the logits, before
+what scales or caps them. What goes through later parts is not in it: heads that write are told from heads that route.
 """
 
 from collections.abc import Callable, Sequence
