@@ -3,7 +3,7 @@ BIN := .venv/bin
 # How the experiments are started; on several GPUs: make study RUN=".venv/bin/torchrun --nproc_per_node 8"
 RUN ?= $(BIN)/python
 
-.PHONY: demo study known routes wordings asked controls test families calibrate torture fuzz bench clean
+.PHONY: demo study known routes wordings asked controls test families calibrate torture fuzz bench gpu gpu-wheels clean
 .DELETE_ON_ERROR:
 
 demo: .venv/run  ## both experiments on the demo clips with the shipped model, then their report in report/demo
@@ -74,8 +74,8 @@ test: .venv/dev  ## lint, types, tests
 families: .venv/dev  ## every family of models in every dtype, attention and way of patching: about 5 minutes of one core
 	FAMILIES=whole $(BIN)/python -m pytest -q -n 2 tests/test_families.py
 
-calibrate: .venv/run  ## do intervals, bands and tests keep their promise? the table in common/stats/README.md
-	$(BIN)/python -m tests.calibration --rows logit_lens/outputs/lens.csv
+calibrate: .venv/run  ## how often do the intervals hold the truth? the tables in common/stats/README.md
+	$(BIN)/python -m tests.calibration
 
 torture: .venv/dev  ## starts at the same moment, kills, full disks, a hundred times over, and more options in two processes: about an hour
 	TORTURE=100 $(BIN)/python -m pytest -q tests/torture tests/test_parallel.py
@@ -86,8 +86,14 @@ fuzz: .venv/dev  ## 2,000 manifests and 500 audio files, broken in every way, an
 bench: .venv-bench/run  ## the patching engine against nnsight, pyvene and a loop of hooks; a table in tests/bench/outputs
 	.venv-bench/bin/python -m tests.bench.bench
 
+gpu: .venv/run  ## in five minutes of a GPU: how fast, is it right there, where does the time go (GPU=--small rehearses it without one)
+	$(BIN)/python -m tests.gpu $(GPU)
+
+gpu-wheels: .venv/run  ## the wheels that a bare machine with a GPU needs beside torch, measured with the tree
+	$(BIN)/python -m tests.gpu.wheels
+
 clean:  ## outputs and environments
-	rm -rf .venv .venv-bench logit_lens/outputs activation_patching/outputs tests/bench/outputs
+	rm -rf .venv .venv-bench logit_lens/outputs activation_patching/outputs tests/bench/outputs tests/gpu/outputs
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv

@@ -118,8 +118,8 @@ def _controls(
     if intervention == "components":
         return [], []
     if intervention != "span":
-        wanted = SUBSPACE_CONTROLS if intervention == "exchange" else SUBSPACE_CONTROLS[:1]
-        return [c for control in wanted for c in control_pairs(pairs, pool, control, seed=seed)], []
+        subspaces = SUBSPACE_CONTROLS if intervention == "exchange" else SUBSPACE_CONTROLS[:1]
+        return [c for control in subspaces for c in control_pairs(pairs, pool, control, seed=seed)], []
     found, said = [], []
     for kind in dict.fromkeys(p.kind for p in pairs):
         of_kind = [p for p in pairs if p.kind == kind]

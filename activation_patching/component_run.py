@@ -69,7 +69,7 @@ def draw(args: argparse.Namespace, prompt: str, out: Path) -> None:
     sets = out / "sets.csv"
     tables = tables_of(rows, output.read_rows(sets) if sets.exists() else None)
     output.write_tables(out, tables)
-    figures = plot_run(out, out, Look(output.subtitle(record), svg=args.svg))
+    figures = plot_run(out, out, Look(formats=arguments.figure_formats(args)))
     following = "python report/build.py"
     print(terminal.ended(record, units_of(record), summary(tables), out=out, figures=figures, following=following))
 

@@ -19,7 +19,7 @@ from common.stats.covariance import Floats, estimate
 from common.stats.intervals import reach_of
 from common.stats.landmarks import Crossing, crossing
 from common.stats.metrics import Metric
-from common.stats.units import Units, label_codes, labels_of
+from common.stats.units import Units, label_codes, labels_of, pair_units
 
 FEWEST = 5  # third pairs of a cell
 LEAST_KEPT = 0.8  # share of the pairs: with fewer in cells that have third pairs, no sentence is made of an effect
@@ -44,8 +44,8 @@ class Transfer:
         def mean(values: Floats) -> Floats:
             return values[:, layers].mean(axis=1, keepdims=True)
 
-        parts = (self.to_target, self.to_third, self.logit_target, self.logit_third)
-        return Transfer(*map(mean, parts), self.kept)
+        logits = mean(self.logit_target), mean(self.logit_third)
+        return Transfer(mean(self.to_target), mean(self.to_third), *logits, self.kept)
 
     def minus(self, other: "Transfer") -> tuple[Floats, Floats]:
         """Return how much larger the effects are than those of another patch of the same pairs: of answers, of logits."""
@@ -69,17 +69,23 @@ def against_donors(units: Units, control: Units) -> Transfer:
 
     The baseline of a pair is its own target under the `control`; `kept` is the share of the pairs that have one.
     """
-    at = pd.Index(control.firsts.true_pair_id).get_indexer(units.firsts.pair_id)
+    at = pd.Index(control.firsts.true_pair_id).get_indexer(units.firsts.true_pair_id)
     there = (at >= 0)[:, None]
-    hits, delta = (_of_control(units, control, at, c) for c in ("flip_to_target", "delta_logit"))
-    share = max(there.mean(), 1e-9)
-    means = [(np.where(there, values, 0).mean(axis=0) / share) for values in (*hits, *delta)]
-    values = [np.where(there, v - m, 0) / share + m for v, m in zip((*hits, *delta), means)]
-    return Transfer(*values, float(there.mean()))
+    share = there.mean() or np.nan
+
+    def values(of: Units, column: str) -> Floats:
+        found = of.grid(column).astype(float) if of is units else of.grid(column).astype(float)[at]
+        mean = np.where(there, found, 0).mean(axis=0) / share
+        return np.where(there, found - mean, 0) / share + mean
+
+    answers = values(units, "flip_to_target"), values(control, "flip_to_target")
+    return Transfer(*answers, values(units, "delta_logit"), values(control, "delta_logit"), float(there.mean()))
 
 
-def _of_control(units: Units, control: Units, at: np.ndarray, column: str) -> tuple[Floats, Floats]:
-    return units.grid(column).astype(float), control.grid(column).astype(float)[at]
+def same_pairs(of: dict[str, Units]) -> dict[str, Units]:
+    """Return the units of each control with the pairs alone that all of them have."""
+    ids = set.intersection(*({*units.firsts.true_pair_id} for units in of.values()))
+    return {control: pair_units(units.rows[units.rows.true_pair_id.isin(ids)]) for control, units in of.items()}
 
 
 def matched(named: np.ndarray, said: Floats, rise: Floats) -> Transfer:

@@ -2,38 +2,41 @@
 
 from pathlib import Path
 
-from common.plotting import COLORS, FAINT, Look, curve, level, panels, resampled
+from common.plotting import COLORS, FAINT, Look, curve, figure, level, name_curves, over_layers
 from common.running.output import read_table
 
 FIGURE = "knockout_curve.png"
 STYLES = {"from": "-", "up_to": "--"}  # kinds of windows that are drawn; those around l are in the table
-WINDOWS = {"from": "from l on", "up_to": "up to l"}
+WINDOWS = {"from": "in blocks from l on", "up_to": "in blocks up to l"}
 CUES = {"semantic": "words", "prosody": "voice"}
 EDGES = {
-    "audio_to_question": "audio hidden\nfrom question",
-    "audio_to_last": "audio hidden\nfrom last token",
-    "question_to_last": "question hidden\nfrom last token",
-    "audio_to_all": "audio hidden\nfrom both",
-    "prefix_to_all": "prefix hidden\nfrom both",
+    "audio_to_question": "audio hidden from the question",
+    "audio_to_last": "audio hidden from the last token",
+    "question_to_last": "question hidden from the last token",
+    "audio_to_all": "audio hidden from both",
+    "prefix_to_all": "control: prefix hidden from both",
 }
 
 
 def plot_run(run: Path, out: Path, look: Look) -> list[str]:
     """Write the figure into `out`: how far the answer depends on words and voice, an edge below the other, over the layers."""
-    effects, summary = read_table(run, "effects"), read_table(run, "summary")
+    effects = read_table(run, "effects")
     edges = list(dict.fromkeys(effects.edge))
-    first = summary.iloc[0] if len(summary) else None
-    caption = look.say("dependence of the answer (share); n = {n} conflict clips", n=int(effects.n.iloc[0]))
-    caption += "; " + resampled(first, look) if first is not None else ""
-    xlabel = look.say("layer l (blocks in which attention is cut)")
-    with panels(out / FIGURE, look, [look.say(EDGES[e]) for e in edges], xlabel=xlabel, caption=caption) as all_axes:
-        for axes, edge in zip(all_axes, edges):
+    with figure(out / FIGURE, look, rows=len(edges), height=0.8) as panels:
+        for axes, edge in zip(panels, edges):
             for window, style in STYLES.items():
                 for kind, cue in CUES.items():
                     chosen = effects[(effects.edge == edge) & (effects.window == window) & (effects.kind == kind)]
                     name = look.say(cue) if window == "from" else ""
                     curve(axes, chosen, "dependence", color=COLORS[kind], name=name, style=style)
-            level(axes, 0, "")
+            level(axes, 0)
+            axes.set(ylim=(-1.05, 1.05), ylabel=look.say("dependence"))
+            axes.set_title(look.say(EDGES[edge]), loc="left")
+            over_layers(axes, effects.layer, look)
+            name_curves(axes)
+        for axes in panels[:-1]:
+            axes.set_xlabel("")
         for window, style in STYLES.items():
-            all_axes[0].plot([], [], color=FAINT, linestyle=style, linewidth=1.3, label=look.say(WINDOWS[window]))
+            panels[-1].plot([], [], color=FAINT, linestyle=style, label=look.say(WINDOWS[window]))
+        panels[-1].legend(loc="lower center", bbox_to_anchor=(0.5, -0.75), ncols=2)
     return [FIGURE]

@@ -66,7 +66,7 @@ def draw(args: argparse.Namespace, prompt: str, out: Path) -> None:
     record, rows = output.finished_run(out, "knockout.csv")
     tables = tables_of(rows)
     output.write_tables(out, tables)
-    figures = plot_run(out, out, Look(output.subtitle(record), svg=args.svg))
+    figures = plot_run(out, out, Look(formats=arguments.figure_formats(args)))
     units = f"{record['counts']['clips']} conflict clips · prompt {record['prompt_name']}"
     print(terminal.ended(record, units, summary(tables), out=out, figures=figures, following="python report/build.py"))
 
@@ -76,7 +76,7 @@ def summary(tables: dict[str, pd.DataFrame]) -> list[str]:
     found = cut_effects(tables)
     rows = [terminal.header("change")]
     for f in (f for f in found if f.window == "up_to"):
-        what = f"{CUES[f.kind]}: {EDGES[f.edge].replace(chr(10), ' ')}"
+        what = f"{CUES[f.kind]}: {EDGES[f.edge]}"
         rows.append(terminal.estimate(what, f.effect if f.enough else None))
     for route in routes(found):
         rows.append(f"routes, {WINDOWS[route.window]}: words by {route.words.edge}, voice by {route.voice.edge}")

@@ -80,7 +80,7 @@ def draw(args: argparse.Namespace, prompt: str, out: Path) -> None:
     record, rows = output.finished_run(out, "patches.csv")
     tables = tables_of(rows)
     output.write_tables(out, tables)
-    figures = plot_run(out, out, Look(output.subtitle(record), svg=args.svg))
+    figures = plot_run(out, out, Look(formats=arguments.figure_formats(args)))
     found = summary(tables, record["identity"]["intervention"])
     print(terminal.ended(record, units_of(record), found, out=out, figures=figures, following="python report/build.py"))
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from activation_patching.effects import LEAST_KEPT, Transfer, against_donors, half_effect, metrics_of, transfer
+from activation_patching.effects import LEAST_KEPT, Transfer, against_donors, half_effect, metrics_of, same_pairs, transfer
 from common.clips.pairs import KINDS, SAME_TEXT
 from common.stats.metrics import Metric, gain, layer_table
 from common.stats.units import Units, by_group, design_of, labels_of, pair_units
@@ -18,6 +18,7 @@ def tables_of(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
     effects, summaries = [], []
     for kind in (kind for kind in KINDS if (rows.kind == kind).any()):
         of_kind = {str(name): pair_units(found) for name, found in rows[rows.kind == kind].groupby("control", sort=False)}
+        of_kind = same_pairs(of_kind) if subspaces else of_kind
         real = transfer_of(of_kind)
         for control in ("none", "random_subspace", "whole"):
             if control in of_kind:
@@ -25,7 +26,7 @@ def tables_of(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
                 names = {"kind": kind} | ({"control": control} if subspaces else {})
                 effects.append(effect_layers(of_kind[control], found).assign(**names))
                 if inner:
-                    more = _against(of_kind, control, found, real)
+                    more = _against(of_kind, control, real)
                     summaries.append(summary_row(of_kind[control], found, more).assign(**names, baseline=_baseline(of_kind)))
     keys = ["kind", *(["control"] if subspaces else [])]
     by_layer = pd.concat(effects, ignore_index=True).drop(columns=list(COUNTED), errors="ignore")
@@ -78,7 +79,7 @@ def summary_row(units: Units, found: Transfer, further: dict[str, Metric]) -> pd
     return table.drop(columns="layer").assign(kept=found.kept, **layers, **places, reason=half.reason)
 
 
-def _against(of_kind: dict[str, Units], control: str, found: Transfer, real: Transfer) -> dict[str, Metric]:
+def _against(of_kind: dict[str, Units], control: str, real: Transfer) -> dict[str, Metric]:
     """Return what the summary of the real pairs says beside their own effects: the random subspace's, and of the whole state."""
     if control != "none" or "random_subspace" not in of_kind:
         return {}
@@ -86,7 +87,7 @@ def _against(of_kind: dict[str, Units], control: str, found: Transfer, real: Tra
     further = {"minus_random": Metric(_mean(answers)), "logit_minus_random": Metric(_mean(logits))}
     if "whole" in of_kind:
         whole = transfer(of_kind["whole"])
-        effect, of_whole = (t.logit_target - t.logit_third for t in (found, whole))
+        effect, of_whole = (t.logit_target - t.logit_third for t in (real, whole))
         further["of_whole"] = Metric(_mean(effect), over=_mean(of_whole))
     return further
 
@@ -100,12 +101,11 @@ def beyond_label(rows: pd.DataFrame) -> pd.DataFrame:
     control = pair_units(rows[rows.control == SAME_TEXT])
     if not len(control.firsts):
         return pd.DataFrame()
-    real = pair_units(rows[(rows.control == "none") & rows.pair_id.isin(control.firsts.true_pair_id)])
-    at = pd.Index(real.firsts.pair_id).get_indexer(control.firsts.true_pair_id)
-    donors = real.firsts.iloc[at].filter(regex="^donor_").set_index(control.firsts.index)
+    real = pair_units(rows[(rows.control == "none") & rows.true_pair_id.isin(control.firsts.true_pair_id)])
+    donors = real.firsts.filter(regex="^donor_").set_index(control.firsts.index)
     firsts = control.firsts.join(donors.rename(columns=lambda c: c.replace("donor_", "true_")))
     design = design_of(firsts, ("recipient_", "donor_", "true_"), known=labels_of(rows))
-    changed, there = real.grid("flip_from_base")[at].astype(float), control.grid("flip_from_base").astype(float)
+    changed, there = real.grid("flip_from_base").astype(float), control.grid("flip_from_base").astype(float)
     alone = Units(control.firsts, control.firsts, control.layers[1:-1][:1], design)
     return layer_table(alone, {"beyond_label": gain(_mean(changed - there))}).drop(columns="layer")
 

@@ -1,9 +1,9 @@
-"""The look of every figure: the same colour for the same thing everywhere, curves named where they end."""
+"""The look of every figure: drawn at the 8 cm of half a column, the same colour for the same thing, curves named beside them."""
 
 import logging
 import re
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
@@ -18,48 +18,44 @@ from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FixedLocator, MaxNLocator
 
 COLORS = {"semantic": "#0072B2", "prosody": "#D55E00", "other": "#7F7F7F"}  # Okabe & Ito: told apart by colour-blind readers
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # runs side by side
 INK = "#222222"
-FAINT = "#8A8A8A"  # controls: all alike, told apart by their dashes
-CONTROL_STYLES: dict[str, Any] = {
-    "same_labels_donor": "-",
-    "random_donor": "--",
-    "silence": ":",
-    "itself": (0, (5, 1, 1, 1, 1, 1)),
-}
-CHINESE_FONTS = (
-    *("Noto Sans CJK SC", "Noto Sans SC", "Source Han Sans SC", "Source Han Sans CN", "Noto Sans CJK JP", "WenQuanYi Zen Hei"),
-    *("WenQuanYi Micro Hei", "PingFang SC", "Heiti SC", "Hiragino Sans GB", "Microsoft YaHei", "SimHei", "Arial Unicode MS"),
-)
-_NAMED = 12  # font size of a curve's name
+FAINT = "#8A8A8A"
+WIDTH, HEIGHT = 8 / 2.54, 5.6 / 2.54  # of one panel, inches
+SMALL = 7.2  # points: what is written inside a panel; nothing in a figure is smaller than 7
 _STYLE: Any = {
-    "font.size": 14,
-    "axes.labelsize": 14,
-    "legend.fontsize": 10.5,
+    "font.size": 8,
+    "axes.labelsize": 8,
+    "axes.titlesize": 8,
+    "xtick.labelsize": 7.5,
+    "ytick.labelsize": 7.5,
+    "legend.fontsize": SMALL,
     "legend.frameon": False,
-    "legend.handlelength": 2.0,
+    "legend.handlelength": 1.8,
     "legend.columnspacing": 1.0,
     "axes.spines.top": False,
     "axes.spines.right": False,
-    "axes.unicode_minus": False,
-    "lines.linewidth": 2.2,
-    "savefig.dpi": 200,
+    "axes.linewidth": 0.7,
+    "lines.linewidth": 1.3,
+    "hatch.linewidth": 0.5,
+    "savefig.dpi": 450,
+    "pdf.fonttype": 42,  # TrueType, embedded: type 3 fonts are refused by some publishers
 }
 
 
 @dataclass(frozen=True)
 class Look:
-    """What of a figure is not its data: the line that says what was asked of which model, the `words`, whether SVG beside PNG.
+    """What of a figure is not its data: the `words` that translate its texts, and the `formats` that it is written in.
 
-    `words` translate the English that the figures are written in; a text that they lack is an error, empty words leave it be.
+    A text that the words lack is an error; None leaves the English that the figures are written in.
     """
 
-    subtitle: str = ""
     words: Mapping[str, str] | None = None
-    svg: bool = False
+    formats: tuple[str, ...] = ("png",)
 
     def say(self, text: str, **values: object) -> str:
         """Return a text in the language of the figure, with its `values` filled in."""
@@ -67,32 +63,20 @@ class Look:
 
 
 @contextmanager
-def figure(path: Path, look: Look, *, xlabel: str, ylabel: str, caption: str) -> Iterator[Axes]:
-    """Give one panel to draw on; write it to `path`, curves named at their ends, and `caption` below."""
-    with panels(path, look, [ylabel], xlabel=xlabel, caption=caption) as (axes,):
-        yield axes
+def figure(path: Path, look: Look, *, rows: int = 1, columns: int = 1, height: float = 1.0) -> Iterator[list[Axes]]:
+    """Give panels, row by row, to draw on; write them to `path` in each format. `height`: of a panel, in that of the usual one.
 
-
-@contextmanager
-def panels(path: Path, look: Look, ylabels: list[str], *, xlabel: str, caption: str) -> Iterator[list[Axes]]:
-    """Give panels over the same layers, one below the other, to draw on; written as `figure` does."""
+    A caption stands under a figure and not in it.
+    """
     with matplotlib.rc_context(_STYLE | {"font.family": families()}):
-        sheet = Figure(figsize=(7.0, 3.2 + 1.7 * len(ylabels)), layout="constrained")
-        all_axes = list(sheet.subplots(len(ylabels), sharex=True, squeeze=False)[:, 0])
-        yield all_axes
-        for axes, ylabel in zip(all_axes, ylabels):
-            axes.set_ylabel(ylabel)
+        sheet = Figure(figsize=(columns * WIDTH, rows * height * HEIGHT), layout="constrained")
+        panels = list(sheet.subplots(rows, columns, squeeze=False).flat)
+        yield panels
+        for axes in panels:
             if not isinstance(axes.xaxis.get_major_locator(), FixedLocator):
-                axes.locator_params(axis="x", integer=True)
-            axes.margins(x=0.02)
-            _name_curves(axes)
-        all_axes[-1].set_xlabel(xlabel)
-        entries = {label: handle for axes in all_axes for handle, label in zip(*axes.get_legend_handles_labels())}
-        if entries:
-            sheet.legend(list(entries.values()), list(entries), loc="outside upper center", ncols=len(entries))
-        sheet.supxlabel("\n".join(filter(None, [caption, look.subtitle])), fontsize=10, color="#555555")
-        for file in (path, *([path.with_suffix(".svg")] if look.svg else [])):
-            save(sheet, file)
+                axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        for kind in look.formats:
+            save(sheet, path.with_suffix(f".{kind}"))
 
 
 @cache
@@ -107,6 +91,12 @@ def families() -> list[str]:
                     font_manager.fontManager.addfont(file)
         known = {font.name for font in font_manager.fontManager.ttflist}
     return ["DejaVu Sans", *[name for name in CHINESE_FONTS if name in known][:1]]
+
+
+CHINESE_FONTS = (
+    *("Noto Sans CJK SC", "Noto Sans SC", "Source Han Sans SC", "Source Han Sans CN", "Noto Sans CJK JP", "WenQuanYi Zen Hei"),
+    *("WenQuanYi Micro Hei", "PingFang SC", "Heiti SC", "Hiragino Sans GB", "Microsoft YaHei", "SimHei", "Arial Unicode MS"),
+)
 
 
 def save(sheet: Figure, path: Path | IO[bytes], **options: Any) -> None:
@@ -130,33 +120,80 @@ def _say_missing(character: str) -> None:
     )
 
 
-def _name_curves(axes: Axes) -> None:
-    """Write the name of each curve that has one (its gid) at its right end, in its colour, the names clear of each other."""
-    named = [line for line in axes.lines if line.get_gid()]
-    if not named:
+def curve(axes: Axes, table: pd.DataFrame, column: str, *, color: str, name: str = "", style: Any = "-") -> None:
+    """Draw `column` over the layers with its 95 % interval; `name` it beside the curve once `name_curves` is called."""
+    marker = "o" if style == "-" else ""
+    axes.plot(table.layer, table[column], color=color, gid=name, linestyle=style, marker=marker, markersize=2)
+    low, high = table[f"{column}_lo"], table[f"{column}_hi"]
+    axes.fill_between(table.layer, low, high, color=color, alpha=0.2, linewidth=0)
+
+
+def thin(axes: Axes, table: pd.DataFrame, column: str, *, color: str, name: str = "", style: Any = "-") -> None:
+    """Draw `column` over the layers as a thin line to compare with."""
+    axes.plot(table.layer, table[column], color=color, gid=name, linestyle=style, linewidth=0.8)
+
+
+def level(axes: Axes, height: float, name: str = "") -> None:
+    """Draw a dotted line of reference."""
+    axes.axhline(height, color=INK, linestyle=":", linewidth=0.8, gid=name)
+
+
+def mark_layers(axes: Axes, layers: pd.DataFrame, marked: pd.Series, text: str, *, hatch: str | None = None) -> None:
+    """Shade the layers that are `marked`, or hatch them, and write what that means into the widest stretch of them."""
+    at, spread = layers.layer[marked.to_numpy(dtype=bool)], layers.layer.max() - layers.layer.min()
+    if not len(at):
         return
+    places = pd.Series(np.flatnonzero(marked))
+    stretches = [
+        (layers.layer.iloc[s.iloc[0]] - 0.5, layers.layer.iloc[s.iloc[-1]] + 0.5)
+        for _, s in places.groupby(places - range(len(places)))
+    ]
+    for first, last in stretches:
+        look: Any = {"facecolor": "none", "edgecolor": "#C4C4C4", "hatch": hatch} if hatch else {"facecolor": "#EBEBEB"}
+        axes.axvspan(first, last, linewidth=0, zorder=0, **look)
+    first, last = max(stretches, key=lambda s: s[1] - s[0])
+    turned = last - first < 0.45 * spread
+    about: Any = {"rotation": 90, "va": "top"} if turned else {"va": "top"}
+    words = axes.text((first + last) / 2, 0.97, text, transform=axes.get_xaxis_transform(), ha="center", fontsize=SMALL, **about)
+    words.set(color="#555555", path_effects=[withStroke(linewidth=3, foreground="white")])
+
+
+def name_curves(axes: Axes, *, at: float | None = None) -> None:
+    """Write the name of each curve that has one (its gid) beside it in its colour, the names clear of each other.
+
+    They stand at the right ends, outside; or inside, `at` that share of the layers, above the curves and below the lowest.
+    """
+    named = [line for line in axes.lines if line.get_gid()]
     scale, box = axes.transData, axes.transAxes.inverted()
-    ends = [box.transform(scale.transform((_end(line, 0), _end(line, 1))))[1] for line in named]
+    spots = [_point(line, 1.0 if at is None else at) for line in named]
+    heights = [box.transform(scale.transform(spot))[1] for spot in spots]
     rows = [str(line.get_gid()).count("\n") + 1 for line in named]
     inches = axes.get_figure(root=True).get_size_inches()[1] * axes.get_position().height  # type: ignore[union-attr]
-    for line, place in zip(named, _spread(ends, [1.25 * n * _NAMED / 72 / inches for n in rows])):
+    line_height = 1.2 * SMALL / 72 / inches
+    inside = at is not None
+    if inside:
+        heights = [h + (-1 if h == min(heights) else 1) * 0.8 * line_height for h in heights]
+    for line, spot, height in zip(named, spots, _spread(heights, [line_height * n for n in rows])):
         axes.annotate(
             str(line.get_gid()),
-            xy=(1.0, place),
-            xycoords="axes fraction",
-            xytext=(6, 0),
+            xy=(spot[0], height) if inside else (1.0, height),
+            xycoords=axes.get_xaxis_transform() if inside else "axes fraction",
+            xytext=(0 if inside else 4, 0),
             textcoords="offset points",
             color=line.get_color(),
-            fontsize=_NAMED,
+            fontsize=SMALL,
             va="center",
             annotation_clip=False,
             linespacing=1.05,
+            path_effects=[withStroke(linewidth=2, foreground="white")],
         )
 
 
-def _end(line: Line2D, axis: int) -> float:
-    values = np.asarray(line.get_data()[axis], dtype=float)
-    return float(values[~np.isnan(values)][-1]) if (~np.isnan(values)).any() else 0.0
+def _point(line: Line2D, at: float) -> tuple[float, float]:
+    x, y = (np.asarray(values, dtype=float) for values in line.get_data())
+    known = np.flatnonzero(~np.isnan(y))
+    place = known[round(at * (len(known) - 1))] if len(known) else 0
+    return float(x[place]), float(np.nan_to_num(y[place]))
 
 
 def _spread(places: list[float], heights: list[float]) -> list[float]:
@@ -175,91 +212,39 @@ def _spread(places: list[float], heights: list[float]) -> list[float]:
     return [float(moved[list(order).index(i)]) for i in range(len(places))]
 
 
-def curve(axes: Axes, table: pd.DataFrame, column: str, *, color: str, name: str, style: str = "-") -> None:
-    """Draw `column` over the layers with its 95 % interval, and fainter the band that holds all layers at once."""
-    axes.plot(table.layer, table[column], color=color, gid=name, linestyle=style, marker="o", markersize=4)
-    for end, alpha in (("_band", 0.10), ("", 0.18)):
-        if f"{column}{end}_lo" in table:
-            axes.fill_between(
-                table.layer, table[f"{column}{end}_lo"], table[f"{column}{end}_hi"], color=color, alpha=alpha, linewidth=0
-            )
+def over_layers(axes: Axes, layers: pd.Series, look: Look) -> None:
+    """Make the x-axis that both experiments share, from l = 0 to l = L."""
+    axes.set(xlim=(layers.min() - 0.5, layers.max() + 0.5), xlabel=look.say("layer l"))
 
 
-def faint(axes: Axes, table: pd.DataFrame, column: str, *, color: str, name: str, style: Any = "-") -> None:
-    """Draw `column` over the layers as a thin line to compare with, named at its end."""
-    axes.plot(table.layer, table[column], color=color, gid=name, linestyle=style, linewidth=1.3, alpha=0.9)
+def legend_above(axes: Axes) -> None:
+    """Write the legend of the lines that have a label above the panel."""
+    if axes.get_legend_handles_labels()[1]:
+        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, borderaxespad=0.2)
 
 
-def controls(axes: Axes, tables: Mapping[str, pd.DataFrame], column: str, look: Look) -> None:
-    """Draw `column` of the control donors: thin and grey, the dashes tell them apart, in one row of the legend."""
-    if tables:
-        axes.plot([], [], linestyle="none", label=look.say("controls:"))
-    for control, style in CONTROL_STYLES.items():
-        if control in tables:
-            table = tables[control]
-            label = look.say(control.replace("_", " ").removesuffix(" donor"))
-            axes.plot(table.layer, table[column], color=FAINT, linestyle=style, linewidth=1.2, label=label, zorder=1)
-
-
-def landmark(axes: Axes, place: float, low: float, high: float, text: str) -> None:
-    """Mark a place between layers with its interval on the lower edge, `text` above the panel; nothing where it is nan."""
-    if pd.isna(place):
-        return
-    low, high = (place if pd.isna(end) else end for end in (low, high))
-    axes.plot([low, high], [0.015, 0.015], transform=axes.get_xaxis_transform(), color=INK, linewidth=5, alpha=0.55)
-    axes.axvline(place, color=INK, linestyle="-.", linewidth=1.4)
-    left = place <= sum(axes.get_xlim()) / 2
-    axes.annotate(
-        text,
-        xy=(place, 1),
-        xycoords=axes.get_xaxis_transform(),
-        xytext=(0, 3),
-        textcoords="offset points",
-        ha="left" if left else "right",
-        va="bottom",
-        fontsize=11,
-        color=INK,
-        annotation_clip=False,
-    )
-
-
-def level(axes: Axes, height: float, name: str) -> None:
-    """Draw a dotted line of reference (zero, chance, floor), named at its end."""
-    axes.axhline(height, color=INK, linestyle=":", linewidth=1.3, gid=name)
-
-
-def shade(axes: Axes, first: int, last: int, label: str) -> None:
-    """Shade the layers from `first` to `last`; the legend says why."""
-    axes.axvspan(first - 0.5, last + 0.5, color="#000000", alpha=0.08, linewidth=0, label=label)
-
-
-def estimates(table: pd.DataFrame, path: Path, *, colors: dict[str, str], caption: str) -> None:
+def estimates(table: pd.DataFrame, path: Path, look: Look) -> None:
     """Draw a panel for each `unit` of the table: `value` with `lo` and `hi` of each `what` (colour by `kind`), by `prompt`."""
+    colors = COLORS | {"other": INK}
     prompts, units = list(table.prompt.unique()), list(table.unit.unique())
-    with panels(path, Look(), [fill(unit, 18) for unit in units], xlabel="prompt", caption=caption) as all_axes:
-        for axes, unit in zip(all_axes, units):
+    with figure(path, look, rows=len(units), height=0.8) as panels:
+        for axes, unit in zip(panels, units):
             of_unit = table[table.unit == unit]
             for i, (what, rows) in enumerate(of_unit.groupby("what", sort=False)):
                 place = [prompts.index(p) + 0.16 * (i - (of_unit.what.nunique() - 1) / 2) for p in rows.prompt]
-                low, high = rows.value - rows.lo.fillna(rows.value), rows.hi.fillna(rows.value) - rows.value
                 style: Any = {"color": colors[rows.kind.iloc[0]], "marker": "os^D"[i % 4]}
-                name, reach = fill(str(what), 22), [low.clip(0), high.clip(0)]
-                points(axes, place, rows.value, reach, name=name, linestyle="none", capsize=3, **style)
-            axes.set_xticks(range(len(prompts)), [p.replace("-", "\n") for p in prompts], fontsize=11)
+                points(axes, place, rows, name=fill(look.say(str(what)), 16), **style)
+            axes.set_ylabel(fill(look.say(unit), 20))
+            axes.set_xticks(range(len(prompts)), [p.replace("-", "\n") for p in prompts])
             axes.set_xlim(-0.5, len(prompts) - 0.5)
             if unit.startswith("share"):
                 axes.set_ylim(-0.03, 1.03)
-            axes.yaxis.set_major_locator(MaxNLocator(integer=unit.startswith("layer")))
+            axes.yaxis.set_major_locator(MaxNLocator(4, integer=unit.startswith("layer")))
+            name_curves(axes)
 
 
-def points(axes: Axes, places: Any, values: Any, reaches: Any, *, name: str, **style: Any) -> None:
-    """Draw values with their intervals, named once: given to errorbar, the name would stand at both ends of the intervals too."""
-    axes.errorbar(places, values, yerr=reaches, **style).lines[0].set_gid(name)
-
-
-def resampled(row: pd.Series, look: Look) -> str:
-    """Say what the intervals of a table's row are over."""
-    if str(row.clusters).startswith("none"):
-        return look.say("no intervals: too few texts and speakers")
-    over = look.say(" and ").join(look.say(f"{{n}} {name}", n=int(row[f"n_{name}"])) for name in row.clusters.split(" and "))
-    return look.say("95 % interval and (paler) band over {over}", over=over)
+def points(axes: Axes, places: Sequence[float], table: pd.DataFrame, *, name: str, **style: Any) -> None:
+    """Draw `value` with `lo` and `hi`, named once: given to errorbar, the name would stand at both ends of the intervals too."""
+    low, high = (table[end].fillna(table.value) for end in ("lo", "hi"))
+    reach = [(table.value - low).clip(lower=0), (high - table.value).clip(lower=0)]
+    axes.errorbar(places, table.value, yerr=reach, linestyle="none", markersize=4, capsize=2, **style).lines[0].set_gid(name)

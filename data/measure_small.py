@@ -125,13 +125,15 @@ def difference_from_class(model: Any, processor: Any, clip: Clip, frame: Frame) 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, default=PARTS / "assembled", help="what data/assemble.py wrote")
-    parser.add_argument("--parts", type=Path, default=PARTS, help="folder of reader.pt; measures.csv goes there")
+    parser.add_argument("--parts", type=Path, default=PARTS, help="folder of reader.pt, and for measures.csv")
     parser.add_argument("--fresh", type=int, default=150, help="clips to render of held-out texts (needs the voices)")
     parser.add_argument("--seed", type=int, default=90001, help="of the fresh clips; not one that training used")
     parser.add_argument("--demo", type=int, default=500, help="clips of the demo")
     parser.add_argument("--transcripts", type=int, default=100, help="clips of each set for the transcripts")
     parser.add_argument("--ravdess", type=Path, help="folder of RAVDESS' speech")
     args = parser.parse_args()
+    if not (args.parts / "reader.pt").exists():
+        parser.error(f"--parts {args.parts}: no reader.pt there; data/train_small.py writes it beside the parts that it trains")
     from data.train_small import demo_clips, held_out_clips
 
     model = Qwen2AudioForConditionalGeneration.from_pretrained(args.model, dtype=torch.float32).eval().requires_grad_(False)

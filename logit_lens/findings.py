@@ -74,9 +74,9 @@ class LensFindings:
 def lens_findings(tables: Tables) -> LensFindings:
     """Return the findings of a run from its tables."""
     last, congruent, generated = tables["layers"].iloc[-1], tables["congruent"], tables.get("generated", pd.DataFrame())
-    shares = (estimate_of(last, f"win_{outcome}") for outcome in ("semantic", "prosody", "other"))
+    words, voice, neither = (estimate_of(last, f"win_{outcome}") for outcome in ("semantic", "prosody", "other"))
     return LensFindings(
-        answers=Answers(*shares, lead=estimate_of(last, "voice_lead")),
+        answers=Answers(words, voice, neither, lead=estimate_of(last, "voice_lead")),
         reading=_reading(tables),
         congruent=estimate_of(congruent.iloc[-1], "accuracy") if len(congruent) else None,
         free_answers=_free_answers(generated.iloc[0]) if len(generated) else None,

@@ -4,7 +4,7 @@ A probe says that a label is there for a linear readout, on texts and speakers t
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +77,7 @@ def decode(out: Path, rows: pd.DataFrame, *, seed: int) -> tuple[pd.DataFrame, p
 
 
 def _probes(out: Path, clips: pd.DataFrame, kinds: list[str], lacking: list[str], *, seed: int) -> dict[str, Floats]:
-    """Return what each probe found; of `states` the labels come first, then `PERMUTATIONS` times permuted. Adds to what is lacking."""
+    """Return what each probe found; of `states` the labels first, then permuted `PERMUTATIONS` times. Adds to what is lacking."""
     others = [KINDS[1 - KINDS.index(kind)] for kind in kinds]
     codes, beside = (
         np.stack([pd.factorize(clips[f"{kind}_label"], sort=True)[0] for kind in of], axis=1) for of in (kinds, others)

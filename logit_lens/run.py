@@ -75,9 +75,9 @@ def draw(args: argparse.Namespace, prompt: str, out: Path) -> None:
     record, rows = output.finished_run(out, "lens.csv")
     probed, lacking = probe_tables(out, record, rows)
     output.write_tables(out, tables := lens_tables(rows) | probed)
-    figures = plot_lens(out, out, Look(output.subtitle(record), svg=args.svg))
+    figures = plot_lens(out, out, Look(formats=arguments.figure_formats(args)))
     following = terminal.following("activation_patching/run.py", record, arguments.DEFAULTS)
-    found = [*summary(lens_findings(tables)), *lacking]
+    found = [*summary(lens_findings(tables), record["identity"].get("input", "audio")), *lacking]
     print(terminal.ended(record, units_of(record), found, out=out, figures=figures, following=following))
 
 

@@ -13,15 +13,16 @@ def units_of(record: dict[str, Any]) -> str:
     return f"{counts['clips']} conflict, {counts['congruent clips']} congruent clips{form} · prompt {record['prompt_name']}"
 
 
-def summary(found: LensFindings) -> list[str]:
-    """Return the rows of the table: what the clips are answered with at l = L, and from which layer the lens can read it."""
+def summary(found: LensFindings, given: str = "audio") -> list[str]:
+    """Return the rows of the table: what the clips are answered with at l = L, and from which layer the lens can read it.
+
+    Clips `given` as text alone have no voice, so nothing is said of its label.
+    """
     answers, reading = found.answers, found.reading
-    rows = [
-        terminal.header("share"),
-        terminal.estimate("answer is the words' label", answers.words),
-        terminal.estimate("answer is the voice's label", answers.voice),
-        terminal.estimate("neither", answers.neither),
-    ]
+    rows = [terminal.header("share"), terminal.estimate("answer is the words' label", answers.words)]
+    if given != "transcript":
+        rows.append(terminal.estimate("answer is the voice's label", answers.voice))
+        rows.append(terminal.estimate("neither", answers.neither))
     if found.congruent:
         rows.append(terminal.estimate("congruent clips right", found.congruent))
     if found.free_answers:

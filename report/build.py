@@ -15,16 +15,15 @@ sys.path.insert(0, str(ROOT))
 
 from common.clips.samples import Sample
 from common.errors import InputError
-from common.plotting import families
-from report.chapters import chapter, figure_words
+from common.plotting import Look, families
+from report.chapters import Chapter, chapter
 from report.clips import encoded, read_samples
 from report.closer import about, clips_shown, closer_look
-from report.compare import headlines, side_by_side
-from report.inputs import Study, names_of, read_studies
-from report.ladder import read_texts
-from report.markdown import slug
-from report.render import report_html, report_md
-from report.wording.words import LANGUAGES
+from report.drawing import plot_side_by_side
+from report.inputs import Study, Trouble, names_of, read_studies
+from report.language import LANGUAGES, Say, decimals, interval, texts, translation
+from report.markdown import plain, slug, table
+from report.render import Compared, file_names, report_html, report_md
 
 AUDIO = 6_500_000  # bytes of a page that audio may take, in base64
 
@@ -36,7 +35,7 @@ def main(argv: list[str] | None = None) -> None:
     patching = [ROOT / "activation_patching" / "outputs"]
     add("--patching", type=Path, nargs="+", default=patching, metavar="DIR", help="of activation_patching/run.py")
     add("--out", type=Path, default=HERE, metavar="DIR", help="folder for the report and its figures/")
-    add("--lang", choices=tuple(LANGUAGES), help="one language only (default: both)")
+    add("--lang", choices=LANGUAGES, help="one language only (default: both)")
     add("--note", default="", metavar="TEXT", help="what the model has seen of the clips in training: it stands with the limits")
     add("--no-audio", action="store_true", help="leave the clips' audio out of the page")
     args = parser.parse_args(argv)
@@ -53,30 +52,58 @@ def build(args: argparse.Namespace) -> list[Path]:
     studies, troubles = read_studies(args.lens, args.patching)
     names = names_of(studies)
     clips, strange = zip(*map(read_samples, studies))
-    texts, off = zip(*map(read_texts, studies))
-    troubles += dict.fromkeys(t for some in (*strange, *off) for t in some)
+    troubles += dict.fromkeys(t for some in strange for t in some)
     data = page_data(studies, names, clips, audio=not args.no_audio)
-    written = []
+    written: list[Path] = []
     try:
-        args.out.mkdir(parents=True, exist_ok=True)
         for language in [args.lang] if args.lang else LANGUAGES:
-            words = figure_words(language) if len(families()) > 1 else None  # one that has Chinese
-            end, folder = ("", "figures") if language == "en" else (f".{language}", f"figures/{language}")
-            of_language = {"out": args.out, "language": language, "words": words}
-            chapters = [
-                chapter(study, name, known, written, folder=f"{folder}/{slug(name)}".rstrip("/"), **of_language)
-                for study, name, known, written in zip(studies, names, clips, texts)
-            ]
-            figures = side_by_side(chapters, folder=folder, **of_language)
-            compared = {"figures": figures, "table": headlines(chapters, LANGUAGES[language]) if figures else ""}
-            text = report_md(chapters, troubles, compared, language=language, page=f"report{end}.html", note=args.note)
-            page = report_html(text, data, out=args.out, language=language, page=f"report{end}.html")
-            for kind, content in (("md", text), ("html", page)):
-                written.append(args.out / f"report{end}.{kind}")
-                written[-1].write_text(content, encoding="utf-8")
+            chapters = [(study, name, known) for study, name, known in zip(studies, names, clips)]
+            written += _write(chapters, troubles, data, out=args.out, language=language, note=args.note)
     except OSError as error:
         raise InputError(f"--out {args.out}: cannot be written ({error.strerror})") from None
     return written
+
+
+def _write(
+    studies: Sequence[tuple[Study, str, dict[str, Sample]]],
+    troubles: Sequence[Trouble],
+    data: dict[str, Any],
+    *,
+    out: Path,
+    language: str,
+    note: str,
+) -> list[Path]:
+    """Write the report, its tables and its page in one language, with its figures; return the files."""
+    look = Look(texts(language) if len(families()) > 1 else None)  # a font that has Chinese
+    say, folder = translation(language), "figures" if language == "en" else f"figures/{language}"
+    out.mkdir(parents=True, exist_ok=True)
+    chapters = [
+        chapter(study, name, known, out=out, folder=f"{folder}/{slug(name)}".rstrip("/"), look=look, say=say)
+        for study, name, known in studies
+    ]
+    compared = None
+    if len(chapters) > 1:
+        compared = Compared(side_by_side(chapters, say), {"side_by_side": f"{folder}/side_by_side.png"})
+        plot_side_by_side({c.name: c.study for c in chapters}, out / compared.figures["side_by_side"], look)
+    report, tables = report_md(chapters, troubles, compared, language=language, note=note)
+    page = report_html(report, tables, data, out=out, language=language)
+    names = file_names(language)
+    written = []
+    for kind, content in (("report", report), ("tables", tables), ("page", page)):
+        written.append(out / names[kind])
+        written[-1].write_text(content, encoding="utf-8")
+    return written
+
+
+def side_by_side(chapters: Sequence[Chapter], say: Say) -> str:
+    """Return a table of the primary outcomes, a row for each study."""
+    rows = []
+    for c in chapters:
+        found = [c.lens.answers.lead if c.lens else None]
+        found += [c.spans[kind].effect if kind in c.spans and c.spans[kind].enough else None for kind in ("semantic", "prosody")]
+        rows.append([plain(c.name), *(f"{decimals(f)} [{interval(f)}]" if f else "–" for f in found)])
+    outcomes = ("voice − words", "effect of the words", "effect of the voice")
+    return table([say("study"), *map(say, outcomes)], rows)
 
 
 def page_data(studies: list[Study], names: list[str], clips: Sequence[dict[str, Sample]], *, audio: bool) -> dict[str, Any]:

@@ -1,215 +1,213 @@
-"""What the templates say of one study, in one language: sentences with the rows they come from, figures, tables, commands."""
+"""What the templates show of one study: its findings, its figures, its tables."""
 
-import shlex
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
-from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
-from activation_patching.facts import patching_facts
-from common.stats.facts import Fact, spread
-from logit_lens.facts import lens_facts
+import pandas as pd
 
-from activation_patching.plots import plot_patching
+from activation_patching.findings import SpanEffect, SubspaceEffect, span_effects, subspace_effects
+from activation_patching.plots import plot_subspaces
 from common.clips.samples import Sample
-from common.plotting import Look
-from common.running.output import subtitle
-from logit_lens.plots import plot_lens
-from report import statements
-from report.alignment import Alignment, alignment
+from common.plotting import Look, estimates, figure
+from common.stats.findings import Count, Estimate, Spread, fixed, over, spreads
+from logit_lens.findings import LensFindings, Reading, lens_findings
+from logit_lens.plots import draw_win_rates, plot_probe
 from report.clips import described
-from report.edits import Edited, edited
-from report.inputs import EXPERIMENTS, Outputs, Study
-from report.ladder import Ladder, ladder
-from report.markdown import Say, checks, lens_tables, patching_tables, slug
-from report.observations import beyond_prior, cells, stretches, telling_from
+from report.drawing import plot_alignments, plot_panel
+from report.inputs import EXPERIMENTS, Outputs, Study, checks_of
+from report.ladder import Ladder, ladder, plot_ladder
+from report.language import Say
+from report.markdown import checks, slug, tables_of_run
 from report.published import published_beside
-from report.wording.words import FIGURES, LANGUAGES
 
-NO_OPTIONS = {"model_files", "data_files", "code", "versions", "tokens", "engine", "commit", "prompt"}
-LENS_ORDER = (
-    "winrate_curve_conflict.png",
-    "margin_curve_conflict.png",
-    "probe_curve.png",
-    "congruent_curve.png",
-    "lens_health.png",
-)
+LONGEST = 90  # letters of a question that a title has room for
+
+
+class Row(NamedTuple):
+    """A row of the first page's table: an `outcome`, its `estimate`, digits, n of what; and the table's row that it is from."""
+
+    outcome: str
+    values: Mapping[str, object]
+    estimate: Estimate | None
+    digits: int
+    unit: str
+    anchor: str
+    place: str
+
+
+class Edited(NamedTuple):
+    """A run that erased or exchanged a subspace `at` a place: what it found, and the name of its figure."""
+
+    intervention: str
+    at: str
+    effects: list[SubspaceEffect]
+    figure: str
 
 
 @dataclass(frozen=True)
 class Chapter:
-    """A study as a template shows it: everything that is text is Markdown already, `figures` are files below the report."""
+    """A study as the templates show it; `figures` are files below the report, by what they show."""
 
     name: str
     study: Study
     data: dict[str, Any]
-    short: list[str]
-    lens: list[str]
-    lens_summary: str
-    patching: dict[str, list[str]]
-    patching_summary: str
-    together: str
-    figures: dict[str, list[tuple[str, str]]]
-    tables: list[tuple[str, str]]
-    published: str
-    alignment: Alignment | None
+    lens: LensFindings | None
+    spans: dict[str, SpanEffect]
+    tuned: Reading | None
     ladder: Ladder | None
     edits: list[Edited]
-    checks: str
-    commands: list[str]
-    facts: dict[str, Fact]
-    kinds: dict[str, dict[str, Fact]]
+    spreads: list[Spread]
+    alignment: tuple[str, int, float] | None
+    published: str
+    figures: dict[str, str]
+    tables: list[tuple[str, str]]
+    over: tuple[Count, ...]
+    fixed: tuple[Count, ...]
+    checks: dict[str, Any]
+
+    @property
+    def model(self) -> str:
+        return Path(str(self.study.first.identity["model"])).name
+
+    @property
+    def parameters(self) -> float | None:
+        return self.study.first.record.get("parameters")
+
+    @property
+    def prompt(self) -> str:
+        return Path(str(self.study.first.record["prompt_name"])).name
+
+    @property
+    def question(self) -> str:
+        """Return the question of the prompt; "" where it has none that a title has room for."""
+        asked = re.search(r"[^.!。！}\n]*[?？]", str(self.study.first.record["prompt_text"]).replace("{audio}", ""))
+        return asked[0].strip() if asked and len(asked[0]) <= LONGEST else ""
+
+    @property
+    def several_prompts(self) -> bool:
+        return any(run.prompts is not None for run in self.study.runs)
+
+    @property
+    def tuned_itself(self) -> bool:
+        return self.study.lens is not None and self.study.lens.identity.get("lens") == "tuned"
+
+    @property
+    def test_weight(self) -> bool:
+        return bool(self.study.first.record.get("test_weight"))
+
+    @property
+    def runs(self) -> list[Outputs]:
+        return [*self.study.runs, *self.study.beside.values()]
+
+    @property
+    def commands(self) -> list[str]:
+        return [str(run.record["command"]) for run in self.runs if "command" in run.record]
+
+    @property
+    def rows(self) -> list[Row]:
+        """Return the five rows of the first page: two answers, two effects, and where half of one is gone."""
+        rows, of_name = [], f"{self.name}: " if self.name else ""
+        layers, summary = (
+            slug(f"{of_name}{EXPERIMENTS[e]} {csv}.csv") for e, csv in (("lens", "layers"), ("patching", "summary"))
+        )
+        if self.lens:
+            answers, at = self.lens.answers, f"l = {self.lens.reading.last_layer}"
+            for what, found in (("words'", answers.words), ("voice's", answers.voice)):
+                rows.append(Row(f"answer is the {what} label", {}, found, 2, "{n} clips", layers, at))
+        halves = [f for f in self.spans.values() if f.half_effect_layer] or list(self.spans.values())
+        for kind, f in self.spans.items():
+            what = f"effect of the donor's {_cue(kind)}, layers {{first}}–{{last}}"
+            ends = {"first": f.layers[0], "last": f.layers[1]}
+            rows.append(Row(what, ends, f.effect if f.enough else None, 2, "{n} pairs", summary, kind))
+        for f in halves[: 1 if self.lens else 2]:
+            what = f"half of the {_cue(f.kind, owner=True)} effect is gone by layer"
+            rows.append(Row(what, {}, f.half_effect_layer, 1, "{n} pairs", summary, f.kind))
+        return rows
 
 
-def wording_of(language: str) -> ModuleType:
-    return import_module(f"report.wording.{language}")
+def _cue(kind: str, *, owner: bool = False) -> str:
+    return {"semantic": "words", "prosody": "voice"}[kind] + ({"semantic": "'", "prosody": "'s"}[kind] if owner else "")
 
 
-def chapter(
-    study: Study,
-    name: str,
-    samples: dict[str, Sample],
-    texts: Mapping[str, Outputs],
-    *,
-    out: Path,
-    folder: str,
-    language: str,
-    words: Mapping[str, str] | None,
-) -> Chapter:
-    """Return a study's chapter; draw its figures into `out`/`folder`, in Chinese where there are `words`.
+def chapter(study: Study, name: str, samples: dict[str, Sample], *, out: Path, folder: str, look: Look, say: Say) -> Chapter:
+    """Return a study's chapter; draw its figures into `out`/`folder`."""
+    (out / folder).mkdir(parents=True, exist_ok=True)
+    figures: dict[str, str] = {}
 
-    `texts` are the lens runs of the same clips given as text, by the name of that form.
-    """
-    wording, say = wording_of(language), LANGUAGES[language]
-    facts = all_lens_facts(study.lens) if study.lens else {}
-    kinds = all_patching_facts(study.patching) if study.patching else {}
-    tables = _tables(study, name, say)
-    places = {(experiment, csv): slug(heading) for experiment, csv, heading, _ in tables}
-    lens = _with_rows(statements.lens_sentences(facts, wording), facts, "lens", "", places, say)
-    patching = {
-        kind: _with_rows(statements.patching_sentences(kind, of_kind, wording), of_kind, "patching", kind, places, say)
-        for kind, of_kind in kinds.items()
-    }
-    short = [lens[n] for n in statements.SHORT if n in lens]
-    short += [said[n] for said in patching.values() for n in ("flips",) if n in said]
-    figures = _figures(study, out, folder, wording, words)
-    runs = [*study.runs, *texts.values()]
+    def draw(name: str, plot: Callable[..., Any], *what: Any) -> Any:
+        figures[name] = f"{folder}/{name}.png"
+        return plot(*what, out / figures[name], look)
+
+    draw("panel", plot_panel, study)
+    lens = lens_findings(study.lens.tables) if study.lens else None
+    if study.lens and plot_probe(study.lens.folder, out / folder, look):
+        figures["probe"] = f"{folder}/probe_curve.png"
+    if (rungs := ladder(study)) is not None:
+        draw("ladder", plot_ladder, rungs)
+    tuned = study.beside.get("tuned")
+    if tuned:
+        draw("tuned", _plot_tuned, tuned)
+    prompts = [run.prompts for run in study.runs if run.prompts is not None]
+    if prompts:
+        draw("prompts", estimates, pd.concat(prompts))
+    aligned = draw("align", plot_alignments, study.patching) if study.patching else None
+    spans = sorted(span_effects(study.patching.tables), key=lambda f: f.kind != "semantic") if study.patching else []
+    scope = (study.lens or study.first).tables["layers"].iloc[-1]
     return Chapter(
         name=name,
         study=study,
         data=described(study, samples),
-        short=short,
-        lens=list(lens.values()),
-        lens_summary=wording.lens_summary(facts) if facts else "",
-        patching={kind: list(said.values()) for kind, said in patching.items()},
-        patching_summary=wording.patching_summary(kinds) if kinds else "",
-        together=wording.together(facts, kinds) if facts and kinds else "",
+        lens=lens,
+        spans={f.kind: f for f in spans},
+        tuned=lens_findings(tuned.tables).reading if tuned else None,
+        ladder=rungs,
+        edits=_edits(study, figures, out=out, folder=folder, look=look),
+        spreads=[found for table in prompts for found in spreads(table)],
+        alignment=aligned,
+        published=published_beside(study.lens, say) if study.lens else "",
         figures=figures,
-        tables=[(heading, text) for _, _, heading, text in tables],
-        published=published_beside(study.lens.tables["layers"], study.lens.record, say) if study.lens else "",
-        alignment=alignment(study.patching, out=out, folder=folder, words=words) if study.patching else None,
-        ladder=ladder(study, texts, out=out, folder=folder, wording=wording, say=say, words=words),
-        edits=edited(study.patching, wording=wording, out=out, folder=folder, words=words) if study.patching else [],
-        checks=checks(runs, say),
-        commands=[command(run) for run in runs],
-        facts=facts,
-        kinds=kinds,
+        tables=_tables(study, name, say),
+        over=over(scope),
+        fixed=tuple(count for count in fixed(scope) if count.name != "sources"),
+        checks=_checked([*study.runs, *study.beside.values()]),
     )
 
 
-def all_lens_facts(run: Outputs) -> dict[str, Fact]:
-    """Return the findings of a lens run, those that only the report has among them."""
-    facts = lens_facts(run.tables)
-    layers = run.tables["layers"]
-    facts |= {f"margin_excess: stretch {i}": f for i, f in enumerate(stretches(layers, "margin_excess", unit="logits"))}
-    facts |= {f.name: f for f in (*beyond_prior(layers), *telling_from(layers), *cells(run.tables["labels"]))}
-    return facts | {f.name: f for what in ("voice_lead at l = L", "crossing") for f in spread(run.prompts, what)}
+def _plot_tuned(run: Outputs, path: Path, look: Look) -> None:
+    with figure(path, look) as (axes,):
+        draw_win_rates(axes, run.tables["layers"], run.tables["congruent"], look)
 
 
-def all_patching_facts(run: Outputs) -> dict[str, dict[str, Fact]]:
-    """Return the findings of a patching run by kind of pair."""
-    found = {}
-    for kind, facts in patching_facts(run.tables).items():
-        over = (
-            *(f"{kind} pairs: {o} over control, mean of inner layers" for o in ("flips", "delta")),
-            f"{kind} pairs: below half from",
-        )
-        found[kind] = facts | {f.name: f for what in over for f in spread(run.prompts, what)}
-    return found
-
-
-def _with_rows(
-    sentences: Mapping[str, str],
-    facts: Mapping[str, Fact],
-    experiment: str,
-    kind: str,
-    places: Mapping[tuple[str, str], str],
-    say: Say,
-) -> dict[str, str]:
-    """Return each sentence with links to the tables' rows that it comes from."""
-    uses = statements.LENS if experiment == "lens" else statements.PATCHING
-    found = {}
-    for name, text in sentences.items():
-        rows = dict.fromkeys(facts[n].row for n in (name, *uses[name]) if n in facts)
-        links = []
-        for row in rows:
-            csv, _, place = row.partition(", ")
-            shown = ", ".join(filter(None, [csv, say(place)]))
-            anchor = places.get((experiment, csv))
-            title = "; ".join(filter(None, [say(kind), place])) or csv  # the page looks for the row by it
-            links.append(f'[{shown}](#{anchor} "{title}")' if anchor else shown)
-        found[name] = f"{text} ({'; '.join(links)})"
-    return found
-
-
-def _tables(study: Study, name: str, say: Say) -> list[tuple[str, str, str, str]]:
-    """Return the tables of a study as (experiment, file, heading, table); headings differ, so that links find theirs."""
+def _edits(study: Study, figures: dict[str, str], *, out: Path, folder: str, look: Look) -> list[Edited]:
     found = []
-    for run in study.runs:
-        of_run = lens_tables(run, say) if run.experiment == "lens" else patching_tables(run, say)
-        of_study = f"{name}: " if name else ""
-        found += [(run.experiment, csv, f"{of_study}{EXPERIMENTS[run.experiment]} {csv}", text) for csv, text in of_run.items()]
+    for name, run in study.beside.items():
+        if run.experiment == "patching":
+            intervention, place = str(run.identity["intervention"]), f"{folder}/{slug(name)}"
+            (out / place).mkdir(parents=True, exist_ok=True)
+            (file,) = plot_subspaces(run.tables["layers"], intervention, out / place, look)
+            figures[name] = f"{place}/{file}"
+            found.append(Edited(intervention, str(run.identity["at"]), subspace_effects(run.tables, intervention), name))
     return found
 
 
-def _figures(
-    study: Study, out: Path, folder: str, wording: ModuleType, words: Mapping[str, str] | None
-) -> dict[str, list[tuple[str, str]]]:
-    """Draw the figures of a study; return them with captions by where they stand: lens, semantic, prosody, both."""
-    found: dict[str, list[tuple[str, str]]] = {}
-    (out / folder).mkdir(parents=True, exist_ok=True)
-    for run in study.runs:
-        look = Look(subtitle(run.record), words)
-        names = (plot_lens if run.experiment == "lens" else plot_patching)(run.folder, out / folder, look)
-        order = [n for n in LENS_ORDER if n in names] if run.experiment == "lens" else names
-        for file in order:
-            kind = next((k for k in ("semantic", "prosody") if file.endswith(f"_{k}.png")), "both")
-            place = "lens" if run.experiment == "lens" else kind
-            found.setdefault(place, []).append((f"{folder}/{file}", wording.CAPTIONS[file.replace(f"_{kind}.png", "_kind.png")]))
-    return found
+def _tables(study: Study, name: str, say: Say) -> list[tuple[str, str]]:
+    """Return the tables of a study with their headings, which differ, so that links find theirs; self-checks last."""
+    of_study = f"{name}: " if name else ""
+    found = []
+    for place, run in [*(("", run) for run in study.runs), *study.beside.items()]:
+        where = f"{of_study}{EXPERIMENTS[run.experiment]} {f'{place}/' if place else ''}"
+        some = tables_of_run(run, say)
+        kept = some if not place else {csv: some[csv] for csv in ("summary.csv", "layers.csv") if csv in some}
+        found += [(f"{where}{csv}", text) for csv, text in kept.items()]
+    return [*found, (f"{of_study}{say('self-checks')}", checks([*study.runs, *study.beside.values()], say))]
 
 
-def command(run: Outputs) -> str:
-    """Return the command that makes a run again, with every option that its rows depend on."""
-    parts = ["python", f"{EXPERIMENTS[run.experiment]}/run.py", "--prompt", str(run.record["prompt_name"])]
-    options = {name: value for name, value in run.identity.items() if name not in NO_OPTIONS}
-    options |= dict(options.pop("rules", {}))
-    options["input"] = options.get("input") if options.get("input") != "audio" else None  # the default; patching has no other
-    if options.get("intervention") == "span":
-        del options["intervention"], options["at"]
-    for name, value in options.items():
-        flag = f"--{name.replace('_', '-')}"
-        if value is False and name.startswith("same_"):
-            parts.append(flag.replace("--", "--no-", 1))
-        elif name == "pairs_file" and value:
-            parts += [flag, "FILE"]  # run.json has its digest alone
-        elif value not in (None, False, [], ""):
-            parts += [flag, *([] if value is True else map(str, value if isinstance(value, list) else [value]))]
-    return shlex.join(parts)
-
-
-def figure_words(language: str) -> Mapping[str, str] | None:
-    """Return the words that figures are labelled with; None for those they are written in."""
-    return FIGURES if language == "zh" else None
+def _checked(runs: Sequence[Outputs]) -> dict[str, Any]:
+    """Return how many self-checks there are, how many failed, and the largest difference."""
+    measured = [(run.record.get("self_check", {}), checks_of(run)) for run in runs]
+    values = [(float(m[c]), float(m.get("tolerance", 0))) for m, names in measured for c in names if c in m]
+    off = sum(not value <= tolerance for value, tolerance in values)
+    return {"count": len(values), "failed": off, "largest": max((v for v, _ in values), default=0.0)}

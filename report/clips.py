@@ -2,7 +2,6 @@
 
 import base64
 import io
-from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -85,11 +84,5 @@ def described(study: Study, samples: dict[str, Sample]) -> dict[str, Any]:
         "congruent": counts.get("congruent clips", 0),
         "texts": int(last.n_texts),
         "speakers": int(last.n_speakers),
-        "languages": _listed(s.language for s in used),
-        "sources": _listed(s.source for s in used),
         "labels": study.first.identity["labels"],
     }
-
-
-def _listed(values: Iterable[str]) -> str:
-    return ", ".join(f"{name} ({n})" for name, n in Counter(v for v in values if v).most_common(8))

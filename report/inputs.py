@@ -1,7 +1,7 @@
 """Read the folders of finished runs, and tell which of them belong together and what is wrong with the others."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,9 @@ from common.running.output import finished_run, read_record, read_table
 
 EXPERIMENTS = {"lens": "logit_lens", "patching": "activation_patching"}
 ROWS = {"lens": "lens.csv", "patching": "patches.csv"}
-TABLES = {
-    "lens": ("layers", "congruent", "labels", "decision_layer", "leave_out"),
-    "patching": ("layers", "paired", "transfer", "contrast", "release_layer", "leave_out"),
-}
-EDIT_TABLES = ("layers", "paired", "transfer", "carried", "carried_mean")  # of a run that erased or exchanged a subspace
+TABLES = {"lens": ("layers", "congruent", "labels", "crossover"), "patching": ("layers", "effects", "summary")}
+ASKED_FOR = ("generated", "probe", "decoding", "beyond_label")  # tables that a run has where it was told to, or its clips allow
+BESIDE = {"transcript": ("transcript", "logit"), "told": ("told", "logit"), "tuned": ("audio", "tuned")}  # folder: input, lens
 # What two runs must have in common to tell of the same thing.
 SHARED = ("model", "model_files", "revision", "data", "data_files", "prompt", "labels", "words", "system", "device", "dtype")
 
@@ -48,10 +46,14 @@ class Outputs:
 
 @dataclass(frozen=True)
 class Study:
-    """What was asked of one model about one set of clips: a lens run, a patching run, or both."""
+    """What was asked of one model about one set of clips: a lens run, a patching run, or both; and the runs `beside` them.
+
+    These lie in folders below: of the same clips as text ("transcript", "told"), through a "tuned" lens, of subspaces.
+    """
 
     lens: Outputs | None
     patching: Outputs | None
+    beside: dict[str, Outputs] = field(default_factory=dict)
 
     @property
     def runs(self) -> list[Outputs]:
@@ -82,7 +84,37 @@ def read_studies(lens: Iterable[Path], patching: Iterable[Path]) -> tuple[list[S
         first = troubles[0]
         raise InputError(f"{first.values['folder']}: no finished run to report on ({first.values['why']})")
     studies, missing = _together(found["lens"], found["patching"])
-    return studies, _joined(missing + troubles)
+    beside = [_read_beside(study) for study in studies]
+    troubles = missing + troubles + [trouble for _, some in beside for trouble in some]
+    return [replace(study, beside=runs) for study, (runs, _) in zip(studies, beside)], _joined(troubles)
+
+
+def _read_beside(study: Study) -> tuple[dict[str, Outputs], list[Trouble]]:
+    """Return the runs in the folders below a study's, and what is wrong: a run of something else is left out."""
+    runs: dict[str, Outputs] = {}
+    troubles: list[Trouble] = []
+    for above in study.runs:
+        for place in sorted(p.parent for p in above.folder.glob("*/run.json")):
+            if not (place.name in BESIDE if above.experiment == "lens" else _edit(place) not in (None, "span")):
+                continue
+            run = read_outputs(above.experiment, place, beside=True)
+            if isinstance(run, Trouble):
+                troubles.append(run)
+            elif unlike(run, above):
+                troubles.append(mixed_up(run, above))
+            else:
+                runs[place.name] = run
+                troubles += unwell(run)
+    return runs, troubles
+
+
+def _edit(folder: Path) -> str | None:
+    """Return what the patching run of a folder did to the states; None where it holds no such run."""
+    try:
+        identity = read_record(folder)["identity"]
+    except InputError:
+        return None
+    return str(identity.get("intervention", "span")) if "kinds" in identity else None
 
 
 def _joined(troubles: list[Trouble]) -> list[Trouble]:
@@ -101,9 +133,10 @@ def _runs_in(folder: Path) -> list[Path]:
     return [folder] if (folder / "run.json").exists() or not variants else [v.parent for v in variants]
 
 
-def read_outputs(experiment: str, folder: Path, *, given: str = "audio") -> Outputs | Trouble:
-    """Return a finished run, of clips `given` in that form, with its tables, or what keeps it out of the report."""
+def read_outputs(experiment: str, folder: Path, *, beside: bool = False) -> Outputs | Trouble:
+    """Return a finished run with its tables, or what keeps it out of the report; `beside`: of a folder below another run's."""
     told = {"folder": shown(folder), "experiment": experiment, "script": f"{EXPERIMENTS[experiment]}/run.py"}
+    given, lens = BESIDE.get(folder.name, ("audio", "logit")) if beside else ("audio", None)
 
     def why(error: InputError) -> dict[str, str]:
         return told | {"why": str(error).replace(str(folder), shown(folder))}
@@ -112,19 +145,22 @@ def read_outputs(experiment: str, folder: Path, *, given: str = "audio") -> Outp
         record = read_record(folder)
     except InputError as error:
         return Trouble("missing", why(error))
-    if ("kinds" in record["identity"]) != (experiment == "patching"):
+    identity = record["identity"]
+    if ("kinds" in identity) != (experiment == "patching"):
         return Trouble("other experiment", told | {"why": f"its run is of the other experiment, not of {told['script']}"})
-    if (form := record["identity"].get("input", "audio")) != given:
+    if (form := identity.get("input", "audio")) != given:
         return Trouble("other input", told | {"why": f"its clips were given as {form}, not as {given}"})
-    if record["identity"].get("intervention", "span") != "span":
+    if beside and experiment == "lens" and (through := identity.get("lens", "logit")) != lens:
+        return Trouble("other input", told | {"why": f"it was read by a {through} lens, not by a {lens} lens"})
+    if not beside and identity.get("intervention", "span") != "span":
         why_not = "its run erased or exchanged a subspace; a report shows it where it lies below a patching run's folder"
-        return Trouble("other experiment", told | {"why": f"{told['folder']}: {why_not}"})
+        return Trouble("other experiment", told | {"why": why_not})
     if not record["finished"]:
         return Trouble("partial", told | {"why": "its run has not finished; the same command goes on with it"})
     try:
         record, rows = finished_run(folder, ROWS[experiment])
-        asked_for = [name for name in ("generated", "probe") if (folder / f"{name}.csv").exists()]
-        tables = {name: read_table(folder, name) for name in (*TABLES[experiment], *asked_for)}
+        tables = {name: read_table(folder, name) for name in TABLES[experiment]}
+        tables |= {name: read_table(folder, name) for name in ASKED_FOR if (folder / f"{name}.csv").exists()}
         above = next((p for p in (folder, folder.parent.parent) if (p / "prompts.csv").exists()), None)
         return Outputs(experiment, folder, record, rows, tables, read_table(above, "prompts") if above else None)
     except InputError as error:
@@ -133,12 +169,14 @@ def read_outputs(experiment: str, folder: Path, *, given: str = "audio") -> Outp
 
 def checks_of(run: Outputs) -> list[str]:
     """Return the self-checks that a run must have passed."""
+    if (edit := run.identity.get("intervention", "span")) != "span":
+        return [f"{edit} by {run.record['engine']} - rerun"]
     patched = [f"{run.record['engine']} - rerun", "A patched with A - A", "row L - recipient"]
     return ["lens row L - model", *(patched if run.experiment == "patching" else [])]
 
 
 def unwell(run: Outputs) -> list[Trouble]:
-    """Return what a finished run itself warns of: failed or missing checks, no control donors, its own warnings."""
+    """Return what a finished run itself warns of: failed or missing checks, its own warnings."""
     told = {"folder": shown(run.folder), "experiment": run.experiment}
     measured = run.record.get("self_check", {})
     tolerance = measured.get("tolerance")
@@ -148,8 +186,6 @@ def unwell(run: Outputs) -> list[Trouble]:
         off = [c for c in wanted if _number(measured.get(c)) and not measured[c] <= tolerance]
         values = [{"check": c, "value": f"{measured[c]:.1e}", "tolerance": f"{tolerance:.1e}"} for c in off]
         troubles += [Trouble("check failed", told | v) for v in values]
-    if run.experiment == "patching" and not (run.rows.control != "none").any():
-        troubles.append(Trouble("no controls", told))
     return troubles + [Trouble("warning", told | {"text": str(text)}) for text in run.record.get("warnings", [])]
 
 

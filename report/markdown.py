@@ -1,14 +1,13 @@
 """Markdown: texts that are data and no markup, tables of the runs' CSVs."""
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 import pandas as pd
-from common.stats.facts import p_value, stated
 
+from common.stats.findings import NAN, Estimate
 from report.inputs import Outputs
-
-Say = Callable[[str], str]
+from report.language import Say, decimals, interval
 
 
 def plain(text: object) -> str:
@@ -37,100 +36,68 @@ def table(header: Iterable[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def columns(found: pd.DataFrame, wanted: dict[str, tuple[str, str]], say: Say, *, keys: dict[str, str]) -> str:
-    """Return a table of a CSV: `keys` (column -> heading) as text, `wanted` (column -> heading, format) with intervals."""
-    wanted = {c: v for c, v in wanted.items() if c in found}
-    rows = []
-    for _, row in found.iterrows():
-        cells = [_key(row[c], say) for c in keys]
-        rows.append([*cells, *(p_value(row[c]) if form == "p" else stated(row, c, form) for c, (_, form) in wanted.items())])
-    return table([say(h) for h in (*keys.values(), *(h for h, _ in wanted.values()))], rows)
+# What tables.md shows of each CSV: the columns that say which row it is, and those of numbers, with their headings.
+SHOWN: dict[str, tuple[tuple[str, ...], dict[str, str]]] = {
+    "lens layers": (
+        ("layer",),
+        {"win_semantic": "words", "win_prosody": "voice", "win_other": "neither", "voice_lead": "voice − words"}
+        | {"margin": "margin (logits)", "mass": "labels' probability"},
+    ),
+    "crossover": (("side", "reason"), {"crossing": "leads from layer"}),
+    "congruent": (("layer",), {"accuracy": "congruent clips right"}),
+    "generated": (("n",), {"agreement": "same as the first token", "no_label": "no label named"}),
+    "decoding": (
+        ("label",),
+        {"accuracy": "probe", "unanswered": "probe − answered", "beyond_permuted": "beyond permuted labels"}
+        | {"beyond_random_weights": "beyond random weights", "beyond_duration_and_level": "beyond duration and level"},
+    ),
+    "summary": (
+        ("kind", "control", "baseline", "reason"),
+        {"to_target": "to target", "to_third": "to third", "effect": "effect", "effect_logit": "effect (logits)"}
+        | {"from_base": "from base", "half_effect_layer": "half-effect layer", "minus_random": "minus random subspace"},
+    ),
+    "beyond_label": (("n",), {"beyond_label": "changed, minus same-text donor"}),
+    "patching layers": (
+        ("kind", "control", "layer"),
+        {"flip_to_target": "to target", "flip_from_base": "from base", "delta_logit": "Δ logit", "decoded": "decoded"},
+    ),
+    "effects": (("kind", "control", "layer"), {"effect": "effect", "effect_logit": "effect (logits)"}),
+}
+ORDER = ("layers", "crossover", "congruent", "labels", "generated", "decoding", "summary", "beyond_label", "effects")
+
+
+def tables_of_run(run: Outputs, say: Say) -> dict[str, str]:
+    """Return the tables of a run by the CSV that they are of."""
+    order = [name for name in ORDER if name in run.tables and len(run.tables[name])]
+    if run.experiment == "patching":
+        order.sort(key=lambda name: name == "layers")  # the summary is asked for more often
+    return {f"{name}.csv": _shown(run, name, say) for name in order}
+
+
+def _shown(run: Outputs, name: str, say: Say) -> str:
+    found = run.tables[name]
+    if name == "labels":
+        return label_table(found, say)
+    keys, numbers = SHOWN[f"{run.experiment} layers" if name == "layers" else name]
+    keys = tuple(c for c in keys if c in found and (c != "control" or found.control.nunique() > 1))
+    wanted = {c: heading for c, heading in numbers.items() if c in found}
+    rows = [[*(_key(row[c], say) for c in keys), *(stated(row, c) for c in wanted)] for _, row in found.iterrows()]
+    headings = ["l" if c == "layer" else say(c) for c in (*keys, *wanted.values())]  # the page finds rows by "l"
+    return table(headings, rows)
+
+
+def stated(row: pd.Series, column: str) -> str:
+    """Return a number of a table with its interval."""
+    ends = Estimate(float(row[column]), float(row.get(f"{column}_lo", NAN)), float(row.get(f"{column}_hi", NAN)))
+    digits = 1 if "layer" in column or column == "crossing" else 2
+    within = interval(ends, digits)
+    return decimals(ends, digits) + (f" [{within}]" if within != "–" else "")
 
 
 def _key(value: object, say: Say) -> str:
     if isinstance(value, float):
-        return "-" if pd.isna(value) else f"{value:.0f}"
+        return "–" if pd.isna(value) else f"{value:.0f}"
     return plain(say(str(value).replace("_", " ")) if isinstance(value, str) else value)
-
-
-LAYER = {"layer": "l"}
-SHARE, SIGNED = ".2f", "+.2f"
-LENS_LAYERS = {
-    "margin": ("margin (logits)", SIGNED),
-    "margin_excess": ("margin beyond prior", SIGNED),
-    "win_semantic": ("words win", SHARE),
-    "win_prosody": ("voice wins", SHARE),
-    "win_other": ("neither", SHARE),
-    "voice_lead": ("voice − words", SIGNED),
-    "mass": ("labels' probability", SHARE),
-}
-DECISION = {"crossing": ("crossing", ".1f"), "decision_layer": ("shown from", ".0f")}
-LEFT_OUT = {"voice_lead": ("voice − words", SIGNED), "margin": ("margin (logits)", SIGNED), "crossing": ("crossing", ".1f")}
-PROBE = {
-    "accuracy": ("probe", SHARE),
-    "answered": ("answered", SHARE),
-    "unsaid": ("probe − answer at L", SIGNED),
-    "beyond_permuted": ("beyond dealt labels", SIGNED),
-    "beyond_random_weights": ("beyond random weights", SIGNED),
-    "beyond_duration_and_level": ("beyond duration, level", SIGNED),
-}
-GENERATED = {"agreement": ("as the first token", SHARE), "no_label": ("no label", SHARE)}
-PATCH_LAYERS = {
-    "flip_to_target": ("flip to target", SHARE),
-    "flip_from_base": ("flip from base", SHARE),
-    "delta_logit": ("Δ target logit", SIGNED),
-    "directedness": ("directedness", SHARE),
-    "directedness_null": ("shuffled targets", SHARE),
-    "recovery": ("recovery", SHARE),
-}
-PAIRED = {
-    "real": ("donor", SHARE),
-    "control": ("control", SHARE),
-    "difference": ("difference", SIGNED),
-    "p_holm": ("p (Holm)", "p"),
-}
-RELEASE = {"crossing": ("below half from", ".1f"), "nothing_left": ("nothing left from", ".0f")}
-
-
-def lens_tables(run: Outputs, say: Say) -> dict[str, str]:
-    """Return the tables of a lens run by the CSV that they are of."""
-    t = run.tables
-    found = {
-        "layers.csv": columns(t["layers"], LENS_LAYERS, say, keys=LAYER),
-        "decision_layer.csv": columns(t["decision_layer"], DECISION, say, keys={"side": "side"}),
-        "leave_out.csv": columns(t["leave_out"], LEFT_OUT, say, keys={"label": "without", "n": "n"}),
-        "congruent.csv": columns(t["congruent"], {"accuracy": ("right", SHARE)}, say, keys=LAYER),
-        "labels.csv": label_table(t["labels"], say),
-    }
-    if "generated" in t:
-        found["generated.csv"] = columns(t["generated"], GENERATED, say, keys={"n": "n"})
-    if "probe" in t and len(t["probe"]):
-        states = t["probe"][t["probe"].probe == "states"]
-        found["probe.csv"] = columns(states, PROBE, say, keys={"label": "label", "position": "position"} | LAYER)
-    return found
-
-
-def patching_tables(run: Outputs, say: Say) -> dict[str, str]:
-    """Return the tables of a patching run by the CSV that they are of; of paired.csv the flips against the first control."""
-    t, kind = run.tables, {"kind": "kind"}
-    real = t["layers"][t["layers"].control == "none"]
-    release = t["release_layer"][t["release_layer"].control == "none"]
-    found = {
-        "layers.csv": columns(real, PATCH_LAYERS, say, keys=kind | LAYER),
-        "release_layer.csv": columns(release, RELEASE, say, keys=kind),
-    }
-    if len(t["transfer"]):
-        primary = t["transfer"].control_donor[t["transfer"].primary].iloc[0]
-        paired = t["paired"][(t["paired"].control_donor == primary) & (t["paired"].outcome == "flips")]
-        of_all = {"outcome": "outcome", "control_donor": "control", "n": "pairs"}
-        found |= {
-            "transfer.csv": columns(t["transfer"], PAIRED, say, keys=kind | of_all),
-            "paired.csv": columns(paired, PAIRED, say, keys=kind | LAYER | {"n": "pairs"}),
-        }
-        if "difference" in t["leave_out"]:
-            left_out = {"difference": ("difference", SIGNED), "crossing": ("below half from", ".1f")}
-            found["leave_out.csv"] = columns(t["leave_out"], left_out, say, keys=kind | {"label": "without", "n": "pairs"})
-    return found
 
 
 def label_table(labels: pd.DataFrame, say: Say) -> str:
@@ -140,21 +107,14 @@ def label_table(labels: pd.DataFrame, say: Say) -> str:
 
     def cell(words: str, voice: str) -> str:
         if (words, voice) not in cells:
-            return "-"
+            return "–"
         row = cells[words, voice]
         if words == voice:
-            return f"{say('right in')} {stated(row, 'win_prosody')} (n {row.n})"
-        return f"{say('w')} {stated(row, 'win_semantic')}, {say('v')} {stated(row, 'win_prosody')} (n {row.n})"
+            return f"{say('right')} {stated(row, 'win_prosody')} (n {row.n})"
+        return f"{say('words')} {stated(row, 'win_semantic')}, {say('voice')} {stated(row, 'win_prosody')} (n {row.n})"
 
     rows = [[f"**{plain(words)}**", *(cell(words, voice) for voice in names)] for words in names]
     return table((plain(say("words \\ voice")), *(plain(name) for name in names)), rows)
-
-
-def answer_counts(labels: pd.DataFrame) -> str:
-    """Return how often each label is the answer, over all clips."""
-    counts = {c.removeprefix("answers_"): int(labels[c].sum()) for c in labels if c.startswith("answers_")}
-    total = max(1, sum(counts.values()))
-    return ", ".join(f"{plain(label)} {n / total:.2f}" for label, n in counts.items())
 
 
 def checks(runs: Iterable[Outputs], say: Say) -> str:
@@ -163,9 +123,7 @@ def checks(runs: Iterable[Outputs], say: Say) -> str:
     for run in runs:
         measured = run.record.get("self_check", {})
         figures = measured | run.record.get("counts", {}).get("controls", {})
-        tolerance = measured.get("tolerance", float("nan"))
+        tolerance = measured.get("tolerance", NAN)
         names = [n for n, v in figures.items() if isinstance(v, float) and " - " in n]
-        given = run.identity.get("input", "audio")
-        what = say(run.experiment) + ("" if given == "audio" else f" ({say(given)})")
-        rows += [[what, plain(name), f"{figures[name]:.1e}", f"{tolerance:.1e}"] for name in names]
+        rows += [[say(run.experiment), code(n), f"{figures[n]:.1e}", f"{tolerance:.1e}"] for n in names]
     return table([say(h) for h in ("run", "check", "largest difference of two logits", "tolerance")], rows)

@@ -4,7 +4,7 @@ import base64
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import unquote
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -13,82 +13,103 @@ from markdown_it.token import Token
 from markupsafe import Markup
 
 from common.running.identity import digest
-from report.chapters import Chapter, wording_of
+from report.chapters import Chapter
 from report.inputs import Trouble
+from report.language import formats, texts, translation
 from report.markdown import code, plain, slug
-from report.wording.words import LANGUAGES, PAGE
 
 TEMPLATES = Path(__file__).resolve().parent / "templates"
 
 
-def report_md(
-    chapters: Sequence[Chapter], troubles: Sequence[Trouble], compared: Mapping[str, Any], *, language: str, page: str, note: str
-) -> str:
-    """Return the report in Markdown. Whatever comes from a run or a manifest goes through `plain` or `code`."""
-    say = LANGUAGES[language]
-    env = Environment(loader=FileSystemLoader(TEMPLATES), undefined=StrictUndefined, keep_trailing_newline=True)
-    env.filters |= {
+class Compared(NamedTuple):
+    """Several studies side by side: a table, and a figure by its name."""
+
+    table: str
+    figures: dict[str, str]
+
+
+def file_names(language: str) -> dict[str, str]:
+    """Return the names of the report, its tables and its page in a language."""
+    end = "" if language == "en" else f".{language}"
+    return {"report": f"report{end}.md", "tables": f"tables{end}.md", "page": f"report{end}.html"}
+
+
+def environment(language: str) -> Environment:
+    """Return what fills in the Markdown templates; whatever comes from a run or a manifest goes through `plain` or `code`."""
+    say = translation(language)
+    options: Any = {"undefined": StrictUndefined, "trim_blocks": True, "lstrip_blocks": True}
+    env = Environment(loader=FileSystemLoader(TEMPLATES), **options)
+    env.globals |= {"_": say, "language": language}
+    env.filters |= formats(language) | {
         "plain": plain,
         "code": code,
         "say": say,
+        "oneline": lambda text: " ".join(str(text).split()).replace("。 ", "。"),
+        "tiny": lambda difference: f"{difference:.0e}" if difference else "0",
         "fenced": lambda text: text.replace("```", "'''"),
         "reasons": lambda counts: ", ".join(f"{n} {plain(say(reason))}" for reason, n in counts.items() if n) or say("none"),
         "versions": lambda versions: ", ".join(f"{name} {number}" for name, number in versions.items()),
         "code_digest": lambda run: digest(json.dumps(run.identity["code"], sort_keys=True)),
     }
-    sentences = wording_of(language).TROUBLES
-    text = env.get_template(f"report.{language}.md").render(
-        chapters=chapters,
-        troubles=[sentences[t.name].format(**{k: plain(v) for k, v in t.values.items()}) for t in troubles],
-        compared=compared,
-        page=page,
-        note=note,
-        reference=any(str(c.study.first.identity["model"]).endswith("data/reference_model") for c in chapters),
-        prompts=any(run.prompts is not None for c in chapters for run in c.study.runs),
+    return env
+
+
+def report_md(
+    chapters: Sequence[Chapter], troubles: Sequence[Trouble], compared: Compared | None, *, language: str, note: str
+) -> tuple[str, str]:
+    """Return the report and its tables in Markdown."""
+    env, names = environment(language), file_names(language)
+    told = {"chapters": chapters, "troubles": troubles, "compared": compared, "note": note}
+    return tuple(  # type: ignore[return-value]
+        _squeezed(env.get_template(f"{name}.md.jinja").render(**told, tables=names["tables"], page=names["page"]))
+        for name in ("report", "tables")
     )
-    return _squeezed(text)
 
 
 def _squeezed(text: str) -> str:
-    """Return Markdown without the empty lines that templates leave behind, never two together."""
+    """Return Markdown without the empty lines that templates leave behind: never two together, none within a list."""
     lines: list[str] = []
-    for line in text.splitlines():
-        if line.strip() or (lines and lines[-1]):
-            lines.append(line.rstrip())
+    for line in map(str.rstrip, text.splitlines()):
+        if line.startswith("- ") and len(lines) > 1 and not lines[-1] and lines[-2].startswith("- "):
+            lines.pop()
+        if line or (lines and lines[-1]):
+            lines.append(line)
     return "\n".join(lines).strip() + "\n"
 
 
-def report_html(text: str, data: Mapping[str, Any], *, out: Path, language: str, page: str) -> str:
-    """Return the report as one page that asks for nothing: figures, audio and numbers are in it. `text` is its Markdown."""
-    words = {key: PAGE[key] if language == "zh" else key for key in PAGE}
-    tokens, parser = _tokens(text, out, page)
-    body = parser.renderer.render(tokens, parser.options, {})
-    body = (
-        body.replace("<table>", '<div class="scroll"><table>').replace("</table>", "</table></div>").replace("[!CAUTION]\n", "")
-    )
-    before, tables = body.rsplit("<h2", 1)
+def report_html(report: str, tables: str, data: Mapping[str, Any], *, out: Path, language: str) -> str:
+    """Return the report as one page that asks for nothing: figures, audio and numbers are in it."""
+    say, names = translation(language), file_names(language)
+    places = {names["page"]: "#closer", names["tables"]: f"#{slug(say('Tables'))}"}
+    tokens, parser = _tokens(f"{report}\n#{tables}", out, places)  # the tables' title becomes a chapter's
+    body = parser.renderer.render(tokens, parser.options, {}).replace("<table>", '<div class="scroll"><table>')
+    body = body.replace("</table>", "</table></div>").replace("[!CAUTION]\n", "").replace("[!NOTE]\n", "")
+    before, after = body.rsplit("<h2", 1)
     contents = [
         (t.attrs["id"], tokens[i + 1].content) for i, t in enumerate(tokens) if t.type == "heading_open" and t.tag == "h2"
     ]
     env = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined)
-    packed = json.dumps({**data, "words": words}, ensure_ascii=False, separators=(",", ":"))
+    env.globals["_"] = say
+    packed = json.dumps({**data, "words": texts(language) or {}}, ensure_ascii=False, separators=(",", ":"))
     for letter, escaped in (("<", "\\u003c"), (">", "\\u003e"), ("&", "\\u0026"), ("\u2028", "\\u2028"), ("\u2029", "\\u2029")):
         packed = packed.replace(letter, escaped)
     return env.get_template("page.html").render(
         language={"en": "en", "zh": "zh-Hans"}[language],
         title=next(t.content for i, t in enumerate(tokens) if i and tokens[i - 1].type == "heading_open"),
         before=Markup(before),
-        tables=Markup("<h2" + tables),
+        tables=Markup("<h2" + after),
         contents=contents,
-        words=words,
         data=Markup(packed),
         style=Markup((TEMPLATES / "page.css").read_text(encoding="utf-8")),
         script=Markup((TEMPLATES / "page.js").read_text(encoding="utf-8")),
     )
 
 
-def _tokens(text: str, out: Path, page: str) -> tuple[list[Token], MarkdownIt]:
-    """Return the parsed Markdown with anchors at its headings and its figures as data; HTML in it stays text."""
+def _tokens(text: str, out: Path, places: Mapping[str, str]) -> tuple[list[Token], MarkdownIt]:
+    """Return the parsed Markdown with anchors at its headings and its figures as data; HTML in it stays text.
+
+    `places` are the anchors of other files of the report, which are in the page.
+    """
     parser = MarkdownIt("commonmark", {"html": False}).enable("table")
     tokens = parser.parse(text)
     for i, token in enumerate(tokens):
@@ -99,6 +120,7 @@ def _tokens(text: str, out: Path, page: str) -> tuple[list[Token], MarkdownIt]:
             if inner.type == "image":
                 picture = (out / unquote(str(inner.attrs["src"]))).read_bytes()
                 inner.attrs["src"] = f"data:image/png;base64,{base64.b64encode(picture).decode('ascii')}"
-            elif inner.attrs.get("href") == page:
-                inner.attrs["href"] = "#closer"
+            elif inner.type == "link_open":
+                file, _, anchor = str(inner.attrs["href"]).partition("#")
+                inner.attrs["href"] = f"#{anchor}" if anchor and file in places else places.get(file, inner.attrs["href"])
     return tokens, parser

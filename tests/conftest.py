@@ -1,3 +1,5 @@
+from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -5,9 +7,17 @@ import torch
 
 from common.model.lm import AudioLM
 from common.model.load import load_model
+from tests.study import nothing_drawn
 from tests.tiny import save_clips, save_tiny_model
 
 torch.set_num_threads(1)  # the models are tiny: threads would only wait for each other, worst of all on a busy machine
+
+
+@pytest.fixture(autouse=True)
+def _figures_are_empty(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Draw in the tests alone that are marked as about figures: it takes most of the time of a run."""
+    with nullcontext() if request.node.get_closest_marker("draws") else nothing_drawn():
+        yield
 
 
 @pytest.fixture(scope="session")

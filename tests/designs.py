@@ -1,94 +1,149 @@
-"""Simulated clips and pairs with a known truth, as unbalanced as real data: who shares what with whom, and curves of noise."""
+"""Simulated clips and pairs with a known truth: who shares what with whom, as unbalanced as real data, and what a model answers.
+
+A clip's evidence for a label is what its words and its voice say, a habit, and what its text, its speaker and the clip itself add
+by chance. A patch mixes the donor's evidence into the recipient's, by less at every layer. Pairs are built as runs build them.
+"""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
-from common.stats.design import Design, memberships
+from activation_patching.effects import Transfer, matched
+from common.clips.pairs import SHARED_LABEL, PairRules, build_pairs
+from common.clips.samples import LABELS, Sample
+from common.stats.design import MIN_LEVELS
+from common.stats.units import Units, clip_units, pair_units
 
-LAYERS = 13
-SMOOTH = np.linalg.cholesky(0.8 ** np.abs(np.subtract.outer(np.arange(LAYERS), np.arange(LAYERS)))).astype(np.float32)
-FIXED_BELOW = 5  # levels: fewer are held fixed, so the truth is that of just these
+LAYERS = 7
+CHANCE = {"text": 0.8, "speaker": 0.5, "clip": 0.7}  # standard deviations
+Floats = np.ndarray
 
 
 @dataclass(frozen=True)
-class Simulated:
-    """Noise of mean 0 [unit, draw, layer] of standard deviation `scale`, and the design that the statistics are told."""
+class Gains:
+    """What the words and the voice add to the evidence for their label, and the habit to that for "angry"."""
 
-    noise: np.ndarray
-    design: Design
-    scale: float
-
-
-def curves(rng: np.random.Generator, n: int, draws: int) -> np.ndarray:
-    """Return `n` random curves of standard deviation 1, correlated over the layers, for each draw: [n, draw, layer]."""
-    return rng.standard_normal((n, draws, LAYERS), dtype=np.float32) @ SMOOTH.T
+    words: float = 2.0
+    voice: float = 1.5
+    habit: float = 0.5
 
 
-def zipf(rng: np.random.Generator, n: int, levels: int, power: float) -> np.ndarray:
-    chance = np.arange(1.0, levels + 1) ** -power
-    return np.concatenate([np.arange(levels), rng.choice(levels, size=n - levels, p=chance / chance.sum())])
+def zipf(rng: np.random.Generator, n: int, levels: int) -> np.ndarray:
+    chance = 1 / np.arange(1.0, levels + 1)
+    return rng.permutation(np.concatenate([np.arange(levels), rng.choice(levels, size=n - levels, p=chance / chance.sum())]))
 
 
-def meld(rng: np.random.Generator) -> dict[str, np.ndarray]:
-    """Every clip a text of its own; six speakers have 84 % of 900 clips, eighty others the rest."""
-    speakers = np.concatenate([np.arange(86), rng.choice(6, size=752), 6 + rng.choice(80, size=62)])
-    return {"texts": np.arange(900), "speakers": speakers}
+def crossed(texts: int, speakers: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the texts, speakers and voices of clips: each text by each speaker in each voice."""
+    t, s, v = np.indices((texts, speakers, len(LABELS))).reshape(3, -1)
+    return t, s, v
 
 
-def crossed(texts: int, speakers: int, sources: int = 1, kept: float = 1.0, seed: int = 0) -> dict[str, np.ndarray]:
-    codes = np.indices((texts, speakers, sources)).reshape(3, -1)
-    codes = codes[:, np.random.default_rng(seed).random(codes.shape[1]) < kept]
-    return dict(zip(("texts", "speakers", "sources"), codes))
+def meld() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Every clip a text of its own; six speakers have 84 % of 1,000 clips, eighty others the rest."""
+    rng = np.random.default_rng(0)
+    speakers = np.concatenate([np.arange(86), rng.choice(6, size=836), 6 + rng.choice(80, size=78)])
+    return np.arange(1000), speakers, rng.choice(5, size=1000, p=(0.4, 0.2, 0.1, 0.2, 0.1))
 
 
-FACTORS = {
+def zipf_1() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Texts and speakers in unequal numbers, as 1 / rank."""
+    rng = np.random.default_rng(0)
+    return zipf(rng, 600, 40), zipf(rng, 600, 12), rng.integers(5, size=600)
+
+
+DESIGNS = {
+    "50 x 2": lambda: crossed(50, 2),
+    "8 x 2": lambda: crossed(8, 2),
+    "8 x 12": lambda: crossed(8, 12),
     "MELD-like": meld,
-    "Zipf 1, 40 x 12": lambda rng: {"texts": rng.permutation(zipf(rng, 480, 40, 1)), "speakers": zipf(rng, 480, 12, 1)},
-    "Zipf 1.5, 40 x 12": lambda rng: {"texts": rng.permutation(zipf(rng, 480, 40, 1.5)), "speakers": zipf(rng, 480, 12, 1.5)},
-    "200 x 10": lambda rng: crossed(200, 10),
-    "RAVDESS, 2 x 24": lambda rng: {n: np.tile(c, 6) for n, c in crossed(2, 24).items()},
-    "EMIS, 104 x 12 x 3": lambda rng: crossed(104, 12, 3),
-    "8 x 3": lambda rng: {n: np.tile(c, 4) for n, c in crossed(8, 3).items()},
-    "40 x 12": lambda rng: crossed(40, 12, kept=0.7),
+    "Zipf 1, 40 x 12": zipf_1,
 }
-EFFECTS = {"texts": 0.6, "speakers": 0.4, "sources": 0.3}
 
 
-def clips(name: str, seed: int, draws: int, *, labels: int = 0, effects: dict[str, float] = EFFECTS) -> Simulated:
-    """Return clips of a design. Effects of few levels are as they are in the data: their mean over the clips is left out.
+def clips_of(design: str) -> list[Sample]:
+    """Return the conflict clips of a design; a text's number says its words' label."""
+    texts, speakers, voices = DESIGNS[design]()
+    samples = [
+        Sample(f"c{i}", Path(), "", f"t{t}", LABELS[t % 5], LABELS[v], f"s{s}", "", "")
+        for i, (t, s, v) in enumerate(zip(texts, speakers, voices))
+    ]
+    return [s for s in samples if s.conflict]
 
-    With `labels` each text has one, in turn, whose effect on the curve is large and the same in all draws.
+
+def evidence(samples: list[Sample], gains: Gains, draws: int, *, seed: int = 0) -> Floats:
+    """Return [clip, label, draw]; of speakers (or texts) that are held fixed the effects are the same in all draws."""
+    rng = np.random.default_rng(seed)
+    words, voice = (np.array([LABELS.index(getattr(s, f)) for s in samples]) for f in ("semantic_label", "prosody_label"))
+    eye = np.eye(len(LABELS))
+    found = np.repeat(gains.habit * eye[:, [LABELS.index("angry")]].T[..., None], len(samples), axis=0)
+    found = found + CHANCE["clip"] * rng.normal(size=(len(samples), 5, draws))
+    heard = np.repeat([[gains.words], [gains.voice]], draws, axis=1)[:, None]  # [cue, clip, draw]
+    for field, name in (("text", "text_id"), ("speaker", "speaker")):
+        codes = pd.factorize(np.array([getattr(s, name) for s in samples]))[0]
+        levels = codes.max() + 1
+        of = draws if levels >= MIN_LEVELS else 1
+        found += CHANCE[field] * rng.normal(size=(levels, 5, of))[codes]
+        heard = heard * (1 + CHANCE[field] / 2 * rng.normal(size=(2, levels, of))[:, codes])
+    return found + sum(by[:, None] * eye[cue][..., None] for by, cue in zip(heard, (words, voice)))
+
+
+def carried(donors: list[Sample], draws: int, *, seed: int) -> Floats:
+    """Return the share of the donor's evidence in a patch [pair, draw, layer]: 1 at l = 0, 0 at l = L.
+
+    It falls from a layer on that varies by text, by speaker (the same in all draws where these are held fixed) and by pair.
     """
     rng = np.random.default_rng(seed)
-    codes = FACTORS[name](rng)
-    n = len(codes["texts"])
-    noise, variance = curves(rng, n, draws), 1.0
-    for factor, of_units in codes.items():
-        effect = effects[factor] * curves(rng, of_units.max() + 1, draws)[of_units]
-        if of_units.max() + 1 < FIXED_BELOW:
-            effect -= effect.mean(axis=0)
-        else:
-            variance += effects[factor] ** 2
-        noise += effect
-    label = codes["texts"] % max(1, labels)
-    if labels:
-        of_label = np.linspace(-1.5, 1.5, labels)[label]
-        noise += (of_label - of_label.mean())[:, None, None]
-    design = Design({f: memberships(c) for f, c in codes.items()}, label[:, None] if labels else None)
-    return Simulated(noise, design, float(np.sqrt(variance)))
+    until = 3 + 0.6 * rng.normal(size=(len(donors), draws))
+    for field, deviation in (("text_id", 0.6), ("speaker", 0.3)):
+        codes = pd.factorize(np.array([getattr(s, field) for s in donors]))[0]
+        levels = codes.max() + 1
+        until += deviation * rng.normal(size=(levels, draws if levels >= MIN_LEVELS else 1))[codes]
+    share = np.clip(0.5 + (until[..., None] - np.arange(LAYERS)) / 3, 0, 1)
+    share[..., 0], share[..., -1] = 1, 0
+    return share
 
 
-def pairs(
-    seed: int, draws: int, *, text: float = 0.5, speaker: float = 0.4, texts: int = 40, n: int = 500, roles: int = 2
-) -> Simulated:
-    """Return pairs of texts drawn at random: each text is recipient in some and donor (or control's donor) in others."""
-    rng = np.random.default_rng(seed)
-    of = np.argsort(rng.random((n, texts)), axis=1)[:, :roles]
-    s = rng.integers(12, size=n)
-    effects, weights = curves(rng, texts, draws), (1, 0.7, -0.5)[:roles]
-    noise = speaker * curves(rng, 12, draws)[s] + curves(rng, n, draws)
-    for role, weight in enumerate(weights):
-        noise += text * weight * effects[of[:, role]]
-    design = Design({"texts": memberships(*of.T), "speakers": memberships(*[s] * roles)})
-    return Simulated(noise, design, float(np.sqrt(1 + speaker**2 + text**2 * sum(w * w for w in weights))))
+@dataclass(frozen=True)
+class Patched:
+    """Pairs of one kind and what became of them in every draw, as one layer after the other: [pair, ..., draw x layer]."""
+
+    units: Units
+    transfer: Transfer
+    changed: Floats
+
+
+def patched(design: str, kind: str, gains: Gains, draws: int, *, pairs: int = 300, seed: int = 0) -> Patched:
+    samples = clips_of(design)
+    built, _, _ = build_pairs(samples, kind, PairRules(max_pairs=pairs), seed=seed)
+    place = {s.sample_id: i for i, s in enumerate(samples)}
+    recipient, donor = ([place[getattr(p, role).sample_id] for p in built] for role in ("recipient", "donor"))
+    of_clips = evidence(samples, gains, draws, seed=seed + 1)
+    own, lent = (of_clips[at][..., None] for at in (recipient, donor))
+    left = carried([samples[i] for i in donor], draws, seed=seed + 2)[:, None]
+    logits = ((1 - left) * own + left * lent).reshape(len(built), 5, -1)
+    base = np.repeat(own, LAYERS, axis=3).reshape(logits.shape)
+    said = (logits == logits.max(axis=1, keepdims=True)).astype(float)
+    changed = (logits.argmax(axis=1) != base.argmax(axis=1)).astype(float)
+    rows = pd.DataFrame(
+        {"true_pair_id": [p.pair_id for p in built], "kind": kind, "layer": 0, "target": [p.target for p in built]}
+    )
+    for role in ("recipient", "donor"):
+        for field in ("text_id", "speaker", "source", "semantic_label", "prosody_label"):
+            rows[f"{role}_{field}"] = [getattr(getattr(p, role), field) for p in built]
+    columns = ("target", f"recipient_{SHARED_LABEL[kind]}", f"recipient_{kind}_label")
+    named = np.stack([[LABELS.index(x) for x in rows[c]] for c in columns], axis=1)
+    units, order = pair_units(rows), np.argsort([p.pair_id for p in built])
+    return Patched(units, matched(named[order], said[order], (logits - base)[order]), changed[order])
+
+
+def heard(design: str, gains: Gains, draws: int, *, seed: int = 0) -> tuple[Units, Floats]:
+    """Return the clips of a design as units, and their evidence [clip, label, draw]."""
+    samples = clips_of(design)
+    fields = ("sample_id", "text_id", "speaker", "source", "semantic_label", "prosody_label")
+    rows = pd.DataFrame({f: [getattr(s, f) for s in samples] for f in fields} | {"layer": 0})
+    units = clip_units(rows)
+    order = pd.Index([s.sample_id for s in samples]).get_indexer(units.firsts.sample_id)
+    return units, evidence(samples, gains, draws, seed=seed)[order]

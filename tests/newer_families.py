@@ -13,7 +13,7 @@ import transformers as hf
 from transformers.models.qwen2.tokenization_qwen2 import Qwen2Tokenizer
 
 from common.clips.samples import LABELS
-from tests.families import WHISPER, granite_ears, louder, named_tokenizer, save_parts, template
+from tests.families import FAMILIES, WHISPER, granite_ears, louder, named_tokenizer, save_parts, template
 from tests.tiny import byte_tokenizer, byte_vocabulary, decoder, save, save_weights
 
 WHISPER_TOWER = dict(
@@ -389,4 +389,13 @@ NEWER_FAMILIES: dict[str, Callable[[Path], Path]] = {
     "fun_asr_nano": save_fun_asr_nano,
     "vibevoice_asr": save_vibevoice_asr,
     "moss_transcribe": save_moss,
+}
+
+ALL_FAMILIES = FAMILIES | NEWER_FAMILIES
+NEEDS = {  # packages, beside those of requirements.txt
+    "voxtral": ("mistral_common",),
+    "granite_speech": ("torchaudio", "peft"),
+    "granite_speech_plus": ("torchaudio",),
+    "phi4_multimodal": ("peft",),
+    "fun_asr_nano": ("torchaudio",),
 }

@@ -1,151 +1,89 @@
-"""Rows of both experiments from a rule that is known: how much of an answer is words, voice and habit, and until which layer."""
+"""Models whose rule is known: what a clip is answered with, from its labels, text and speaker. A patch is answered as its donor.
 
-from dataclasses import dataclass
+The audio span is the answer's source up to layer CARRIED, and not behind it. Logits are 1 for the answer and 0 for the others.
+"""
+
+from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
-from activation_patching.paired import paired_layers, transfer
-from activation_patching.release import release_layer
-from logit_lens.decision import decision_layer
 
-from logit_lens.tables import lens_layers
+from common.clips.samples import LABELS
 
-LABELS = ("neutral", "happy", "sad", "angry", "surprised")
-LAYERS = 9  # 0..8
+LAYERS, CARRIED = 11, 5  # l = 0 to 10; the donor is answered for at l = 0 to 5
+INNER = CARRIED / (LAYERS - 2)  # share of the inner layers, 1 to 9, at which it is
+Rule = Callable[[pd.DataFrame], np.ndarray]  # codes of the answers to clips with columns words, voice (codes), text, number
 
 
-@dataclass(frozen=True)
-class Rule:
-    """An answer's logits are `words` and `voice` for these labels, `habit` for angry, and what text and clip add by chance.
-
-    The answer arises in the lens from layer 3 to 6; the audio span is the answer's source up to layer 2, and not from layer 5 on.
-    """
-
-    words: float
-    voice: float
-    habit: float = 1.0
-    chance: float = 0.7
-
-
-RULES = {
-    "ignores the audio": Rule(words=0, voice=0, chance=0),
-    "hears neither cue": Rule(words=0, voice=0, chance=2),  # answers by the text and the clip, but by neither label
-    "ignores the voice": Rule(words=4, voice=0),
-    "ignores the words": Rule(words=0, voice=4),
-    "mixes both": Rule(words=3, voice=2),
-}
+def clips(
+    *, labels: int = 5, texts: int | tuple[int, ...] = 5, speakers: int = 1, voices: int | tuple[int, ...] = 1
+) -> pd.DataFrame:
+    """Return conflict clips: of each words' label so many `texts`, each by each speaker so many times in each of the `voices`."""
+    texts, voices = (n if isinstance(n, tuple) else (n,) * labels for n in (texts, voices))
+    found = [
+        (w, v, f"{w}.{t}", t, f"s{s}")
+        for w in range(labels)
+        for t in range(texts[w])
+        for s in range(speakers)
+        for v in range(labels)
+        for _ in range(voices[v])
+        if v != w
+    ]
+    table = pd.DataFrame(found, columns=["words", "voice", "text_id", "number", "speaker"])
+    return table.assign(sample_id=[f"c{i}" for i in range(len(table))])
 
 
-def clips(rng: np.random.Generator, rule: Rule, *, texts: int = 30, speakers: int = 2) -> pd.DataFrame:
-    """Return one row per clip: texts x speakers x voices, with its evidence for each label in `evidence`."""
-    t, s, v = np.indices((texts, speakers, len(LABELS))).reshape(3, -1)
-    evidence = rule.words * np.eye(5)[t % 5] + rule.voice * np.eye(5)[v]
-    evidence += rule.chance * (rng.normal(size=(texts, 5))[t] + rng.normal(size=(len(t), 5)))
-    table = pd.DataFrame({"sample_id": [f"c{i}" for i in range(len(t))], "text_id": t.astype(str), "speaker": s.astype(str)})
-    table["semantic_label"], table["prosody_label"] = np.take(LABELS, t % 5), np.take(LABELS, v)
-    return table.assign(evidence=list(evidence))
+def all_pairs(table: pd.DataFrame, kind: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return recipients and donors, as places: all pairs of a kind of one speaker, of prosody pairs of one text too."""
+    same, other = ("voice", "words") if kind == "semantic" else ("words", "voice")
+    columns = {c: table[c].to_numpy() for c in ("words", "voice", "speaker", "text_id")}
+    alike = columns["speaker"][:, None] == columns["speaker"]
+    alike &= (columns[same][:, None] == columns[same]) & (columns[other][:, None] != columns[other])
+    if kind == "prosody":
+        alike &= columns["text_id"][:, None] == columns["text_id"]
+    recipient, donor = np.nonzero(alike)
+    return recipient, donor
 
 
-def habit(rule: Rule) -> np.ndarray:
-    return rule.habit * (np.array(LABELS) == "angry")
-
-
-def lens(table: pd.DataFrame, rule: Rule) -> pd.DataFrame:
-    """Return rows as in lens.csv."""
+def patches(
+    table: pd.DataFrame, rule: Rule, kind: str, *, labels: int = 5, control: str = "none", stand_ins: np.ndarray | None = None
+) -> pd.DataFrame:
+    """Return rows as in patches.csv of all pairs of a kind; `stand_ins` are the places of donors in the true one's place."""
+    names, answers = np.array(LABELS[:labels]), rule(table)
+    recipient, true = all_pairs(table, kind)
+    donor = true if stand_ins is None else stand_ins
+    ids = table.sample_id.to_numpy()
+    same = [f"{kind}:{r}<-{d}" for r, d in zip(ids[recipient], ids[true])]
+    name = same if control == "none" else [f"{n}|{control}:{d}" for n, d in zip(same, ids[donor])]
+    of = "words" if kind == "semantic" else "voice"
+    target = table[of].to_numpy()[true]
+    first = {"pair_id": name, "true_pair_id": same, "kind": kind, "control": control, "target": names[target]}
+    for role, at in (("recipient", recipient), ("donor", donor)):
+        first |= {f"{role}_{c}": table[c].to_numpy()[at] for c in ("text_id", "speaker")}
+        first |= {f"{role}_{k}_label": names[table[c].to_numpy()[at]] for k, c in (("semantic", "words"), ("prosody", "voice"))}
+    base, lent = answers[recipient], answers[donor]
     parts = []
     for layer in range(LAYERS):
-        logits = habit(rule) + np.clip((layer - 2.5) / 3, 0, 1) * np.stack(table.evidence)
-        parts.append(_read(table.drop(columns="evidence").assign(layer=layer), logits, "winner"))
-    rows = pd.concat(parts, ignore_index=True)
-    won = [rows.winner == rows.semantic_label, rows.winner == rows.prosody_label]
-    return rows.assign(outcome=np.select(won, ["semantic", "prosody"], "other"))
-
-
-def _read(rows: pd.DataFrame, logits: np.ndarray, name: str) -> pd.DataFrame:
-    """Return rows with their logits, the answer in column `name`, and the margin where they name both labels."""
-    rows = rows.assign(**{f"logit_{label}": logits[:, i] for i, label in enumerate(LABELS)})
-    rows[name] = np.take(LABELS, logits.argmax(axis=1))
-    if "prosody_label" in rows:
-        at = [np.array([LABELS.index(x) for x in rows[f"{kind}_label"]]) for kind in ("prosody", "semantic")]
-        rows["margin"] = logits[np.arange(len(rows)), at[0]] - logits[np.arange(len(rows)), at[1]]
-    return rows
-
-
-def patches(rng: np.random.Generator, table: pd.DataFrame, rule: Rule, *, n: int = 150) -> pd.DataFrame:
-    """Return rows as in patches.csv: `n` pairs of each kind, with donors of the same labels, random donors and silence."""
-    conflict = table[table.semantic_label != table.prosody_label].reset_index(drop=True)
-    evidence, words, voice = np.stack(conflict.evidence), conflict.semantic_label.to_numpy(), conflict.prosody_label.to_numpy()
-    parts = []
-    for kind, same, other in (("semantic", voice, words), ("prosody", words, voice)):
-        allowed = (same[:, None] == same) & (other[:, None] != other)
-        if kind == "prosody":
-            allowed &= conflict.text_id.to_numpy()[:, None] == conflict.text_id.to_numpy()
-        pairs = np.argwhere(allowed)
-        recipient, donor = pairs[np.sort(rng.choice(len(pairs), n, replace=False))].T
-        alike = (words[:, None] == words) & (voice[:, None] == voice) & ~np.eye(len(words), dtype=bool)
-        stand_ins = {
-            "none": donor,
-            "same_labels_donor": np.array([rng.choice(np.flatnonzero(alike[r])) for r in recipient]),
-            "random_donor": rng.integers(len(words), size=n),
-            "silence": donor,
-        }
-        for control, stand_in in stand_ins.items():
-            lent = evidence[stand_in] * (control != "silence")
-            parts.append(
-                _patched(conflict, kind, control, (recipient, donor, stand_in), (evidence[recipient], lent), other[donor], rule)
-            )
+        said = lent if layer <= CARRIED else base
+        row = pd.DataFrame(first).assign(layer=layer, pred_base=names[base], pred_patch=names[said], kv_shared=0)
+        for code, label in enumerate(names):
+            row[f"logit_{label}"], row[f"base_{label}"] = (said == code).astype(float), (base == code).astype(float)
+        row["flip_to_target"], row["flip_from_base"] = (said == target).astype(int), (said != base).astype(int)
+        parts.append(row.assign(delta_logit=(said == target) * 1.0 - (base == target)))
     return pd.concat(parts, ignore_index=True)
 
 
-def _patched(conflict, kind, control, places, evidence, target, rule) -> pd.DataFrame:  # type: ignore[no-untyped-def]
-    recipient, _, stand_in = places
-    ids = conflict.sample_id.to_numpy()
-    names = [f"{kind}:{ids[r]}<-{ids[d]}" + (f"|{control}:{ids[s]}" if control != "none" else "") for r, d, s in zip(*places)]
-    first = {"pair_id": names, "kind": kind, "control": control, "recipient_id": ids[recipient], "donor_id": ids[stand_in]}
-    for role, at in (("recipient", recipient), ("donor", stand_in)):
-        first |= {f"{role}_{c}": conflict[c].to_numpy()[at] for c in ("text_id", "speaker", "semantic_label", "prosody_label")}
-    own, lent = evidence
-    base = habit(rule) + own
-    at = np.array([LABELS.index(t) for t in target])
-    rows = []
-    for layer in range(LAYERS):
-        left = np.clip((5 - layer) / 3, 0, 1)  # of the answer's source that is still in the span
-        logits = habit(rule) + left * lent + (1 - left) * own
-        row = _read(pd.DataFrame(first).assign(layer=layer, target=target), logits, "pred_patch")
-        row["pred_base"], row["pred_donor"] = (np.take(LABELS, x.argmax(axis=1)) for x in (base, habit(rule) + lent))
-        row["delta_logit"] = logits[np.arange(len(at)), at] - base[np.arange(len(at)), at]
-        rows.append(row)
-    table = pd.concat(rows, ignore_index=True)
-    flips = {"flip_to_target": table.pred_patch == table.target, "flip_from_base": table.pred_patch != table.pred_base}
-    return table.assign(**{name: values.astype(int) for name, values in flips.items()})
+def same_labels_donors(table: pd.DataFrame, kind: str) -> np.ndarray:
+    """Return for each pair another clip with both labels of the recipient, of its speaker."""
+    recipient, _ = all_pairs(table, kind)
+    of = table.groupby(["words", "voice", "speaker"]).indices
+    keys = list(zip(table.words, table.voice, table.speaker))
+    return np.array([next(i for i in of[keys[r]] if i != r) for r in recipient])
 
 
-def false_claims(rule: Rule, *, draws: int, seed: int = 100) -> dict[str, int]:
-    """Return in how many draws each claim that the rule makes false is made."""
-    claims: dict[str, int] = {}
-    for draw in range(draws):
-        rng = np.random.default_rng(seed + draw)
-        table = clips(rng, rule)
-        rows, patched = lens(table, rule), patches(rng, table, rule)
-        last = lens_layers(rows[rows.layer == LAYERS - 1], seed=0).iloc[0]
-        decided = decision_layer(rows, seed=0).iloc[0]
-        carried, layer_by_layer, until = (t(patched, seed=0) for t in (transfer, paired_layers, release_layer))
-        for kind, weight, side in (("semantic", rule.words, "words"), ("prosody", rule.voice, "voice")):
-            primary = carried[(carried.kind == kind) & carried.primary].iloc[0]
-            shown = layer_by_layer[(layer_by_layer.kind == kind) & (layer_by_layer.control_donor == "same_labels_donor")]
-            half = until[(until.kind == kind) & (until.control == "none")].iloc[0]
-            if not weight:
-                made = {
-                    f"the answer goes with the {side}": last[f"win_{kind}_excess_lo"] > 0 or last[f"win_{kind}_excess_hi"] < 0,
-                    f"decided for the {side}": decided.side == kind,
-                    f"the span carries the {side}": primary.p_holm < 0.05,
-                    f"it carries the {side} at some layer": (shown[shown.outcome == "flips"].p_holm < 0.05).any(),
-                }
-            else:
-                made = {
-                    f"{side}: below half from elsewhere": not half.crossing_lo <= 3.5 <= half.crossing_hi,
-                    f"{side}: nothing left too early": half.nothing_left < 4,
-                }
-            for name, claim in made.items():
-                claims[name] = claims.get(name, 0) + bool(claim)
-    return claims
+def share_of_random_donors(table: pd.DataFrame, rule: Rule, kind: str) -> float:
+    """Return how often a random donor, any other clip, brings the target: over all pairs and all such donors."""
+    answers, (recipient, donor) = rule(table), all_pairs(table, kind)
+    target = table["words" if kind == "semantic" else "voice"].to_numpy()[donor]
+    said = np.bincount(answers, minlength=5)
+    return float(((said[target] - (answers[recipient] == target)) / (len(table) - 1)).mean())

@@ -1,25 +1,28 @@
 """Both experiments' outputs of a model whose truth is known, made without a model: which cue it follows, from and until where."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import pytest
 import soundfile
+from PIL import Image
 
-from activation_patching.tables import patch_tables
-from common.clips.pairs import KINDS, PairRules, build_pairs, control_pairs
+import report.build
+from activation_patching.tables import tables_of
+from common import plotting
+from common.clips.pairs import DISTURBANCES, KINDS, SAME_TEXT, PairRules, build_pairs, control_pairs
 from common.clips.samples import COLUMNS, LABELS, Sample
 from common.running.output import write_record, write_tables
-from logit_lens.probe import probe_table
-from logit_lens.states import FILES, POSITIONS
-from logit_lens.tables import lens_tables
+from logit_lens.tables import conflict_rows, lens_tables
 
-WIDTH = 12  # of its states
 LAYERS = 7  # l = 0 to L = 6
+BEYOND = ("unanswered", "beyond_permuted", "beyond_random_weights", "beyond_duration_and_level")
 RATE = 16000
 
 
@@ -62,37 +65,67 @@ def save_study(
     speakers: Sequence[str] = ("a", "b"),
     mark: str = "",
     name: str = "model",
-    share: float = 1.0,
     pairs: int = 120,
+    controls: bool = False,
 ) -> Path:
     """Write what both scripts would for a model of that truth: `folder`/lens, `folder`/patching and `folder`/clips."""
     samples = save_samples(folder / "clips", list(labels), texts=texts, speakers=speakers, mark=mark)
     logits = _logits(samples, list(labels), truth)
-    for experiment, rows, tables in (
-        ("lens", _lens_rows(samples, logits, list(labels)), lens_tables),
-        ("patching", _patch_rows(samples, logits, list(labels), truth, share=share, pairs=pairs), patch_tables),
-    ):
+    lens = _lens_rows(samples, logits, list(labels))
+    patches = _patch_rows(samples, logits, list(labels), truth, pairs=pairs, controls=controls)
+    probed = _probed(lens)
+    for experiment, rows, tables in (("lens", lens, lens_tables(lens) | probed), ("patching", patches, tables_of(patches))):
         out = folder / experiment
         out.mkdir(parents=True, exist_ok=True)
-        probed = {}
-        if experiment == "lens":
-            save_states(out, samples, voice=3)
-            rows = rows.assign(seconds=0.25, level=-20.0)
-            probed = {"probe": probe_table(out, rows, seed=0)[0]} if texts > 1 else {}
         rows.to_csv(out / ("lens.csv" if experiment == "lens" else "patches.csv"), index=False)
-        write_tables(out, tables(rows, seed=0) | probed)
+        write_tables(out, tables)
         write_record(out, _record(folder, experiment, rows, list(labels), name))
     return folder
 
 
-def save_states(out: Path, samples: list[Sample], *, voice: int) -> None:
-    """Write states, of which those of the model have the voice's label in a direction from layer `voice` on."""
-    rng = np.random.default_rng(1)
-    known = {label: rng.normal(size=WIDTH) for label in sorted({s.prosody_label for s in samples})}
-    told = 2 * np.stack([known[s.prosody_label] for s in samples])[:, None, None] * (np.arange(LAYERS) >= voice)[:, None]
-    for file, signal in zip(FILES, (told, 0 * told)):
-        noise = rng.normal(size=(len(samples), len(POSITIONS), LAYERS, WIDTH))
-        np.save(out / file, (noise + signal).astype(np.float16))
+def save_edits(folder: Path, intervention: str, *, labels: Sequence[str] = LABELS) -> Path:
+    """Write below the patching run of a study what erasing or exchanging the voice's label would give: the voice is needed."""
+    rows = pd.read_csv(folder / "patching" / "patches.csv", keep_default_na=False, na_values=[""])
+    real = rows[rows.control == "none"].assign(edit=intervention, at="last", rank=4, decoded=1)
+    random = real.assign(
+        pair_id=real.pair_id + "|random_subspace", control="random_subspace", flip_to_target=0, flip_from_base=0, delta_logit=0
+    )
+    random = random.assign(**{f"logit_{label}": random[f"base_{label}"] for label in labels}, pred_patch=random.pred_base)
+    whole = real.assign(pair_id=real.pair_id + "|whole", control="whole")
+    out = folder / "patching" / intervention
+    out.mkdir(parents=True)
+    found = pd.concat([real, random, *([whole] if intervention == "exchange" else [])])
+    found.to_csv(out / "patches.csv", index=False)
+    write_tables(out, tables_of(found))
+    record = json.loads((folder / "patching" / "run.json").read_text(encoding="utf-8"))
+    record["identity"] |= {"intervention": intervention, "at": "last"}
+    record["self_check"][f"{intervention} by splice - rerun"] = 0.0
+    write_record(out, record)
+    return out
+
+
+def _probed(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Return the tables of probes that decode the voice from layer 3 on, the words never."""
+    n, found, means = conflict_rows(rows).sample_id.nunique(), [], []
+    for kind in KINDS:
+        for probe, positions in (
+            ("states", ("span", "last")),
+            ("random_weights", ("span", "last")),
+            ("duration_and_level", ("clip",)),
+        ):
+            for position in positions:
+                for layer in range(LAYERS) if position != "clip" else [np.nan]:
+                    accuracy = 0.9 if probe == "states" and kind == "prosody" and layer >= 3 else 0.2
+                    row = {"label": kind, "probe": probe, "position": position, "layer": layer, "n": n, "accuracy": accuracy}
+                    found.append(
+                        row | {"accuracy_lo": accuracy - 0.1, "accuracy_hi": accuracy + 0.1, "answered": 0.5, "chance": 0.2}
+                    )
+        decoded = kind == "prosody"
+        row = {"label": kind, "n": n, "n_texts": 4, "n_speakers": 2, "clusters": "texts", "chance": 0.2}
+        for column, value in (("accuracy", 0.9 if decoded else 0.2), *((c, 0.5 if decoded else 0.0) for c in BEYOND)):
+            row |= {column: value, f"{column}_lo": value - 0.1, f"{column}_hi": value + 0.1}
+        means.append(row)
+    return {"probe": pd.DataFrame(found), "decoding": pd.DataFrame(means)}
 
 
 def _logits(samples: list[Sample], labels: list[str], truth: Truth) -> np.ndarray:
@@ -127,14 +160,14 @@ def _lens_rows(samples: list[Sample], logits: np.ndarray, labels: list[str]) -> 
                 "prosody_label": sample.prosody_label,
             }
             told = {"layer": layer, **{f"logit_{label}": v for label, v in zip(labels, at)}, "winner": winner}
-            told |= {"outcome": outcomes.get(winner, "other"), "margin": at[voice] - at[words], "mass": layer / LAYERS, "kl": 0.1}
+            told |= {"outcome": outcomes.get(winner, "other"), "margin": at[voice] - at[words], "mass": layer / LAYERS}
             told |= {"said": winner if len(rows) % 3 else "none"} if layer == LAYERS - 1 else {"said": None}
-            rows.append(named | told | {"best_rank": 1, "text_id": sample.text_id, "speaker": sample.speaker})
+            rows.append(named | told | {"text_id": sample.text_id, "speaker": sample.speaker})
     return pd.DataFrame(rows)
 
 
 def _patch_rows(
-    samples: list[Sample], logits: np.ndarray, labels: list[str], truth: Truth, *, share: float, pairs: int
+    samples: list[Sample], logits: np.ndarray, labels: list[str], truth: Truth, *, pairs: int, controls: bool
 ) -> pd.DataFrame:
     """Return rows of patches: at layer l the answer is between the donor's and the recipient's own, the donor's at l = 0."""
     own = {s.sample_id: at[-1] for s, at in zip(samples, logits)}
@@ -143,14 +176,17 @@ def _patch_rows(
     carried = 1 / (1 + np.exp(4 * (np.arange(LAYERS) - truth.ends)))
     carried[0], carried[-1] = 1, 0
     rows = []
-    for pair in [*some, *control_pairs(some, conflict, share=share, seed=0)]:
+    further = [c for name in DISTURBANCES if controls for c in control_pairs(some, conflict, name, seed=0)]
+    further += control_pairs([p for p in some if p.kind == "prosody"], samples, SAME_TEXT, most=50, seed=0)
+    for pair in [*some, *further]:
         base = own[pair.recipient.sample_id]
         donor = np.zeros_like(base) if pair.silent else own[pair.donor.sample_id]
         patched = base + carried[:, None] * (donor - base)
         target = labels.index(pair.target)
         for layer, at in enumerate(patched):
             said = labels[int(at.argmax())]
-            row: dict[str, Any] = {"pair_id": pair.pair_id, "kind": pair.kind, "control": pair.control}
+            row: dict[str, Any] = {"pair_id": pair.pair_id, "true_pair_id": pair.true_pair_id}
+            row |= {"kind": pair.kind, "control": pair.control}
             row |= {
                 "recipient_id": pair.recipient.sample_id,
                 "donor_id": pair.donor.sample_id,
@@ -158,11 +194,13 @@ def _patch_rows(
                 "layer": layer,
             }
             row |= {f"logit_{label}": v for label, v in zip(labels, at)}
+            row |= {f"base_{label}": v for label, v in zip(labels, base)}
             row |= {"pred_base": labels[int(base.argmax())], "pred_donor": labels[int(donor.argmax())], "pred_patch": said}
             row |= {"flip_to_target": int(said == pair.target), "flip_from_base": int(said != row["pred_base"])}
             row |= {"delta_logit": at[target] - base[target], "kv_shared": 0, "own_run_difference": 0.0}
             for role in ("recipient", "donor"):
-                row |= {f"{role}_{field}": getattr(getattr(pair, role), field) for field in ("text_id", "speaker")}
+                for field in ("text_id", "speaker", "semantic_label", "prosody_label"):
+                    row[f"{role}_{field}"] = getattr(getattr(pair, role), field)
             rows.append(row)
     return pd.DataFrame(rows)
 
@@ -194,7 +232,7 @@ def _record(folder: Path, experiment: str, rows: pd.DataFrame, labels: list[str]
             "rules": {"max_pairs": 120, "same_text": None},
             "pool": "conflict",
             "align": "splice",
-            "controls": 1.0,
+            "controls": False,
         }
         counts["clips"] = int(rows.recipient_id.nunique())
         counts["pairs"] = {k: {"kept": 1, "dropped": {}, "shared": "speaker"} for k in KINDS}
@@ -231,3 +269,19 @@ def change_record(run: Path, **changes: Any) -> None:
         else:
             record[place] = value
     write_record(run, record)
+
+
+@contextmanager
+def nothing_drawn() -> Iterator[None]:
+    """Write an empty picture in place of every figure: drawing takes most of the time of a report."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plotting, "save", lambda _, path: Image.new("1", (4, 4)).save(path))
+        yield
+
+
+def build_report(study: Path, out: Path, *more: str) -> str:
+    """Build the report of a study, with empty figures; return its English Markdown, "" where only the Chinese was asked for."""
+    options = ["--lens", str(study / "lens"), "--patching", str(study / "patching"), "--out", str(out), "--no-audio"]
+    with nothing_drawn():
+        report.build.main([*options, *more])
+    return (out / "report.md").read_text(encoding="utf-8") if (out / "report.md").exists() else ""

@@ -1,180 +1,167 @@
-"""Intervals of the tables again from the rows, the long way: leave every cluster out, compute anew, nothing linearised."""
+"""The tables again from the rows, by plain loops over pairs and clips; texts left out, and the means computed anew."""
 
 from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
 import pytest
-from activation_patching.paired import paired_layers
 from scipy import stats
 
-from activation_patching.tables import contrast_layers, patch_layers
-from logit_lens.tables import lens_layers
-from tests import planted
-from tests.planted import LABELS, Rule
+from activation_patching.effects import transfer
+from activation_patching.tables import tables_of
+from common.clips.samples import LABELS
+from common.stats.units import pair_units
+from logit_lens.tables import lens_tables
 
-Figure = Callable[[pd.DataFrame], float]  # of rows of one layer with a column `weight`
-
-
-def mean(column: str) -> Figure:
-    return lambda rows: float((rows[column] * rows.weight).sum() / rows.weight.sum())
+Row = dict[str, object]
+LAYERS, TEXTS = 6, 12
 
 
-def ratio(top: str, bottom: str) -> Figure:
-    return lambda rows: float((rows[top] * rows.weight).sum() / (rows[bottom] * rows.weight).sum())
+def patch_rows(kind: str, *, pairs: int = 240, seed: int = 0) -> list[Row]:
+    """Return rows of pairs whose answers go with the donor's label early and with the recipient's late, with much noise."""
+    rng, rows = np.random.default_rng(seed), []
+    for number in range(pairs):
+        target, shared, own = rng.permutation(LABELS)[:3]
+        text = f"t{number % TEXTS}"
+        base = rng.normal(size=5) + 1.5 * (np.array(LABELS) == own)
+        donor = rng.normal(size=5) + 2 * (np.array(LABELS) == target)
+        labels = {"semantic": (own, shared, target, shared), "prosody": (shared, own, shared, target)}[kind]
+        for layer in range(LAYERS):
+            share = 1 - layer / (LAYERS - 1)
+            logits = share * donor + (1 - share) * base
+            said, usual = LABELS[int(logits.argmax())], LABELS[int(base.argmax())]
+            row: Row = {"pair_id": f"p{number}", "true_pair_id": f"p{number}", "kind": kind, "control": "none", "target": target}
+            row |= {f"logit_{x}": z for x, z in zip(LABELS, logits)} | {f"base_{x}": z for x, z in zip(LABELS, base)}
+            row |= {"layer": layer, "pred_base": usual, "pred_patch": said, "kv_shared": 0}
+            row |= {"flip_to_target": int(said == target), "flip_from_base": int(said != usual)}
+            row |= {"delta_logit": row[f"logit_{target}"] - row[f"base_{target}"]}  # type: ignore[operator]
+            row |= {f"{role}_text_id": text for role in ("recipient", "donor")}
+            names = ("recipient_semantic", "recipient_prosody", "donor_semantic", "donor_prosody")
+            rows.append(row | {f"{name}_label": x for name, x in zip(names, labels)})
+    return rows
 
 
-def leave_out(rows: pd.DataFrame, gone: pd.Series, strata: list[str], figure: Figure) -> float:
-    """Return a figure without some rows; those of their stratum that stay stand for them."""
-    key = rows[strata].agg("|".join, axis=1)
-    left = rows[~gone].assign(weight=(key.map(key.value_counts()) / key.map(key[~gone].value_counts()))[~gone])
-    return figure(left)
+def mean(values: list[float]) -> float:
+    return sum(values) / len(values)
 
 
-def variance(
-    rows: pd.DataFrame,
-    clusters: list[tuple[frozenset, float]],
-    member: Callable[[frozenset], pd.Series],
-    strata: list[str],
-    figure: Figure,
-) -> float:  # type: ignore[type-arg]
-    whole = figure(rows.assign(weight=1.0))
-    return sum((n - 1) / n * (leave_out(rows, member(c), strata, figure) - whole) ** 2 for c, n in clusters)
+def effect(rows: list[Row], kind: str, value: Callable[[Row, str], float]) -> tuple[float, float]:
+    """Return to target and to third of the rows of one layer, by cells of the label y and the recipient's labels."""
+    shared, own = ("prosody", "semantic") if kind == "semantic" else ("semantic", "prosody")
+    hits, usual = [], []
+    for row in rows:
+        y, s, a = row["target"], row[f"recipient_{shared}_label"], row[f"recipient_{own}_label"]
+        thirds = [
+            r for r in rows if y not in (r["target"], r[f"recipient_{own}_label"], s) and r[f"recipient_{shared}_label"] == s
+        ]
+        alike = [r for r in thirds if r[f"recipient_{own}_label"] == a]
+        hits.append(value(row, str(y)))
+        usual.append(mean([value(r, str(y)) for r in (alike if len(alike) >= 5 else thirds)]))
+    return mean(hits), mean(usual)
 
 
-def expected(depends: pd.Series, clusters: list[frozenset]) -> np.ndarray:  # type: ignore[type-arg]
-    """Return what deleting each cluster gives for the variance of a mean: of effects of the texts, and of the units' own."""
-    texts = sorted({t for unit in depends for t in unit})
-    holds = np.array([[t in unit for t in texts] for unit in depends], dtype=float)  # [unit, text]
-    found = np.zeros(2)
-    for cluster in clusters:
-        kept = np.array([not cluster <= unit for unit in depends])
-        moved = kept / kept.sum() - 1 / len(kept)  # weights of the units in the change of the mean
-        found += (len(clusters) - 1) / len(clusters) * np.array([((moved @ holds) ** 2).sum(), (moved**2).sum()])
-    return found
+def said(row: Row, label: str) -> float:
+    return float(row["pred_patch"] == label)
 
 
-def half_width(rows: pd.DataFrame, roles: list[str], strata: list[str], figure: Figure, *, labels: list[str]) -> float:
-    """Return the standard error over the texts in `roles` and its degrees of freedom.
-
-    Pairs of texts count twice, and hold some of the texts' own effects: the two parts are weighted so that a variance of the
-    texts' effects and one of the units' own come out as they are.
-    """
-    of_text = {t: label for role, name in zip(roles, labels) for t, label in zip(rows[role], rows[name])}
-    alike = {label: sum(v == label for v in of_text.values()) for label in set(of_text.values())}
-    depends = rows[roles].apply(frozenset, axis=1)
-    singles = [(frozenset([t]), alike[label]) for t, label in of_text.items()]
-
-    def member(cluster: frozenset) -> pd.Series:  # type: ignore[type-arg]
-        return depends.map(lambda texts: cluster <= texts)
-
-    sizes = {t: sum(t in texts for texts in depends) for t in of_text}
-    first = total = variance(rows, singles, member, strata, figure)
-    pairs = {texts for texts in depends if len(texts) == 2}
-    if pairs:
-        own = variance(rows, [(p, len(pairs)) for p in pairs], member, strata, figure)
-        whole = expected(depends, [frozenset({t}) for t in of_text]) - expected(depends, list(pairs))
-        truth = [sum(size**2 for size in sizes.values()) / len(rows) ** 2, 1 / len(rows)]
-        a, b = np.linalg.solve(np.stack([whole, expected(depends, list(pairs))], axis=1), truth)
-        first = a * (first - own) + b * own
-        total = max(first, own)
-    squares = {label: sum(sizes[t] ** 2 for t in of_text if of_text[t] == label) for label in alike}
-    effective = {label: sum(sizes[t] for t in of_text if of_text[t] == label) ** 2 / squares[label] for label in alike}
-    own_df = sum(squares.values()) ** 2 / sum(squares[label] ** 2 / (effective[label] - 1) for label in alike)
-    return float(np.sqrt(total)), own_df / (first / total) ** 2  # type: ignore[return-value]
+def rise(row: Row, label: str) -> float:
+    return float(row[f"logit_{label}"]) - float(row[f"base_{label}"])  # type: ignore[arg-type]
 
 
-RULE = Rule(words=2, voice=2.5)
-CLIPS = planted.clips(np.random.default_rng(3), RULE, texts=20)
-LENS = planted.lens(CLIPS, RULE)
-PATCHES = planted.patches(np.random.default_rng(4), CLIPS, RULE, n=70)
-LENS_LAYER, PATCH_LAYER = 4, 3
+@pytest.mark.parametrize("kind", ("semantic", "prosody"))
+def test_effects_and_the_half_effect_layer(kind: str) -> None:
+    rows = patch_rows(kind)
+    by_layer = [[r for r in rows if r["layer"] == layer] for layer in range(LAYERS)]
+    tables = tables_of(pd.DataFrame(rows))
+    table, (summary,) = tables["effects"], tables["summary"].itertuples()
+    answers, logits = ([effect(some, kind, value) for some in by_layer] for value in (said, rise))
+    for (target, third), (raised, raised_third), row in zip(answers, logits, table.itertuples()):
+        assert (row.to_target, row.to_third, row.effect) == pytest.approx((target, third, target - third))
+        assert (row.logit_target, row.logit_third) == pytest.approx((raised, raised_third))
+        assert row.effect_logit == pytest.approx(raised - raised_third)
+    changed = [mean([float(r["pred_patch"] != r["pred_base"]) for r in some]) for some in by_layer]
+    assert table.from_base.tolist() == pytest.approx(changed)
+    inner = slice(1, LAYERS - 1)
+    assert summary.effect == pytest.approx(mean([target - third for target, third in answers[inner]]))
+    assert summary.effect_logit == pytest.approx(mean([target - third for target, third in logits[inner]]))
+    assert summary.from_base == pytest.approx(mean(changed[inner])) and summary.kept == 1
+    curve = [target - third for target, third in logits]
+    (below,) = (i for i in range(LAYERS - 1) if curve[i] >= curve[0] / 2 > curve[i + 1])
+    crossing = below + (curve[below] - curve[0] / 2) / (curve[below] - curve[below + 1])
+    assert summary.half_effect_layer == pytest.approx(crossing, abs=0.01)
+    assert summary.half_effect_layer_lo <= crossing <= summary.half_effect_layer_hi
 
 
-def one_layer_reach(df: float) -> float:
-    return float(stats.t.isf(0.025, df))
+def left_out(values: dict[str, list[float]]) -> tuple[float, float]:
+    """Return the standard error of a mean from leaving out each text, and its degrees of freedom; texts of one size."""
+    whole = mean([v for of in values.values() for v in of])
+    moved = [mean([v for other, of in values.items() if other != text for v in of]) - whole for text in values]
+    texts, size = len(values), len(next(iter(values.values())))
+    between = size * sum((mean(of) - whole) ** 2 for of in values.values()) / (texts - 1)
+    within = sum((v - mean(of)) ** 2 for of in values.values() for v in of) / (texts * (size - 1))
+    of_text = (between - within) / size  # the variance of the texts' effects; within is that of the units' own
+    assert of_text > 0.12 * within  # below that the degrees of freedom are counted otherwise
+    share = of_text / texts / (of_text / texts + within / (texts * size))
+    df = 1 / (share / (texts - 1) + (1 - share) / (texts * size - 1))
+    return (sum(m**2 for m in moved) * (texts - 1) / texts) ** 0.5, df
 
 
-def test_margin_of_the_lens() -> None:
-    rows = LENS[LENS.layer == LENS_LAYER]
-    rows = rows[rows.semantic_label != rows.prosody_label]
-    se, df = half_width(rows, ["text_id"], ["semantic_label"], mean("margin"), labels=["semantic_label"])
-    table = lens_layers(LENS[LENS.layer == LENS_LAYER], seed=0).iloc[0]
-    assert table.margin == pytest.approx(rows.margin.mean()) and df == pytest.approx(15)
-    assert table.margin_hi - table.margin == pytest.approx(one_layer_reach(df) * se, rel=1e-6)
+def ends(value: float, se: float, df: float) -> tuple[float, float]:
+    reach = float(stats.t.isf(0.025, df))
+    return value - reach * se, value + reach * se
 
 
-def patched(control: str = "none", kind: str = "prosody") -> pd.DataFrame:
-    rows = PATCHES[(PATCHES.control == control) & (PATCHES.kind == kind) & (PATCHES.layer == PATCH_LAYER)]
-    moved = (rows.pred_base != rows.target) & (rows.flip_from_base == 1)
-    return rows.assign(moved=moved.astype(float), came=(moved & (rows.flip_to_target == 1)).astype(float)).reset_index(drop=True)
+def test_the_interval_of_an_effect_is_that_of_leaving_out_each_text() -> None:
+    """One layer, one text a pair, and no labels known of the donors' words: these would be taken out first."""
+    rows = pd.DataFrame([r for r in patch_rows("prosody") if r["layer"] == 2]).drop(columns="donor_semantic_label")
+    for text, stronger in zip(rows.recipient_text_id.unique(), np.random.default_rng(1).normal(size=TEXTS)):
+        for label in LABELS:
+            rows.loc[(rows.recipient_text_id == text) & (rows.target == label), f"logit_{label}"] += stronger
+    units = pair_units(rows)
+    found = transfer(units)
+    values = (found.logit_target - found.logit_third)[:, 0]
+    by_text = {t: values[(units.firsts.recipient_text_id == t).to_numpy()].tolist() for t in rows.recipient_text_id.unique()}
+    row = tables_of(rows)["effects"].iloc[0]
+    assert (row.effect_logit_lo, row.effect_logit_hi) == pytest.approx(ends(row.effect_logit, *left_out(by_text)))
 
 
-ROLES, WORDS = ["recipient_text_id", "donor_text_id"], ["recipient_semantic_label", "donor_semantic_label"]
+def lens_rows(seed: int = 0) -> list[Row]:
+    rng, rows = np.random.default_rng(seed), []
+    for text in range(TEXTS):
+        of_text = 0.7 * rng.normal(size=5)
+        for clip in range(8):
+            voice = LABELS[1 + clip % 4]
+            evidence = of_text + rng.normal(size=5) + 1.2 * (np.array(LABELS) == voice)
+            evidence[0] += 1
+            winner = LABELS[int(evidence.argmax())]
+            outcome = {"neutral": "semantic", voice: "prosody"}.get(winner, "other")
+            row: Row = {"sample_id": f"{text}.{clip}", "text_id": f"t{text}", "layer": 0, "winner": winner}
+            row |= {"semantic_label": "neutral", "prosody_label": voice, "outcome": outcome, "mass": 0.9}
+            row |= {f"logit_{x}": z for x, z in zip(LABELS, evidence)}
+            rows.append(row | {"margin": row[f"logit_{voice}"] - row["logit_neutral"]})  # type: ignore[operator]
+    return rows
 
 
-@pytest.mark.parametrize("kind", ("prosody", "semantic"))
-def test_delta_and_a_ratio_of_patches(kind: str) -> None:
-    rows = patched(kind=kind)
-    table = patch_layers(PATCHES[PATCHES.layer == PATCH_LAYER], seed=0)
-    table = table[(table.kind == kind) & (table.control == "none")].iloc[0]
-    if kind == "semantic":  # few pairs of each two labels: where a text has all of them, strata are coarser
-        whole = (
-            rows.groupby(WORDS).recipient_text_id.agg(lambda t: len(set(t)) > 1).all()
-            and rows.groupby(WORDS).donor_text_id.agg(lambda t: len(set(t)) > 1).all()
-        )
-        strata = WORDS if whole else WORDS[:1]
-    else:
-        strata = WORDS[:1]
-    se, df = half_width(rows, ROLES, strata, mean("delta_logit"), labels=WORDS)
-    assert table.delta_logit_hi - table.delta_logit == pytest.approx(one_layer_reach(df) * se, rel=1e-6)
-    figure = ratio("came", "moved")
-    assert table.directedness == pytest.approx(figure(rows.assign(weight=1.0)))
-    se, df = half_width(rows, ROLES, strata, figure, labels=WORDS)
-    p, reach = table.directedness, one_layer_reach(df)
-    n = p * (1 - p) / se**2
-    wilson = (p + reach**2 / (2 * n) + reach * np.sqrt(p * (1 - p) / n + reach**2 / (4 * n**2))) / (1 + reach**2 / n)
-    assert table.directedness_hi == pytest.approx(wilson, rel=1e-6)
+def test_rates_and_intervals_of_the_lens() -> None:
+    rows = lens_rows()
+    table = lens_tables(pd.DataFrame(rows))["layers"].iloc[0]
+    rates = {o: mean([float(r["outcome"] == o) for r in rows]) for o in ("semantic", "prosody", "other")}
+    assert [table[f"win_{o}"] for o in rates] == pytest.approx([*rates.values()])
+    assert table.voice_lead == pytest.approx(rates["prosody"] - rates["semantic"])
+    by_text: dict[str, list[float]] = {}
+    for row in rows:
+        by_text.setdefault(str(row["text_id"]), []).append(float(row["margin"]))  # type: ignore[arg-type]
+    margin = mean([v for of in by_text.values() for v in of])
+    assert table.margin == pytest.approx(margin)
+    assert (table.margin_lo, table.margin_hi) == pytest.approx(ends(margin, *left_out(by_text)))
 
 
-def test_paired_difference_is_that_of_the_same_pairs() -> None:
-    table = paired_layers(PATCHES, seed=0)
-    for kind in ("semantic", "prosody"):
-        for control in ("same_labels_donor", "random_donor", "silence"):
-            real, other = patched(kind=kind).set_index("pair_id"), patched(control, kind)
-            other.index = [name.split("|")[0] for name in other.pair_id]
-            row = table[(table.kind == kind) & (table.control_donor == control) & (table.layer == PATCH_LAYER)].set_index(
-                "outcome"
-            )
-            for outcome, column in (("flips", "flip_to_target"), ("delta", "delta_logit")):
-                differences = [real[column][name] - other[column][name] for name in other.index]
-                assert row.difference[outcome] == pytest.approx(np.mean(differences)) and row.n[outcome] == len(other)
-            came = real.came.sum() / real.moved.sum() - other.came.sum() / other.moved.sum()
-            assert row.difference["directedness"] == pytest.approx(came)
-
-
-def test_contrast_is_the_difference_of_the_kinds() -> None:
-    rows = pd.concat([patched(kind="semantic"), patched()], ignore_index=True)
-    table = contrast_layers(PATCHES[(PATCHES.layer == PATCH_LAYER) & (PATCHES.control == "none")], seed=0).iloc[0]
-
-    def figure(some: pd.DataFrame) -> float:
-        kinds = [some[some.kind == kind] for kind in ("semantic", "prosody")]
-        return float(np.subtract(*((k.delta_logit * k.weight).sum() / k.weight.sum() for k in kinds)))
-
-    assert table.delta_logit == pytest.approx(figure(rows.assign(weight=1.0)))
-    for strata in (WORDS, WORDS[:1]):
-        se, df = half_width(rows, ROLES, strata, figure, labels=WORDS)
-        if table.delta_logit_hi - table.delta_logit == pytest.approx(one_layer_reach(df) * se, rel=1e-6):
-            return
-    raise AssertionError("neither stratification gives the table's interval")
-
-
-def test_shuffled_answers_by_shuffling_them() -> None:
-    rows = LENS[(LENS.layer == 8) & (LENS.semantic_label != LENS.prosody_label)].reset_index(drop=True)
-    rng = np.random.default_rng(0)
-    wins = []
-    for _ in range(400):
-        order = rows.groupby("semantic_label").winner.transform(lambda w: rng.permutation(w))
-        wins.append((order == rows.prosody_label).mean())
-    table = lens_layers(LENS[LENS.layer == 8], seed=0).iloc[0]
-    assert table.win_prosody_null == pytest.approx(np.mean(wins), abs=0.01) and len(LABELS) == 5
+def test_the_answers_of_a_label_table() -> None:
+    rows = lens_rows()
+    tables = lens_tables(pd.DataFrame(rows))
+    for row in tables["labels"].itertuples():
+        cell = [r for r in rows if r["prosody_label"] == row.prosody_label]
+        assert row.n == len(cell) and row.semantic_label == "neutral"
+        assert row.answers_sad == sum(r["winner"] == "sad" for r in cell)
+        assert row.win_prosody == pytest.approx(mean([float(r["outcome"] == "prosody") for r in cell]))
+    assert len(tables["labels"]) == 4

@@ -57,6 +57,7 @@ def test_chinese_throughout(
     assert record["label_tokens"] == dict(zip(labels, CHINESE))
     assert "请用一个词回答：中性、高兴、悲伤、愤怒或惊讶。" in record["prompt_text"]
     text = (tmp_path / "report" / "report.md").read_text(encoding="utf-8")
-    assert f"| **{labels[3]}** |" in text and "说话人的心情如何" in text
-    # The figures name the folder of the clips: a font has its characters, or one line says that none has.
-    assert len(caplog.records) == (len(plotting.families()) == 1)
+    assert (
+        f"| **{labels[3]}** |" in (tmp_path / "report" / "tables.md").read_text(encoding="utf-8") and "说话人的心情如何" in text
+    )
+    assert not caplog.records  # without a font that has Chinese, figures stay English

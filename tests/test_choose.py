@@ -14,6 +14,7 @@ from activation_patching.choose import choose_pairs
 from common.clips.pairs import PairRules
 from common.clips.samples import LABELS
 from common.errors import InputError
+from report.inputs import Outputs
 from report.published import published_beside
 from tests.test_samples import sample
 from tests.tiny import save_clips, save_manifest
@@ -97,7 +98,7 @@ def test_bad_clips_are_left_out_and_counted(
     pd.testing.assert_frame_equal(*(t[t.control == "none"].reset_index(drop=True) for t in (rows, listed)), atol=2e-6)
 
 
-def test_nothing_left_is_one_line(mixed: Path, tiny_folder: Path, tmp_path: Path) -> None:
+def test_no_clip_left_is_one_line(mixed: Path, tiny_folder: Path, tmp_path: Path) -> None:
     lines = mixed.read_text(encoding="utf-8").splitlines(keepends=True)
     bad = mixed.with_name("bad.csv")
     bad.write_text("".join([lines[0], *lines[2:5]]), encoding="utf-8")
@@ -111,11 +112,12 @@ def test_published_figures_stand_beside_ones_own() -> None:
     )
 
     def section(model: str, *sources: str) -> str:
-        return published_beside(layers, {"counts": {"sources": list(sources)}, "identity": {"model": model}})
+        record = {"counts": {"sources": list(sources)}, "identity": {"model": model}}
+        return published_beside(Outputs("lens", Path(), record, layers[:0], {"layers": layers}), str)
 
     text = section("Qwen/Qwen2-Audio-7B-Instruct", "EMIS COSY", "EMIS STYLE")
     assert "| Qwen2-Audio | 936 | 0.135 | 0.658 |" in text and "SALMONN" not in text and "| this run | 936 | 0.20" in text
     assert "| Audio Flamingo 3 | 936 | 0.113 | 0.826 |" in section("nvidia/audio-flamingo-3-hf", "EMIS COSY")
     others = section("/models/mine", "EMIS COSY")
-    assert others.count("\n| ") == 1 + 1 + 1 + 6 and "| Kimi-Audio | 936 | 0.436 | 0.372 |" in others
+    assert others.count("\n| ") == 1 + 1 + 6 and "| Kimi-Audio | 936 | 0.436 | 0.372 |" in others
     assert section("Qwen/Qwen2-Audio-7B-Instruct", "RAVDESS") == ""

@@ -1,108 +1,91 @@
-"""Tables of edits by hand: paired with their controls, and how much of the whole state's effect a subspace carries."""
-
-import re
-from pathlib import Path
+"""Tables of edits by hand: beside a random subspace, and how much of the whole state's effect a subspace has."""
 
 import numpy as np
 import pandas as pd
-from activation_patching.edited import carried, edit_tables
-from activation_patching.facts import edit_facts
-from activation_patching.words import edit_statements
+import pytest
 
-import report.build
+from activation_patching.findings import subspace_effects
+from activation_patching.tables import tables_of
 from common.clips.samples import LABELS
-from common.running.output import read_record, write_record, write_tables
-from report.inputs import read_outputs
-from report.wording import zh
-from tests.study import change_record, save_study
+
+LAYERS, CHANGED = 5, (2, 3, 4)  # an edit changes answers from l = 2 on
 
 
-def rows(edit: str, at: str, effect: dict[str, float], *, n: int = 60, seed: int = 0) -> pd.DataFrame:
-    """Return rows of 4 layers; from l = 2 on an edit changes the answer to the target in a share of the pairs, by its control.
+def rows(edit: str, changed: dict[str, float], *, n: int = 120, seed: int = 0) -> pd.DataFrame:
+    """Return rows of prosody pairs; an edit changes the answer in a share of the pairs, by its control.
 
-    Of erasure it leaves the target, which the recipient said.
+    Erasing leaves the target, which the recipient said, for "angry"; exchanging brings it for the recipient's own label.
     """
     rng, table = np.random.default_rng(seed), []
-    for control, share in effect.items():
+    for control, share in changed.items():
         for i in range(n):
-            moves, text = rng.random() < share, str(i % 12)
-            for layer in range(4):
-                moved = moves and layer >= 2
-                target, base = ("sad", "sad") if edit == "erase" else ("sad", "happy")
-                answer = ("angry" if edit == "erase" else "sad") if moved else base
-                pair = f"prosody:{i}<-{i + 1}"
-                name = pair if control == "none" else f"{pair}|{control}:{i + 1}"
-                row = {"pair_id": name, "kind": "prosody", "control": control}
-                row |= {"target": target, "layer": layer, "pred_base": base, "pred_donor": "sad", "pred_patch": answer}
-                row |= {f"logit_{label}": float(label == answer) for label in LABELS}
+            moves, text = rng.random() < share, f"t{i % 12}"
+            own, target = ("sad", "sad") if edit == "erase" else ("happy", ("sad", "surprised")[i // 12 % 2])
+            for layer in range(LAYERS):
+                moved = moves and layer in CHANGED
+                answer = ("angry" if edit == "erase" else target) if moved else own
+                same = f"prosody:{i}<-{i + 1}"
+                row = {"pair_id": same if control == "none" else f"{same}|{control}:{i + 1}", "true_pair_id": same}
+                row |= {"kind": "prosody", "control": control, "target": target, "layer": layer, "kv_shared": 0}
+                row |= {"pred_base": own, "pred_patch": answer}
+                row |= {f"logit_{x}": float(x == answer) for x in LABELS} | {f"base_{x}": float(x == own) for x in LABELS}
                 row |= {"flip_to_target": int(answer == target), "flip_from_base": int(moved)}
-                row |= {"delta_logit": float(answer == target) - float(base == target), "delta_margin": -float(moved)}
-                row |= {f"{role}_text_id": text for role in ("recipient", "donor")}
-                row |= {"intervention": edit, "at": at, "rank": 4, "told": 1, "own_run_difference": 0.0, "engine": "splice"}
-                table.append(row)
+                row |= {"delta_logit": float(answer == target) - float(own == target)}
+                for role, voice in (("recipient", own), ("donor", target)):
+                    row |= {f"{role}_text_id": text, f"{role}_semantic_label": "neutral", f"{role}_prosody_label": voice}
+                table.append(row | {"intervention": edit, "at": "last", "rank": 4, "decoded": int(layer > 0)})
     return pd.DataFrame(table)
 
 
-def test_erasure_is_held_against_the_random_subspace() -> None:
-    table = rows("erase", "last", {"none": 0.8, "random_subspace": 0.1})
-    tables = edit_tables(table, seed=0)
-    assert set(tables) == {"layers", "paired", "transfer"}
-    primary = tables["transfer"][tables["transfer"].primary].iloc[0]
-    last = table[table.layer == 3].groupby("control").flip_from_base.mean()
-    assert (primary.outcome, primary.first_layer, primary.last_layer) == ("changed", 1, 3)
-    np.testing.assert_allclose(primary.difference, 2 / 3 * (last["none"] - last["random_subspace"]))  # of l = 1, 2 and 3
-    facts = edit_facts(tables)["prosody"]
-    assert facts["changed"].verdict == "more" and facts["layers"].verdict == "2 to 3"
-    assert "the answer uses what the states there tell of the voice" in edit_statements("prosody", facts)[0]
-    assert len(zh.edit_sentences("prosody", facts)) == len(edit_statements("prosody", facts)) == 3
+def shares(table: pd.DataFrame) -> pd.Series:
+    return table[table.layer == 3].groupby("control").flip_from_base.mean()
 
 
-def test_a_change_that_a_random_subspace_makes_too_is_no_finding() -> None:
-    for edit in ("erase", "exchange"):
-        table = rows(edit, "last", {"none": 0.5, "random_subspace": 0.5, "whole": 0.9})
-        facts = edit_facts(edit_tables(table, seed=0))["prosody"]
-        first = facts["changed" if edit == "erase" else "flips"]
-        assert first.verdict == "none" and "it is not shown" in edit_statements("prosody", facts)[0]
-        if edit == "exchange":
-            assert "no share can be named" in edit_statements("prosody", facts)[2]
+def test_what_is_erased_is_held_against_the_random_subspace() -> None:
+    table = rows("erase", {"none": 0.8, "random_subspace": 0.1})
+    (found,) = subspace_effects(tables_of(table), "erase")
+    changed, inner = shares(table), 2 / 3  # l = 2 and 3 of 1, 2 and 3
+    assert (found.kind, found.layers, found.intervention) == ("prosody", (1, 3), "erase")
+    assert found.changed.value == pytest.approx(inner * changed["none"])
+    assert found.changed_random.value == pytest.approx(inner * changed["random_subspace"])
+    assert found.of_whole is None and found.decoded_from == 1
 
 
-def test_what_a_subspace_carries_is_a_ratio_on_the_same_pairs() -> None:
-    table = rows("exchange", "span", {"none": 0.4, "random_subspace": 0.0, "whole": 0.8})
-    share, mean = carried(table, seed=0), carried(table, seed=0, mean=True)
-    flips = table[table.layer == 2].groupby("control").flip_to_target.mean()
-    expected = flips["none"] / flips["whole"]
-    assert share.flips.isna().tolist() == [True, True, False, False]  # where the whole state does nothing there is no share
-    np.testing.assert_allclose(share.flips[2:], expected)
-    np.testing.assert_allclose((mean.flips[0], mean.delta[0]), expected)
-    assert mean.flips_lo[0] < expected < mean.flips_hi[0]
-    facts = edit_facts(edit_tables(table, seed=0))["prosody"]
-    assert facts["flips"].row == "transfer.csv, mean of l = 0 to 2"  # at l = L nothing reads the span
-    assert f"{expected:.2f}" in edit_statements("prosody", facts)[2]
+def test_an_exchange_that_a_random_subspace_does_as_well_is_no_finding() -> None:
+    table = rows("exchange", {"none": 0.5, "random_subspace": 0.5, "whole": 0.9})
+    (found,) = subspace_effects(tables_of(table), "exchange")
+    assert found.effect.side == found.random.side == 1 and found.minus_random.side == 0
 
 
-def test_without_controls_nothing_is_claimed() -> None:
-    facts = edit_facts(edit_tables(rows("erase", "last", {"none": 0.8}), seed=0))["prosody"]
-    (said,) = edit_statements("prosody", facts)
-    assert "no controls were run" in said and len(zh.edit_sentences("prosody", facts)) == 1
+def test_an_exchange_is_held_against_the_random_subspace_and_the_whole_state_on_the_same_pairs() -> None:
+    table = rows("exchange", {"none": 0.4, "random_subspace": 0.05, "whole": 0.8})
+    tables = tables_of(table)
+    (found,) = subspace_effects(tables, "exchange")
+    by_target = table[table.layer == 3].groupby(["control", "target"]).flip_from_base.mean()
+    effect = {c: by_target[c].mean() for c in ("none", "random_subspace", "whole")}  # no third label ever comes
+    assert found.effect.value == pytest.approx(2 / 3 * effect["none"])
+    assert found.minus_random.value == pytest.approx(2 / 3 * (effect["none"] - effect["random_subspace"]))
+    assert found.minus_random.side == 1
+    assert found.of_whole is not None and found.of_whole.value == pytest.approx(effect["none"] / effect["whole"])
+    assert found.of_whole.low < found.of_whole.value < found.of_whole.high
+    assert set(tables["effects"].control) == set(tables["summary"].control) == {"none", "random_subspace", "whole"}
 
 
-def test_the_report_shows_the_edits_below_a_runs_folder(tmp_path: Path) -> None:
-    study = save_study(tmp_path)
-    for name, effect in (("erase", {"none": 0.8, "random_subspace": 0.1}), ("exchange", {"none": 0.4, "whole": 0.8})):
-        out = study / "patching" / f"{name}_last"
-        out.mkdir()
-        table = rows(name, "last", effect | {"random_subspace": 0.0})
-        table.to_csv(out / "patches.csv", index=False)
-        write_tables(out, edit_tables(table, seed=0))
-        write_record(out, read_record(study / "patching"))
-        change_record(out, identity__edit=name, identity__at="last")
-    change_record(out, identity__prompt="another")  # of another study: passed over
-    report.build.main(["--lens", str(study / "lens"), "--patching", str(study / "patching"), "--out", str(tmp_path / "report")])
-    for language, end in (("en", ""), ("zh", ".zh")):
-        text = (tmp_path / "report" / f"report{end}.md").read_text(encoding="utf-8")
-        assert ("Erasing the voice" if language == "en" else "抹除韵律") in text
-        assert "Exchanging" not in text and "交换韵律" not in text
-        figure = re.search(r"!\[erase\]\((.*)\)", text)
-        assert figure and (tmp_path / "report" / figure[1]).is_file()
-    assert "patching/erase_last" in str(read_outputs("patching", study / "patching" / "erase_last").values["why"])
+def test_of_a_whole_state_that_does_nothing_there_is_no_share() -> None:
+    (found,) = subspace_effects(tables_of(rows("exchange", {"none": 0.4, "random_subspace": 0.0, "whole": 0.0})), "exchange")
+    assert found.of_whole is None
+
+
+def test_pairs_that_lack_a_control_are_left_out_of_the_comparison_whatever_the_order_of_their_ids() -> None:
+    table = rows("exchange", {"none": 0.4, "random_subspace": 0.4})
+    some = table[(table.control == "none") | table.true_pair_id.str.contains(r":\d?\d<-")]
+    (found,) = subspace_effects(tables_of(some.sample(frac=1, random_state=0)), "exchange")
+    assert found.effect.n == found.random.n == 100
+    equal = table[table.control == "none"]
+    again = equal.assign(control="random_subspace", pair_id=equal.pair_id + "|random_subspace:" + equal.true_pair_id.str[-1])
+    (found,) = subspace_effects(tables_of(pd.concat([equal, again])), "exchange")
+    assert (found.minus_random.value, found.minus_random.high) == (0, found.minus_random.low) == (0, 0)  # pair by pair
+
+
+def test_without_a_random_subspace_nothing_is_found() -> None:
+    assert subspace_effects(tables_of(rows("erase", {"none": 0.8})), "erase") == []

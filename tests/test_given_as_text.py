@@ -11,8 +11,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from logit_lens.facts import lens_facts
-from logit_lens.words import lens_statements
 
 import activation_patching.run
 import logit_lens.run
@@ -23,7 +21,9 @@ from common.model.encoding import encode_text
 from common.model.lm import AudioLM
 from common.model.prompts import Question, ask, written
 from common.patching.tracing import lens
+from logit_lens.findings import lens_findings
 from logit_lens.rows import layers_of
+from logit_lens.summary import summary
 from logit_lens.tables import lens_layers, lens_tables
 from tests.tiny import LAYERS, save_manifest
 
@@ -111,7 +111,7 @@ def test_runs_of_texts(given: str, tiny_folder: Path, manifest: Path, tmp_path: 
     of = last.groupby(same)[[f"logit_{label}" for label in LABELS]].nunique().max(axis=1)
     assert (of == 1).all() and last.logit_sad.nunique() == len(of) and (len(of) > 10) == (given == "told")
     printed = capsys.readouterr().out
-    assert ("the text alone, no audio" in printed) == (given == "transcript")
+    assert f"given as {given}" in printed and ("the voice's label" in printed) == (given != "transcript")
     if given == "transcript":  # one line says that there is no voice; no other speaks of one
         about = [line for line in printed.splitlines() if "voice" in line.replace("same voice's label", "")]
         assert len(about) == 1 and "no number here says anything of it" in about[0]
@@ -159,6 +159,7 @@ def rows_of_texts(*, texts: int, speakers: int) -> pd.DataFrame:
                 "winner": winner,
                 "outcome": who,
                 "margin": logits[voice] - logits[words],
+                "mass": 1.0,
                 "speaker": str(speaker),
             }
             if words != voice:
@@ -172,12 +173,11 @@ COLUMNS = [f"logit_{label}" for label in LABELS]
 def test_clips_of_one_text_count_as_one() -> None:
     """Eight clips with the same answer tell no more than one: the interval is that of the texts."""
     rows = rows_of_texts(texts=10, speakers=2)
-    every, one = (lens_layers(r, seed=0).iloc[0] for r in (rows, rows.drop_duplicates("text_id")))
+    every, one = (lens_layers(r).iloc[0] for r in (rows, rows.drop_duplicates("text_id")))
     assert (every.n, one.n, every.win_semantic) == (400, 50, pytest.approx(0.7))
     for end in ("lo", "hi"):
         assert every[f"win_semantic_{end}"] == pytest.approx(one[f"win_semantic_{end}"], abs=0.01)
     assert every.win_semantic_hi - every.win_semantic_lo > 0.2
-    assert every.win_prosody_excess == pytest.approx(0, abs=1e-12)  # by construction: no finding, and none is made of it
 
 
 def test_what_is_said_of_texts_alone_names_no_voice() -> None:
@@ -185,6 +185,5 @@ def test_what_is_said_of_texts_alone_names_no_voice() -> None:
     rows = rows_of_texts(texts=10, speakers=2)
     other = rows.prosody_label.where(rows.outcome != "semantic", rows.winner)
     for table in (rows, rows.assign(winner=rows.prosody_label, outcome="prosody", margin=5.0), rows.assign(winner=other)):
-        first, *statements = lens_statements(lens_facts(lens_tables(table, seed=0)), given="transcript")
-        assert "no number here says anything of it" in first
-        assert all("voice" not in s.replace("among clips with the same voice's label", "") for s in statements), statements
+        said = summary(lens_findings(lens_tables(table)), "transcript")
+        assert "words' label" in said[1] and not any("voice" in line for line in said)

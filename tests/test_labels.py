@@ -74,12 +74,12 @@ def test_with_two_labels_one_or_the_other_wins_by_hand() -> None:
             "winner": answers,
             "outcome": ["semantic", "prosody", "semantic", "prosody"],
             "margin": [-1.0, 3.0, -1.0, 0.5],
+            "mass": 0.9,
             "text_id": list("stuv"),
             "speaker": "one",
-            "control": "none",
         }
     )
-    table = lens_layers(rows, seed=0).iloc[0]
+    table = lens_layers(rows).iloc[0]
     assert (table.win_semantic, table.win_prosody, table.win_other) == (0.5, 0.5, 0)
     assert table.margin == pytest.approx(0.375) and table.voice_lead == pytest.approx(0)
 

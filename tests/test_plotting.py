@@ -4,11 +4,14 @@ import logging
 import warnings
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from matplotlib import font_manager
 from matplotlib.figure import Figure
 
 from common import plotting
+
+pytestmark = pytest.mark.draws
 
 
 @pytest.fixture(autouse=True)
@@ -18,8 +21,9 @@ def fresh() -> None:
 
 
 def draw(path: Path, text: str) -> None:
-    with plotting.figure(path, plotting.Look(), xlabel=text, ylabel=text, caption=text) as axes:
+    with plotting.figure(path, plotting.Look()) as (axes,):
         axes.plot([0, 1], [0, 1])
+        axes.set(xlabel=text, ylabel=text)
 
 
 def test_without_a_font_one_line_says_so(
@@ -64,7 +68,28 @@ def test_other_warnings_come_through(tmp_path: Path) -> None:
 
 
 def test_points_with_intervals_are_named_once(tmp_path: Path) -> None:
-    with plotting.figure(tmp_path / "a.png", plotting.Look(), xlabel="", ylabel="", caption="") as axes:
-        plotting.points(axes, [0, 1], [0.2, 0.4], [[0.1, 0.1], [0.1, 0.1]], name="words", capsize=3)
+    table = pd.DataFrame({"value": [0.2, 0.4], "lo": [0.1, float("nan")], "hi": [0.3, float("nan")]})
+    with plotting.figure(tmp_path / "a.png", plotting.Look()) as (axes,):
+        plotting.points(axes, [0, 1], table, name="words")
+        plotting.name_curves(axes)
     assert [line.get_gid() for line in axes.lines if line.get_gid()] == ["words"] and len(axes.lines) > 1
     assert [text.get_text() for text in axes.texts] == ["words"]
+
+
+def test_layers_are_marked_in_stretches_and_the_widest_says_why() -> None:
+    layers = pd.DataFrame({"layer": range(10)})
+    axes = Figure().subplots()
+    plotting.mark_layers(axes, layers, layers.layer.isin([0, 4, 5, 6, 9]), "blind", hatch="//")
+    assert [(p.get_x(), p.get_x() + p.get_width()) for p in axes.patches] == [(-0.5, 0.5), (3.5, 6.5), (8.5, 9.5)]
+    (text,) = axes.texts
+    assert text.get_position()[0] == 5 and text.get_rotation() == 90
+    plotting.mark_layers(axes, layers, layers.layer > 20, "none")
+    assert len(axes.texts) == 1
+
+
+def test_ticks_have_a_minus_sign_and_vector_files_their_fonts(tmp_path: Path) -> None:
+    with plotting.figure(tmp_path / "a.png", plotting.Look(formats=("png", "svg", "pdf"))) as (axes,):
+        axes.plot([0, 1], [-2, 2])
+    axes.figure.canvas.draw()
+    assert "−2" in [label.get_text() for label in axes.get_yticklabels()]
+    assert b"/FontFile2" in (tmp_path / "a.pdf").read_bytes() and "<path" in (tmp_path / "a.svg").read_text()

@@ -1,6 +1,7 @@
 """What does not belong together, is missing or partial, is one line or stands in red before any number."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -8,9 +9,12 @@ import pandas as pd
 import pytest
 
 import report.build
-from report.chapters import wording_of
 from report.inputs import Study, Trouble, names_of, read_studies
-from tests.study import Truth, change_record, save_study
+from report.language import LANGUAGES
+from report.render import environment
+from tests.study import build_report, change_record, save_study
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture(scope="module")
@@ -48,13 +52,11 @@ def test_a_missing_or_partial_run_is_marked_and_none_of_its_numbers_shown(
     mine: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     change_record(mine / "patching", finished=False)
-    report.build.main(
-        ["--lens", str(mine / "lens"), "--patching", str(mine / "patching"), "--out", str(tmp_path / "out"), "--no-audio"]
-    )
-    for end, partial, none in (("", "**Partial**", "No patching run"), (".zh", "**未完成**", "没有激活修补的结果")):
-        text = (tmp_path / "out" / f"report{end}.md").read_text(encoding="utf-8")
+    build_report(mine, tmp_path / "out")
+    for end, partial, none in (("", "**Partial**", "no run of activation patching"), (".zh", "**未完成**", "没有激活修补的结果")):
+        text, tables = ((tmp_path / "out" / f"{name}{end}.md").read_text(encoding="utf-8") for name in ("report", "tables"))
         assert text.index("[!CAUTION]") < text.index(partial) < text.index("\n## ") and none in text
-        assert "### Results: " not in text and "### 结果：" not in text and "transfer.csv" not in text
+        assert "summary.csv" not in text + tables and "effect of the donor's" not in text and "供体语义的效应" not in text
         page = (tmp_path / "out" / f"report{end}.html").read_text(encoding="utf-8")
         assert "<blockquote>" in page and '"pairs":null' in page
     shutil.rmtree(mine / "patching")
@@ -70,7 +72,7 @@ def test_a_missing_or_partial_run_is_marked_and_none_of_its_numbers_shown(
 def test_folders_of_the_other_experiment_and_broken_files_are_named(mine: Path, capsys: pytest.CaptureFixture) -> None:
     _, troubles = read_studies([mine / "patching", mine / "lens"], [mine / "patching"])
     assert [t.name for t in troubles] == ["other experiment"]
-    (mine / "patching" / "paired.csv").unlink()
+    (mine / "patching" / "summary.csv").unlink()
     studies, (trouble,) = troubles_of(mine)
     assert trouble.name == "tables" and "--redraw" in trouble.values["why"] and studies[0].patching is None
     with pytest.raises(SystemExit, match="2"):
@@ -92,34 +94,25 @@ def test_failed_and_missing_checks_and_warnings_are_told(mine: Path) -> None:
     assert warning.values["folder"].count("mine") == 2 and warning.values["text"] == "beware"
 
 
-def test_without_control_donors_no_transfer_is_claimed(tmp_path: Path) -> None:
-    folder = save_study(tmp_path, texts=2, pairs=20, share=0)
-    report.build.main(
-        ["--lens", str(folder / "lens"), "--patching", str(folder / "patching"), "--out", str(tmp_path / "out"), "--no-audio"]
-    )
-    text = (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
-    assert (
-        "**No control donors**" in text
-        and "no control donors, so nothing is claimed" in text
-        and "the audio span carries" not in text
-    )
-
-
 def test_a_manifest_that_is_gone_or_of_other_clips_leaves_the_numbers_and_says_so(mine: Path, tmp_path: Path) -> None:
     manifest = mine / "clips" / "manifest.csv"
     for experiment in ("lens", "patching"):
         change_record(mine / experiment, identity__data=str(manifest))
     table = pd.read_csv(manifest)
     table.assign(prosody_label="sad").to_csv(manifest, index=False)
-    options = ["--lens", str(mine / "lens"), "--patching", str(mine / "patching"), "--out", str(tmp_path / "out"), "--lang", "en"]
-    report.build.main(options)
-    text = (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
+    text = build_report(mine, tmp_path / "out", "--lang", "en")
     assert "**Other clips**" in text and "80 of its clips" in text
     manifest.unlink()
-    report.build.main(options)
-    assert "**Clips not found**" in (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
+    assert "**Clips not found**" in build_report(mine, tmp_path / "out", "--lang", "en")
 
 
-def test_every_trouble_has_words(mine: Path) -> None:
-    assert {*wording_of("en").TROUBLES} >= {"missing", "partial", "tables", "other experiment", "mixed up", "check failed"}
-    assert Truth().deaf is False
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_every_trouble_has_words(language: str) -> None:
+    source = (ROOT / "report" / "inputs.py").read_text() + (ROOT / "report" / "clips.py").read_text()
+    names = set(re.findall(r'Trouble\("([^"]+)"', source))
+    sentences = environment(language).get_template(f"sentences.{language}.jinja").module
+    values = dict.fromkeys(
+        ("folder", "why", "script", "other", "differs", "check", "value", "tolerance", "text", "n", "manifest"), "x"
+    )
+    said = [str(sentences.trouble(Trouble(name, values))).strip() for name in names]  # type: ignore[attr-defined]
+    assert len(names) == 11 and all(text.startswith("**") for text in said) and len(set(said)) == 11

@@ -112,7 +112,7 @@ def test_the_page_opens_from_disk_and_works(name: str, folder: Path, tmp_path: P
     assert found["margins"] == sorted(found["margins"], reverse=True) and len(found["margins"]) == 100
     assert found["pair"] == [40, 2, True]
     assert 0.2 < found["seconds"] < 0.5 and found["loud"] > 0.1 and found["played"] is True
-    assert found["marked"] == 1 and len(found["figures"]) == 14 and min(found["figures"]) == 1400
+    assert found["marked"] == 1 and len(found["figures"]) == 2 and min(found["figures"]) > 1400
 
 
 @NEEDS_BROWSER

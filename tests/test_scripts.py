@@ -360,4 +360,4 @@ def test_one_kind_of_pair_alone_makes_a_report(tiny_folder: Path, manifest: Path
     runs = ["--lens", str(tmp_path / "lens"), "--patching", str(tmp_path / "patching")]
     report.build.main([*runs, "--out", str(tmp_path / "report"), "--no-audio"])
     for name in ("report.md", "report.zh.md", "report.html"):
-        assert (tmp_path / "report" / name).stat().st_size > 5_000
+        assert (tmp_path / "report" / name).stat().st_size > 1_000

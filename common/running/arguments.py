@@ -59,6 +59,7 @@ def argument_parser(description: str, out: Path | None) -> argparse.ArgumentPars
     add("--overwrite", action="store_true", help="start anew where --out holds another run")
     add("--redraw", action="store_true", help="tables and figures of the finished run in --out anew, from its rows; no model")
     add("--svg", action="store_true", help="figures as SVG beside the PNG")
+    add("--pdf", action="store_true", help="figures as PDF beside the PNG, with the fonts in it")
     return parser
 
 
@@ -108,6 +109,11 @@ def asked_question(args: argparse.Namespace, prompt: str) -> Question:
     """Return what the command line asks of every clip, heard unless it has --input. Raises InputError as `ask` does."""
     question = ask(prompt, labels=args.labels or LABELS, words=args.words, system=args.system)
     return replace(question, input=getattr(args, "input", question.input))
+
+
+def figure_formats(args: argparse.Namespace) -> tuple[str, ...]:
+    """Return the formats that figures were asked for in."""
+    return ("png", *(kind for kind in ("svg", "pdf") if getattr(args, kind)))
 
 
 def whole_number(least: int) -> Callable[[str], int]:

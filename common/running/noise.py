@@ -2,10 +2,12 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from common.errors import CheckFailed
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _MOST = 0.01  # of the pairs may be beyond the tolerance of the dtype: noise, not a fault
 
@@ -27,11 +29,13 @@ def donors_again(rows: Path, engine: str | None) -> list[str]:
     """Return the donor of each pair that an earlier start of the run had to patch again: a fault does not pass by many starts."""
     if not rows.exists():
         return []
+    import pandas as pd  # here: a first start makes its rows without, as on a bare machine with a GPU
+
     pairs = pd.read_csv(rows, usecols=["donor_id", "layer", "engine"], dtype={"donor_id": str}, keep_default_na=False)
     return pairs[(pairs.layer == 0) & (pairs.engine != engine)].donor_id.tolist()
 
 
-def noise_of(rows: pd.DataFrame, *, engine: str | None = None) -> tuple[dict[str, int], list[str]]:
+def noise_of(rows: "pd.DataFrame", *, engine: str | None = None) -> tuple[dict[str, int], list[str]]:
     """Return the counts that run.json keeps of ties and of pairs patched again, and warnings of them.
 
     `engine` is how the pairs were to be patched, none where there are none.
@@ -49,7 +53,7 @@ def noise_of(rows: pd.DataFrame, *, engine: str | None = None) -> tuple[dict[str
     return counts, warnings
 
 
-def own_run_differences(rows: pd.DataFrame) -> dict[str, dict[str, float]]:
+def own_run_differences(rows: "pd.DataFrame") -> dict[str, dict[str, float]]:
     """Return for run.json how far rows 0 are from the donors' own runs and rows L from the recipients', at most.
 
     Of subspaces the second is the run without intervention, and there is no first.

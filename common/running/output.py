@@ -91,7 +91,7 @@ def _begin(run: Run, layers: Sequence[int], *, overwrite: bool) -> set[str]:
     _look(run, overwrite=overwrite)
     run.out.mkdir(parents=True, exist_ok=True)
     if overwrite:
-        drawn = (f for kind in ("*.csv", "*.npy", "*.png", "*.svg") for f in run.out.glob(kind))
+        drawn = (f for kind in ("*.csv", "*.npy", "*.png", "*.svg", "*.pdf") for f in run.out.glob(kind))
         for old in (run.rows, *parts_of(run.rows), *drawn):
             old.unlink(missing_ok=True)
     write_record(run.out, {"identity": run.identity, "finished": False})
@@ -128,16 +128,6 @@ def finished_run(out: Path, rows: str) -> tuple[dict[str, Any], pd.DataFrame]:
         return record, read_rows(out / rows)
     except (OSError, ValueError) as error:
         raise InputError(f"{out / rows}: cannot be read ({error})") from None
-
-
-def subtitle(record: dict[str, Any]) -> str:
-    """Return the line under every figure that says what was asked of which model."""
-    identity = record["identity"]
-    model, clips = ("/".join(Path(identity[name]).parts[-2:]) for name in ("model", "data"))
-    given = identity.get("input", "audio")
-    form = "" if given == "audio" else f", input: {given}"
-    some = f", layers listed: {' '.join(map(str, listed))}" if (listed := identity.get("layers")) else ""
-    return f"model: {model}, prompt: {Path(record['prompt_name']).name}{form}, clips: {clips}{some}"
 
 
 def read_table(out: Path, name: str) -> pd.DataFrame:

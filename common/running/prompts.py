@@ -8,7 +8,8 @@ from pathlib import Path
 import pandas as pd
 
 from common.model.prompts import variants
-from common.plotting import COLORS, estimates
+from common.plotting import Look, estimates
+from common.running.arguments import figure_formats
 from common.running.memory import Shared
 from common.running.parallel import is_leader
 from common.stats.findings import spreads
@@ -34,7 +35,7 @@ def over_prompts(
     if several and is_leader():
         table = pd.concat([headline(folder).assign(prompt=name) for name, folder in folders.items()])
         table.to_csv(args.out / "prompts.csv", index=False, float_format="%.6f")
-        plot_prompts(table, args.out / "prompts.png")
+        estimates(table, args.out / "prompts.png", Look(formats=figure_formats(args)))
         print(moved(table), f"written to {args.out}: prompts.csv, prompts.png", sep="\n")
 
 
@@ -45,9 +46,3 @@ def moved(table: pd.DataFrame) -> str:
         shown = "" if found.what.endswith("layer") else f", not 0 in {found.shown} of {found.prompts}"
         lines.append(f"  {found.what}: {found.least:.2f} to {found.most:.2f}{shown}")
     return "\n".join(lines)
-
-
-def plot_prompts(table: pd.DataFrame, path: Path) -> None:
-    """Draw a panel for each unit: the results under each prompt, with their intervals."""
-    caption = f"n = {table.n.max():.0f}; 95 % intervals; prompts: paraphrases (-2, -3), options in other orders"
-    estimates(table, path, colors=COLORS | {"other": "#000000"}, caption=caption)

@@ -1,14 +1,16 @@
 """What units share, and so what is resampled: texts, speakers and sources, within the labels of the words."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import combinations
 from typing import Any
 
 import numpy as np
+from scipy import sparse
 
 MIN_LEVELS = 5  # fewer speakers (or texts) cannot tell how others would differ: they are held fixed, the interval is for them
 
 Codes = np.ndarray[Any, np.dtype[np.intp]]
+Floats = np.ndarray[Any, np.dtype[np.float64]]
 
 
 @dataclass(frozen=True)
@@ -45,73 +47,25 @@ def _nested(inner: Codes, outer: Codes) -> bool:
     return len(np.unique(inner[both] * (outer.max() + 1) + outer[both])) == len(np.unique(inner[both]))
 
 
-def strata_of(design: Design, used: list[str]) -> tuple[Codes, Codes | None]:
-    """Return the stratum of each unit, and of each text, by the labels of their words; one stratum where that cannot be.
+def label_means(design: Design, used: Iterable[str]) -> Floats:
+    """Return orthonormal columns [unit, column] that span the means of the words' labels in each role, or that of all units.
 
-    By the labels in all roles, or in fewer, as long as no stratum loses all its units with a cluster, and no label all its texts.
+    A label of one text is not told from that text, so each has to have two; and there have to be twice as many units as means.
     """
-    texts = design.clusters.get("texts")
-    units = np.zeros(len(next(iter(design.clusters.values()))), dtype=int)
-    if design.labels is None or texts is None:
-        return units, None
-    there = texts >= 0
-    of_text = np.zeros(texts.max() + 1, dtype=int)
-    of_text[texts[there]] = design.labels[there]
-    nested = (of_text[texts[there]] == design.labels[there]).all()
-    if not nested:
-        return units, None
-    merged = _of_two_texts(np.bincount(of_text[np.unique(texts[there])], minlength=design.labels.max() + 1))
-    labels = merged[design.labels]
-    for roles in range(labels.shape[1], 0, -1):
-        strata = units
-        for role in range(roles):
-            strata = strata * len(merged) + labels[:, role]
-        strata = np.unique(strata, return_inverse=True)[1]
-        if all(_survives(strata, design.clusters[name]) for name in used):
-            return strata, merged[of_text]
-    return units, None
+    n = len(next(iter(design.clusters.values())))
+    same = np.full((n, 1), n**-0.5)
+    if design.labels is None or "texts" not in used:
+        return same
+    texts, labels = design.clusters["texts"], np.unique(design.labels)
+    fewest = min(len(np.unique(texts[(design.labels == label) & (texts >= 0)])) for label in labels)
+    indicators = (design.labels[:, :, None] == labels).reshape(n, -1)
+    columns, sizes, _ = np.linalg.svd(indicators.astype(float), full_matrices=False)
+    columns = columns[:, sizes > 1e-8 * sizes[0]]
+    return columns if fewest > 1 and n >= 2 * columns.shape[1] else same
 
 
-def _of_two_texts(number: Codes) -> Codes:
-    """Return for each label the stratum of its texts, from their `number`: labels of one text share theirs with another."""
-    merged = np.arange(len(number))
-    there = np.flatnonzero(number)
-    few = np.flatnonzero(number == 1)
-    if len(few) == 1 < len(there):
-        few = there[np.argsort(number[there], kind="stable")[:2]]
-    merged[few] = few.min(initial=len(number))
-    return merged
-
-
-def _survives(strata: Codes, codes: Codes) -> bool:
-    """Tell whether every stratum keeps units when any one cluster goes."""
+def incidence(codes: Codes) -> sparse.csr_array:
+    """Return which units belong to which clusters, [unit, cluster]."""
     unit, role = np.nonzero(codes >= 0)
-    cells, size = np.unique(codes[unit, role] * (strata.max() + 1) + strata[unit], return_counts=True)
-    return bool((size < np.bincount(strata)[cells % (strata.max() + 1)]).all())
-
-
-def signed_groupings(codes: Codes) -> list[tuple[int, Codes]]:
-    """Return signed groupings of the units that sum to "shares a text".
-
-    Units that share two texts would else count twice: so singles, minus twos, plus threes.
-    """
-    terms = []
-    base = codes.max() + 1
-    for size in range(1, codes.shape[1] + 1):
-        columns = []
-        for roles in combinations(range(codes.shape[1]), size):
-            chosen = np.sort(codes[:, roles], axis=1)
-            column = chosen[:, 0]
-            for place in range(1, size):
-                column = column * base + chosen[:, place]
-            columns.append(np.where(chosen[:, 0] < 0, -1, column))
-        grouping = np.stack(columns, axis=1)
-        if (grouping >= 0).any():
-            terms.append((-1 if size % 2 == 0 else 1, grouping))
-    return terms
-
-
-def intersections(first: Codes, second: Codes) -> Codes:
-    """Return the memberships [unit, role * role] in the intersections of two groupings."""
-    a, b = first[:, :, None], second[:, None, :]
-    return np.where((a < 0) | (b < 0), -1, a * (second.max() + 1) + b).reshape(len(first), -1)
+    cluster = np.unique(codes[unit, role], return_inverse=True)[1]
+    return sparse.csr_array((np.ones(len(unit)), (unit, cluster)), shape=(len(codes), cluster.max() + 1))

@@ -23,28 +23,6 @@ def halves(texts: Sequence[str], labels: Sequence[str], *, seed: int) -> np.ndar
     return _parts(texts, labels, 2, seed)
 
 
-def growing(
-    texts: Sequence[str], speakers: Sequence[str], labels: Sequence[str], *, portions: int = 4, seed: int = 0
-) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Return (learn, next), places of clips: texts come in portions that double, what has come is learned from for the next one.
-
-    From other speakers too, as in `unseen`. The clips of the first portion are in no next one: for them nothing has been learned.
-    """
-    names = np.unique(np.asarray(texts, dtype=str))
-    order = np.random.default_rng(seed).permutation(len(names))
-    of_text = dict(zip(texts, labels))
-    seen: dict[str, int] = {}
-    turn = {}
-    for name in names[order]:  # labels take turns, so that the first portion has them all where it can
-        turn[name] = seen[of_text[name]] = seen.get(of_text[name], 0) + 1
-    ranked = sorted(names[order], key=turn.__getitem__)
-    ends = [len(names) >> step for step in range(portions - 1, 0, -1)]
-    place = {name: int(np.searchsorted(ends, rank, side="right")) for rank, name in enumerate(ranked)}
-    portion = np.array([place[t] for t in map(str, texts)])
-    by_speaker = _by_speaker(texts, speakers, labels, 3, seed)
-    return [fold for fold in _crossed(portion, by_speaker, earlier=True) if len(fold[0])]
-
-
 def parted(texts: Sequence[str], speakers: Sequence[str]) -> tuple[str, ...]:
     """Return what `unseen` holds out: texts, and speakers where every clip has one and there are two or more."""
     known = len(set(speakers)) > 1 and "" not in set(speakers)
@@ -56,15 +34,15 @@ def _by_speaker(texts: Sequence[str], speakers: Sequence[str], labels: Sequence[
     return _parts(speakers, labels, folds if "speakers" in parted(texts, speakers) else 1, seed)
 
 
-def _crossed(part: np.ndarray, by_speaker: np.ndarray, earlier: bool = False) -> list[tuple[np.ndarray, np.ndarray]]:
+def _crossed(part: np.ndarray, by_speaker: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
     """Return (learn, held out) for each part of the texts and of the speakers: those learned from are in neither.
 
-    With `earlier` they are of earlier parts of the texts alone. Where the speakers are of one part, it is not left out.
+    Where the speakers are of one part, it is not left out.
     """
     several = by_speaker.max() > 0
     found = []
     for text, speaker in sorted({*zip(part.tolist(), by_speaker.tolist())}):
-        learn = (part < text if earlier else part != text) & ((by_speaker != speaker) | (not several))
+        learn = (part != text) & ((by_speaker != speaker) | (not several))
         found.append((np.flatnonzero(learn), np.flatnonzero((part == text) & (by_speaker == speaker))))
     return found
 

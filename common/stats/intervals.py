@@ -1,4 +1,4 @@
-"""Pointwise 95 % intervals from an estimate and its jackknife covariance.
+"""Pointwise 95 % intervals of means of clustered units.
 
 - A mean: Student's t.
 - A share: Wilson's form with the effective number of units (Korn & Graubard 1998, Surv. Methodol. 24). It stays within 0 and 1
@@ -12,38 +12,29 @@ from collections.abc import Sequence
 import numpy as np
 from scipy import stats
 
-from common.stats.covariance import Floats, Jackknifed
+from common.stats.covariance import ClusteredMeans, Floats
 
 LEVEL = 0.95
-RARE = 0.1
 
 
-def reach_of(of: Jackknifed) -> Floats:
+def reach_of(of: ClusteredMeans) -> Floats:
     """Return how many standard errors the interval of each result reaches to each side, [result]."""
     return np.asarray(stats.t.isf(np.where(np.isnan(of.df), np.nan, (1 - LEVEL) / 2), of.df))
 
 
-def interval(
-    of: Jackknifed, *, share: Floats, like: Sequence[int] | None = None, of_reach: Floats | None = None
-) -> tuple[Floats, Floats]:
+def interval(of: ClusteredMeans, *, share: Floats, like: Sequence[int] | None = None) -> tuple[Floats, Floats]:
     """Return (low, high) [result, layer]; in Wilson's form for the results that are a `share` [result].
 
-    A rare share says little about how its units cluster: its effective number of units is drawn half-way (in logarithms) to what
-    the result's layers have in the median, where that is smaller; one of 0 or 1 says nothing and takes theirs. Where no layer
-    tells, it is as in the result that is `like` it, else that of the clusters.
+    Where all units agree they do not tell how they cluster: then as the result's other layers do in the median. Where none
+    tells, as in the result that is `like` it, and where that does not either, as if each cluster were one observation.
     """
-    reach = (reach_of(of) if of_reach is None else of_reach)[:, None]
-    share = share[:, None]
+    reach, share = reach_of(of)[:, None], share[:, None]
     p = np.where(share, np.clip(of.mean, 0, 1), np.nan)
     with np.errstate(divide="ignore", invalid="ignore"):
         units = np.where((p * (1 - p) > 1e-12) & (of.se > 0), p * (1 - p) / of.se**2, np.nan)  # effective number
-        clustering = [max(1.0, np.median(d)) if (d := row[row > 0]).size else np.nan for row in of.n / units]
-        known = np.array(clustering)
-        known = known if like is None else np.where(np.isnan(known), known[like], known)
-        usual = of.n / known[:, None]
-        rare = np.minimum(p, 1 - p) < RARE
-        units = np.where(rare & (usual < units), np.sqrt(units * usual), units)
-        units = np.where(np.isnan(units), np.where(np.isnan(usual), of.levels, usual), units)
+        usual = np.array([np.median(known) if (known := row[row > 0]).size else np.nan for row in units])
+        usual = usual if like is None else np.where(np.isnan(usual), usual[like], usual)
+        units = np.where(np.isnan(units), np.where(np.isnan(usual), of.levels, usual)[:, None], units)
         centre = (p + reach**2 / (2 * units)) / (1 + reach**2 / units)
         half = reach / (1 + reach**2 / units) * np.sqrt(p * (1 - p) / units + reach**2 / (4 * units**2)) + 0 * of.se
     low, high = of.mean - reach * of.se, of.mean + reach * of.se

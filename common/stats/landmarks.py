@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from common.stats.covariance import Floats, Jackknifed
+from common.stats.covariance import ClusteredMeans, Floats
 from common.stats.intervals import first_from, reach_of
 
 STEPS = 20  # places looked at between two layers
@@ -26,7 +26,7 @@ class Crossing:
     reason: str = ""
 
 
-def crossing(of: Jackknifed, at: Sequence[int] | np.ndarray) -> Crossing:
+def crossing(of: ClusteredMeans, at: Sequence[int] | np.ndarray) -> Crossing:
     """Return from where on the first result of `of`, a curve at the layers `at`, is above 0 up to the last layer.
 
     Low end: behind the last place at which the curve's interval is below 0. High end: the place from which it is above 0. None

@@ -7,9 +7,6 @@ Ridge regression on the labels' indicators, in closed form: it needs the product
   label that the vector makes likelier by most, whatever its frequency, and a guess is right in 1 / labels. Else a probe of the
   voice could read the words where the two go together in the clips (or apart, as in conflict clips alone).
 - The strength is chosen among `STRENGTHS` inside the clips to learn from, by what others of their texts and speakers cost.
-- Code length: what the labels cost in bits if each portion of texts is sent with what was learned from those before it
-  (prequential code; Voita & Titov 2020, "Information-theoretic probing with minimum description length"). It tells a label that
-  is there plainly from one that a probe needs many clips to find.
 """
 
 from collections.abc import Sequence
@@ -21,7 +18,7 @@ from scipy.special import log_softmax
 from sklearn.preprocessing import StandardScaler
 
 from common.stats.covariance import Floats
-from common.stats.folds import growing, unseen
+from common.stats.folds import unseen
 
 STRENGTHS = (0.01, 0.1, 1.0, 10.0)  # of the ridge, in mean squares of the vectors
 SHARPNESS = (0.3, 1.0, 3.0, 9.0)  # what values are multiplied by, before a softmax makes probabilities of them
@@ -41,12 +38,7 @@ class Fold:
     inner: tuple[tuple[Codes, Codes], ...]
 
 
-@dataclass(frozen=True)
-class Plan:
-    """Who is told from whom: `apart` holds every clip out once, `portions` are those of the code, all but the first."""
-
-    apart: tuple[Fold, ...]
-    portions: tuple[Fold, ...]
+Plan = tuple[Fold, ...]
 
 
 @dataclass(frozen=True)
@@ -58,16 +50,8 @@ class Targets:
     labels: Codes
 
 
-@dataclass(frozen=True)
-class Told:
-    """What became of each clip held out, [clip, target]: `right` (1, 0, or a part of a tie), `bits` it cost."""
-
-    right: Floats
-    bits: Floats
-
-
 def plan(texts: Sequence[str], speakers: Sequence[str], labels: Sequence[str], *, seed: int) -> Plan:
-    """Return the folds; texts are parted with their `labels`, those of the words, in proportion."""
+    """Return folds that hold every clip out once; texts are parted with their `labels`, those of the words, in proportion."""
     t, s, x = (np.asarray(v, dtype=str) for v in (texts, speakers, labels))
     clips = (t.tolist(), s.tolist(), x.tolist())
     rarest = min(len({*t[x == label]}) for label in set(x))  # with more parts than texts of a label, some part may have them all
@@ -79,8 +63,7 @@ def plan(texts: Sequence[str], speakers: Sequence[str], labels: Sequence[str], *
         drawn = np.random.default_rng(seed).permutation(len(inner))[:_INNER]
         return Fold(learn, out, tuple(inner[i] for i in drawn))
 
-    apart, portions = unseen(*clips, folds=folds, seed=seed), growing(*clips, seed=seed)
-    return Plan(*(tuple(fold(learn, out) for learn, out in parts if len(learn)) for parts in (apart, portions)))
+    return tuple(fold(learn, out) for learn, out in unseen(*clips, folds=folds, seed=seed) if len(learn))
 
 
 def widening(texts: Sequence[str], labels: Sequence[str]) -> float:
@@ -106,25 +89,25 @@ def products(vectors: np.ndarray) -> Floats:
     return (x @ x.T).astype(np.float64) / x.shape[1]
 
 
-def told(kernel: Floats, targets: Targets, plan: Plan) -> Told:
-    """Return what of the targets is told from the products [clip, clip]; one that there was nothing to learn for is a guess."""
+def told(kernel: Floats, targets: Targets, folds: Plan) -> Floats:
+    """Return which of the targets are decoded from the products [clip, clip]: [clip, target], 1, 0, or a part of a tie.
+
+    One that there was nothing to learn for is a guess.
+    """
     labels, codes = targets.labels, targets.codes
-    right, bits = (np.broadcast_to(guess, codes.shape).copy() for guess in (1 / labels, np.log2(labels)))
-    for fold in plan.apart:
+    right = np.broadcast_to(1 / labels, codes.shape).copy()
+    for fold in folds:
         values = _learned(kernel, targets, fold)
         best = values >= values.max(axis=-1, keepdims=True) - _TIE
         right[fold.out] = _of(best / best.sum(axis=-1, keepdims=True), codes[fold.out])
-    for fold in plan.portions:
-        values = _learned(kernel, targets, fold)
-        bits[fold.out] = -_of(log_softmax(values, axis=-1), codes[fold.out]) / np.log(2)
-    return Told(right, bits)
+    return right
 
 
 def _learned(kernel: Floats, targets: Targets, fold: Fold) -> Floats:
-    """Return the values [out, target, label] of a fold at the strength chosen, sharpened to what fits as log odds."""
+    """Return the values [out, target, label] of a fold at the strength that fits best as log odds, however sharp these are."""
     own = replace(targets, codes=targets.codes[fold.learn], beside=targets.beside[fold.learn])
     target = np.arange(len(targets.labels))
-    strength, sharpness = np.full(len(target), len(STRENGTHS) // 2), np.full(len(target), SHARPNESS[0])
+    strength = np.full(len(target), len(STRENGTHS) // 2)
     if fold.inner:
         within = kernel[np.ix_(fold.learn, fold.learn)]
         cost = np.zeros((len(SHARPNESS), len(STRENGTHS), len(target)))
@@ -132,10 +115,9 @@ def _learned(kernel: Floats, targets: Targets, fold: Fold) -> Floats:
             values = _values(within, own, learn, out)
             for i, sharp in enumerate(SHARPNESS):
                 cost[i] -= _of(log_softmax(sharp * values, axis=-1), own.codes[out]).sum(axis=1)
-        chosen = cost.reshape(-1, len(target)).argmin(axis=0)
-        sharpness, strength = np.take(SHARPNESS, chosen // len(STRENGTHS)), chosen % len(STRENGTHS)
+        strength = cost.min(axis=0).argmin(axis=0)
     values = _values(kernel, targets, fold.learn, fold.out)
-    return values[strength, :, target].swapaxes(0, 1) * sharpness[:, None]
+    return values[strength, :, target].swapaxes(0, 1)
 
 
 def _values(kernel: Floats, targets: Targets, learn: Codes, out: Codes) -> Floats:

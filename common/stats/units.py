@@ -32,7 +32,8 @@ def clip_units(rows: pd.DataFrame) -> Units:
 
 
 def pair_units(rows: pd.DataFrame, roles: Sequence[str] = ("recipient_", "donor_")) -> Units:
-    return table_units(rows, "pair_id", roles=roles)
+    """Return the pairs of one kind and control, in the order of the real pairs: those of a control stand where these do."""
+    return table_units(rows, "true_pair_id", roles=roles)
 
 
 def table_units(rows: pd.DataFrame, unit: str, *, roles: Sequence[str]) -> Units:

@@ -1,6 +1,6 @@
 "use strict";
 const page = JSON.parse(document.getElementById("closer-data").textContent);
-const say = (key, values = {}) => page.words[key].replace(/\{(\w+)\}/g, (_, name) => values[name]);
+const say = (key, values = {}) => (page.words[key] ?? key).replace(/\{(\w+)\}/g, (_, name) => values[name]);
 const $ = (id) => document.getElementById(id);
 const SVG = "http://www.w3.org/2000/svg";
 const STEP = 150; // entries of the list that are written at a time

@@ -17,6 +17,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from common.model.lm import AudioLM
 
 STARTED = time.perf_counter()
+ATTENTION = tuple(
+    getattr(torch.ops.aten, f"_scaled_dot_product_{kernel}")
+    for kernel in ("efficient_attention", "flash_attention", "cudnn_attention", "flash_attention_for_cpu")
+)
 
 
 def say(text: str) -> None:
@@ -38,10 +42,10 @@ def fastest(call: Callable[[], Any], times: int) -> float:
     return min(timed(call)[0] for _ in range(times))
 
 
-def product_peak(lm: AudioLM, *, width: int, mlp: int) -> float:
-    """Return the most FLOP/s that torch's own linear layer reaches on sizes of a sweep's order, and on a square."""
+def product_peak(lm: AudioLM, *, width: int, mlp: int, square: int = 2048) -> float:
+    """Return the most FLOP/s that torch's own linear layer reaches on sizes of a sweep's order, and on a `square`."""
     sizes = [(rows, *kn) for rows in (256, 700, 1400, 2048) for kn in ((width, mlp), (mlp, width))]
-    return max(_product_speed(lm, *size) for size in (*sizes, (2048, 2048, 2048)))
+    return max(_product_speed(lm, *size) for size in (*sizes, (square,) * 3))
 
 
 def _product_speed(lm: AudioLM, m: int, k: int, n: int) -> float:
@@ -51,10 +55,26 @@ def _product_speed(lm: AudioLM, m: int, k: int, n: int) -> float:
 
 
 def products(call: Callable[[], Any]) -> float:
-    """Return the FLOP of the linear layers that `call` runs; attention on a CPU is not among them."""
-    with FlopCounterMode(display=False) as counter:
+    """Return the FLOP of the linear layers that `call` runs; attention is not among them."""
+    return operations(call)[0]
+
+
+def operations(call: Callable[[], Any]) -> tuple[float, float]:
+    """Return the FLOP of the matrix products that `call` runs, and those of its attention."""
+    with FlopCounterMode(display=False, custom_mapping=dict.fromkeys(ATTENTION, _attention)) as counter:
         call()
-    return float(counter.get_total_flops())
+    counts = counter.get_flop_counts()["Global"]
+    attention = sum(counts.get(op, 0) for op in ATTENTION)
+    return float(counter.get_total_flops() - attention), float(attention)
+
+
+def _attention(query: torch.Size, key: torch.Size, value: torch.Size, *args: Any, out_shape: Any = None, **more: Any) -> int:
+    """Return the FLOP of attention between shapes [row, head, pos, head_dim]; keys may have fewer heads.
+
+    Torch's own formula is for equal heads alone up to torch 2.11.
+    """
+    row, head, pos, wide = query
+    return 2 * row * head * pos * key[-2] * (wide + value[-1])
 
 
 def reset_memory(device: torch.device) -> float:
