@@ -54,7 +54,7 @@ def test_a_run_writes_its_files_and_goes_on_after_a_kill(
     more = ("--limit", "6", "--layers", "0", "2")
     out = tmp_path / "out"
     start(tiny_folder, clips, out, *more)
-    assert "words: audio hidden from question" in capsys.readouterr().out
+    assert "words: audio hidden from the question" in capsys.readouterr().out
     assert {f.name for f in out.iterdir()} == {"knockout.csv", "effects.csv", "summary.csv", "run.json", "knockout_curve.png"}
     rows = pd.read_csv(out / "knockout.csv")
     assert set(rows.edge) - {"prefix_to_all"} == EDGES and set(rows.window) == {"from", "up_to", "around_1", "around_5"}
