@@ -86,7 +86,7 @@ def save_study(
 def save_edits(folder: Path, intervention: str, *, labels: Sequence[str] = LABELS) -> Path:
     """Write below the patching run of a study what erasing or exchanging the voice's label would give: the voice is needed."""
     rows = pd.read_csv(folder / "patching" / "patches.csv", keep_default_na=False, na_values=[""])
-    real = rows[rows.control == "none"].assign(edit=intervention, at="last", rank=4, decoded=1)
+    real = rows[rows.control == "none"].assign(intervention=intervention, at="last", rank=4, decoded=1)
     random = real.assign(
         pair_id=real.pair_id + "|random_subspace", control="random_subspace", flip_to_target=0, flip_from_base=0, delta_logit=0
     )

@@ -108,7 +108,7 @@ def _as_activation(x: torch.Tensor | None) -> torch.Tensor | None:
 def _observe(lm: AudioLM, parts: Sequence[Parts], reading: Reading) -> tuple[list[_Seen], dict[str, torch.Tensor]]:
     """Read the tokens once; return what each block saw, and the head's input `states` and `logits` at probes of the way out.
 
-    Probes [probe, d_model] stand in the place of what leaves the last block: the state itself, its negative, the state plus 1,
+    Probes [probe, d_model] stand in the place of what leaves the last block: the state itself, its negative, the state moved,
     alternating signs and their negative.
     """
     kept: dict[tuple[str, int], torch.Tensor] = {}
@@ -124,7 +124,7 @@ def _observe(lm: AudioLM, parts: Sequence[Parts], reading: Reading) -> tuple[lis
     def probes(h: torch.Tensor) -> torch.Tensor:
         last = h[:, -1:]
         signs = _signs(last)
-        return torch.cat([last, -last, last + 1, signs, -signs], dim=1)
+        return torch.cat([last, -last, last + last.abs().max(), signs, -signs], dim=1)
 
     def of_head(_: Any, args: tuple[torch.Tensor, ...], logits: torch.Tensor) -> None:
         out.update(states=args[0][0].double(), logits=logits[0])
