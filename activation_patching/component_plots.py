@@ -34,10 +34,11 @@ def plot_run(run: Path, out: Path, look: Look) -> list[str]:
 
 def _heatmap(axes: Axes, effects: pd.DataFrame, most: float, look: Look) -> AxesImage:
     """Draw the effects of one kind of pair, [block, part], between -most and most; return the picture."""
-    parts = [*(p for p in dict.fromkeys(effects.part) if p not in LAST), *LAST]
+    heads = [p for p in dict.fromkeys(effects.part) if p not in LAST]
+    parts = [*heads, *(p for p in LAST if (effects.part == p).any())]
     grid = effects.pivot(index="layer", columns="part", values="effect_logit")[parts]
     picture = axes.imshow(np.asarray(grid), cmap="RdBu_r", vmin=-most, vmax=most, aspect="auto", origin="lower")
-    axes.axvline(len(parts) - len(LAST) - 0.5, color="black", linewidth=0.8)
+    axes.axvline(len(heads) - 0.5, color="black", linewidth=0.8)
     names = [look.say(NAMES[p]) if p in NAMES else p.removeprefix("head_") for p in parts]
     axes.set_xticks(range(len(parts)), names, rotation=90)
     step = max(1, len(grid) // 15)

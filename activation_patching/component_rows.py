@@ -244,7 +244,7 @@ def patch_rows(
         rows.append(
             {
                 "patch_id": patch.name,
-                "pair_id": pair.pair_id,
+                "true_pair_id": pair.pair_id,
                 "kind": pair.kind,
                 "recipient_id": pair.recipient.sample_id,
                 "donor_id": pair.donor.sample_id,

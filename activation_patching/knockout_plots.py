@@ -21,22 +21,22 @@ EDGES = {
 def plot_run(run: Path, out: Path, look: Look) -> list[str]:
     """Write the figure into `out`: how far the answer depends on words and voice, an edge below the other, over the layers."""
     effects = read_table(run, "effects")
-    edges = list(dict.fromkeys(effects.edge))
-    with figure(out / FIGURE, look, rows=len(edges), height=0.8) as panels:
+    edges, styles = list(dict.fromkeys(effects.edge)), {w: style for w, style in STYLES.items() if (effects.window == w).any()}
+    with figure(out / FIGURE, look, rows=(len(edges) + 1) // 2, columns=2, height=0.8) as panels:
         for axes, edge in zip(panels, edges):
-            for window, style in STYLES.items():
+            for window, style in styles.items():
                 for kind, cue in CUES.items():
                     chosen = effects[(effects.edge == edge) & (effects.window == window) & (effects.kind == kind)]
-                    name = look.say(cue) if window == "from" else ""
+                    name = look.say(cue) if window == next(iter(styles)) else ""
                     curve(axes, chosen, "dependence", color=COLORS[kind], name=name, style=style)
             level(axes, 0)
-            axes.set(ylim=(-1.05, 1.05), ylabel=look.say("dependence"))
+            axes.set(ylim=(-0.35, 1.05), ylabel=look.say("dependence"))
             axes.set_title(look.say(EDGES[edge]), loc="left")
             over_layers(axes, effects.layer, look)
             name_curves(axes)
-        for axes in panels[:-1]:
-            axes.set_xlabel("")
-        for window, style in STYLES.items():
-            panels[-1].plot([], [], color=FAINT, linestyle=style, label=look.say(WINDOWS[window]))
-        panels[-1].legend(loc="lower center", bbox_to_anchor=(0.5, -0.75), ncols=2)
+        for axes in panels[len(edges) :]:
+            axes.set_visible(False)
+        for window, style in styles.items():
+            panels[0].plot([], [], color=FAINT, linestyle=style, label=look.say(WINDOWS[window]))
+        panels[0].legend(loc="lower left", ncols=2)
     return [FIGURE]

@@ -38,7 +38,7 @@ def test_a_run_writes_its_files_and_goes_on_after_a_kill(
     rows = pd.read_csv(out / "components.csv")
     assert set(rows.part) == PARTS and {tuple(x) for _, x in rows.groupby("patch_id").layer} == {tuple(range(LAYERS))}
     direct, heads = [f"direct_{x}" for x in LABELS], rows[rows.part.str.startswith("head_")]
-    at = ["pair_id", "layer"]
+    at = ["true_pair_id", "layer"]
     attention = rows[rows.part == "attention"].set_index(at)[direct].sort_index()
     np.testing.assert_allclose(heads.groupby(at)[direct].sum(), attention, atol=1e-5)
     assert rows[rows.part.str.endswith("_tail")][direct].isna().all(axis=None)
@@ -48,7 +48,7 @@ def test_a_run_writes_its_files_and_goes_on_after_a_kill(
     half = half_of(read_manifest(clips), seed=0)
     for role in ("recipient_id", "donor_id"):  # no pair has clips of both halves
         assert (rows[role].map(half) == rows.half).all()
-    assert rows.half.nunique() == 2 and rows.groupby("kind").pair_id.nunique().eq(6).all()
+    assert rows.half.nunique() == 2 and rows.groupby("kind").true_pair_id.nunique().eq(6).all()
     sets = pd.read_csv(out / "sets.csv")
     assert sets.groupby("kind").layer.unique().map(list).tolist() == [[1, 2, 4, 8, 16]] * 2
     whole = sets[sets.layer == 4 * LAYERS]
@@ -89,7 +89,7 @@ def planted() -> pd.DataFrame:
                 rows.append(
                     {
                         "patch_id": f"{number}|{part}",
-                        "pair_id": str(number),
+                        "true_pair_id": str(number),
                         "kind": "prosody",
                         "target": target,
                         "part": part,
