@@ -30,7 +30,8 @@ def run(args: argparse.Namespace, shared: Shared | None, prompt: str, out: Path)
     identity = identify("activation_patching", model=model, question=question, data=args.data, clips=clips, options=asked)
     this = output.Run(out / "components.csv", "patch_id", identity)
     if not output.is_finished(this, overwrite=args.overwrite):
-        from activation_patching.component_rows import Patch, blocks_of, maker, no_attribution, parts_of, patches_of
+        from activation_patching.component_checks import no_attribution  # torch, which drawing does without
+        from activation_patching.component_rows import Patch, blocks_of, maker, parts_of, patches_of
         from activation_patching.set_rows import ranked_heads, set_rows, steps
         from common.model.usable import usable_clips
         from common.running.session import open_session
