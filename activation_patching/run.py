@@ -18,7 +18,7 @@ from common.environment import prepare
 
 prepare(__file__)
 
-from activation_patching import options
+from activation_patching import component_run, knockout_run, options
 from activation_patching.choose import choose_pairs, clips_of, groups_of, unseen_clips
 from activation_patching.findings import headline
 from activation_patching.plots import plot_run
@@ -28,6 +28,7 @@ from common.clips.csvfile import read_table
 from common.clips.samples import read_clips
 from common.plotting import Look
 from common.running import arguments, lock, output, parallel, terminal
+from common.running.default_model import settle
 from common.running.identity import identify
 from common.running.memory import Shared
 from common.running.noise import noise_of, own_run_differences
@@ -35,24 +36,28 @@ from common.running.prompts import over_prompts
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = arguments.argument_parser(__doc__, out=HERE / "outputs")
+    parser = arguments.argument_parser(__doc__)
     arguments.add_pair_rules(parser)
     options.add_patching(parser)
     args = parser.parse_args(argv)
+    below = settle(args)
     if args.plan:
         from activation_patching.plan import plan_run  # torch, which drawing does without
 
         return print(plan_run(args))
     args.command = arguments.command(HERE.name, argv)
-    args.out = options.folder(args.out, args.edit, HERE / "outputs")
+    args.out = args.out or HERE / "outputs" / below / ("" if args.intervention == "span" else args.intervention)
+    options.check_alone(args)
+    others = {"knockout": knockout_run, "components": component_run}
+    stages: Any = others.get(args.intervention, sys.modules[__name__])
     with lock.held(args.out):
-        over_prompts(args, run, draw, main_results)
+        over_prompts(args, stages.run, stages.draw, stages.main_results)
 
 
 def run(args: argparse.Namespace, shared: Shared | None, prompt: str, out: Path) -> None:
     began, model, question = time.time(), arguments.chosen_model(args), arguments.asked_question(args, prompt)
     clips, others = read_clips(args.data, args.labels)
-    how = options.chosen_edit(args, len(question.labels))
+    how = options.chosen_intervention(args, len(question.labels))
     choice = {"limit": args.limit, "seed": args.seed, "controls": args.controls, **arguments.pair_options(args)}
     asked = arguments.recorded(choice) | {**asdict(how), "skip_bad": args.skip_bad, "layers": args.layers}
     identity = identify("activation_patching", model=model, question=question, data=args.data, clips=clips, options=asked)
@@ -64,7 +69,7 @@ def run(args: argparse.Namespace, shared: Shared | None, prompt: str, out: Path)
 
         every = len(clips)
         clips, bad = usable_clips(clips, model, question) if args.skip_bad else (clips, Counter())
-        pairs, counts = choose_pairs(clips, labels=question.labels, **choice, edit=how.edit)
+        pairs, counts = choose_pairs(clips, labels=question.labels, **choice, intervention=how.intervention)
         counts["dropped"] |= {**others, **bad}
         unseen = None if how.whole_span else unseen_clips(clips, pairs, seed=args.seed)
         used = unseen.clips if unseen else clips_of(pairs)
@@ -74,13 +79,13 @@ def run(args: argparse.Namespace, shared: Shared | None, prompt: str, out: Path)
         if parallel.is_leader():
             print(f"{len(pairs)} pairs of {counts['clips']} clips x {session.describe(prompt)}")
         this = this.known(session.identity())
-        groups = groups_of(pairs, how.edit)
+        groups = groups_of(pairs, how.intervention)
         make, checked = maker(session, groups, how, unseen, seed=args.seed, earlier=this.rows, cache_gb=args.cache_gb)
         work = output.Work(make, groups, lambda p: p.pair_id, session.layers)
         if output.make_rows(this, work, overwrite=args.overwrite):
             rows = read_table(this.rows)
             noise, warnings = noise_of(rows, engine=session.engine)
-            facts = session.warned(*warnings).facts() | {"prompt_name": prompt, "command": args.command}
+            facts = session.warned(*warnings).facts() | arguments.told(args, prompt)
             facts["self_check"] |= checked  # of edits
             output.finish(this, facts, counts | own_run_differences(rows) | noise, began=began)
     if parallel.is_leader():
@@ -91,8 +96,8 @@ def draw(args: argparse.Namespace, prompt: str, out: Path) -> None:
     record, rows = output.finished_run(out, "patches.csv")
     tables = tables_of(rows)
     output.write_tables(out, tables)
-    figures = plot_run(out, out, Look(formats=arguments.figure_formats(args), mark=record.get("mark") or ""))
-    found = summary(tables, record["identity"]["edit"])
+    figures = plot_run(out, out, Look(formats=arguments.figure_formats(args), mark=output.mark_of(record)))
+    found = summary(tables, record["identity"]["intervention"])
     print(terminal.ended(record, units_of(record), found, out=out, figures=figures, following="python report/build.py"))
 
 

@@ -1,6 +1,7 @@
 """The report and its tables as one page that asks for nothing: figures, audio and numbers are in it."""
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from itertools import takewhile
 from pathlib import Path
@@ -12,6 +13,7 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 from markupsafe import Markup, escape
 
+from common.plotting import WIDTH
 from report.language import Say, texts, translation
 from report.markdown import slug
 from report.render import TEMPLATES, file_names
@@ -39,7 +41,7 @@ def report_html(report: str, tables: str, data: Mapping[str, Any], *, out: Path,
         title=blocks[0][1].content,
         head=writer.html(head),
         first=writer.html(blocks[len(head) : method]),
-        chapters=[(_has_picture(of), writer.html(of)) for of in _sections(blocks[method:])],
+        chapters=[(_narrow(chapter), chapter) for chapter in map(writer.html, _sections(blocks[method:]))],
         tables=writer.folded(writer.blocks(tables)),
         contents=[(_anchor(block), block[1].content) for block in blocks[method:] if block[0].tag == "h2"],
         picks=any(study["picks"] for study in data["studies"]),
@@ -154,8 +156,10 @@ def _caption(block: Block) -> bool:
     return kinds[:1] == ["em_open"] and kinds[-1:] == ["em_close"]
 
 
-def _has_picture(blocks: Sequence[Block]) -> bool:
-    return any(map(_picture, blocks))
+def _narrow(chapter: str) -> bool:
+    """Tell whether a chapter has a figure, and all of one panel's width: then it stands beside another."""
+    widths = [float(width) for width in re.findall(r'<svg viewBox="0 0 ([\d.]+)', chapter)]
+    return bool(widths) and max(widths) < 1.5 * 72 * WIDTH
 
 
 def _sections(blocks: Sequence[Block]) -> list[list[Block]]:

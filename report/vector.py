@@ -24,7 +24,7 @@ def inline(file: Path, alt: str, prefix: str) -> str:
             if child.tag in (f"{SVG}metadata", f"{SVG}style"):  # which would be the style of the whole page
                 parent.remove(child)
     text = ElementTree.tostring(root, encoding="unicode")
-    used = set(re.findall(r"url\(#([^)]+)\)", text)) | {e.attrib[LINK][1:] for e in root.iter() if LINK in e.attrib}
+    used = set(re.findall(r"url\(#([^)]+)\)", text)) | {e.attrib[LINK].removeprefix("#") for e in root.iter() if LINK in e.attrib}
     for element in root.iter():
         element.tag = element.tag.removeprefix(SVG)
         element.text = element.tail = None
@@ -32,7 +32,7 @@ def inline(file: Path, alt: str, prefix: str) -> str:
         if (name := attributes.pop("id", None)) in used:
             attributes["id"] = f"{prefix}-{name}"
         if LINK in attributes:
-            attributes["href"] = f"#{prefix}-{attributes.pop(LINK)[1:]}"
+            attributes["href"] = re.sub("^#", f"#{prefix}-", attributes.pop(LINK))  # of a shape, or a picture as data
         for key, value in attributes.items():
             attributes[key] = re.sub(r"url\(#", f"url(#{prefix}-", value)
         if "d" in attributes:
