@@ -21,7 +21,7 @@ def main() -> None:
     if browser is None:
         sys.exit("make page-picture needs Chromium (Debian: apt-get install chromium)")
     if not PAGE.is_file():
-        sys.exit(f"make page-picture needs {PAGE.relative_to(HERE.parent)}: make study writes it")
+        sys.exit(f"make page-picture needs report/{PAGE.name}: make study writes it")
     with tempfile.TemporaryDirectory() as scratch:
         shot = Path(scratch) / "page.png"
         flags = ("--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--virtual-time-budget=8000")
@@ -29,7 +29,7 @@ def main() -> None:
         subprocess.run([browser, *flags, *options, PAGE.as_uri()], check=True, capture_output=True, timeout=120)
         picture = Image.open(shot).convert("RGB").crop((0, 0, WIDTH, HEIGHT))
         picture.quantize(COLORS, dither=Image.Dither.NONE).save(PICTURE, optimize=True)
-    print(f"written: {PICTURE.relative_to(HERE.parent)} ({PICTURE.stat().st_size // 1000} kB)")
+    print(f"written: {PICTURE} ({PICTURE.stat().st_size // 1000} kB)")
 
 
 if __name__ == "__main__":

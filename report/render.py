@@ -1,7 +1,7 @@
 """Fill in the templates: Markdown from the chapters."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,7 +11,7 @@ from common.running.identity import digest
 from report.chapters import Chapter
 from report.inputs import Trouble
 from report.language import formats, translation
-from report.markdown import code, fenced, plain, slug
+from report.markdown import code, fenced, plain
 
 TEMPLATES = Path(__file__).resolve().parent / "templates"
 
