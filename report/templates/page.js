@@ -310,6 +310,7 @@ function cards() {
   [state.look, state.mode] = [page.studies[number], "clips"];
   const of = units();
   const won = { semantic: say("The words win"), prosody: say("The voice wins"), other: say("Neither wins") };
+  if (page.studies.length > 1) $("picks-heading").textContent = say("Clips to hear") + say(": ") + state.look.name;
   $("cards").replaceChildren();
   const places = state.look.picks.map(() => make("div", { class: "card", role: "group", parent: $("cards") }));
   for (const [place, pick] of state.look.picks.entries()) {
