@@ -118,7 +118,7 @@ function write() {
     make("span", { text: nameOf(of, i), parent: item });
     const figures = state.mode === "clips"
       ? `${labelled(of, i)}, ${say("margin")} ${of.margin[i].toFixed(2)}`
-      : `${say("layers whose answer is the target")}${say(": ")}${of.flips[i].toFixed(2)}`;
+      : `${about(of.recipient[i])?.[3] ?? ""} · ${say("layers whose answer is the target")}${say(": ")}${of.flips[i].toFixed(2)}`;
     make("small", { text: figures, parent: item });
     item.addEventListener("click", () => choose(place));
   }
