@@ -18,12 +18,15 @@ from common.environment import patient_streams, prepare
 
 prepare(__file__)
 
+from activation_patching.findings import span_effects
 from common import files
 from common.clips.samples import Sample
 from common.errors import InputError
 from common.files import write_whole
 from common.paths import given_path
 from common.plotting import Look, families
+from common.running.identity import shown
+from logit_lens.findings import lens_findings
 from report.chapters import Chapter, chapter
 from report.clips import encoded, read_samples
 from report.closer import about, clips_shown, closer_look
@@ -55,11 +58,31 @@ def main(argv: list[str] | None = None) -> None:
     add("--no-audio", action="store_true", help="leave the clips' audio out of the page")
     args = parser.parse_args(argv)
     try:
-        for file in build(args):
-            print(f"written: {file}")
+        print(closing(build(args), *read_studies(args.lens, args.patching)[0]))
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+
+
+def closing(written: Sequence[Path], study: Study, *others: Study) -> str:
+    """Return what the terminal shows: what the first study found, and where page and text are."""
+    lines = []
+    if study.lens and not study.first.record.get("test_weight"):
+        answers = lens_findings(study.lens.tables).answers
+        shares = (
+            f"the words' {answers.words.value:.2f}, the voice's {answers.voice.value:.2f}, neither {answers.neither.value:.2f}"
+        )
+        lines.append(f"answers  {shares} of {answers.lead.n} conflict clips")
+    if study.patching and not study.first.record.get("test_weight"):
+        found = [
+            f"the {'words' if f.kind == 'semantic' else 'voice'} {f.effect.value:.2f} [{f.effect.low:.2f}, {f.effect.high:.2f}]"
+            for f in span_effects(study.patching.tables)
+        ]
+        lines.append(f"effects  of the donor's audio: {', '.join(found)}")
+    lines += [f"more     {len(others)} other studies, a chapter each"] * bool(others)
+    for name, kind in (("page", ".html"), ("text", ".md")):
+        lines.append(f"{name:9}{', '.join(shown(file) for file in written if file.suffix == kind)}")
+    return "\n".join(lines)
 
 
 def build(args: argparse.Namespace) -> list[Path]:
