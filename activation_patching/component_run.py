@@ -114,7 +114,7 @@ def summary(tables: dict[str, pd.DataFrame]) -> list[str]:
     for a in heads_ablated(tables):
         if a.carry == a.kind:
             rows.append(terminal.estimate(f"{CUES[a.kind]} without these, minus random ones", a.minus_random))
-    return rows if found else ["the texts make no two halves: no part is chosen"]
+    return rows if found else ["too few pairs: no part is chosen on one half of the texts and estimated on the other"]
 
 
 def main_results(out: Path) -> pd.DataFrame:

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from activation_patching.effects import Transfer, transfer
+from activation_patching.effects import LEAST_KEPT, Transfer, transfer
 from activation_patching.knockout_tables import dependence
 from activation_patching.tables import COUNTED, effect_layers
 from common.clips.pairs import KINDS
@@ -85,7 +85,10 @@ def _strongest(of_kind: pd.DataFrame) -> pd.DataFrame:
         others = rows[rows.half.isin({1 - half for half in by} & halves)]
         if len(others):
             units = pair_units(others)
-            found = layer_table(units, {"effect_logit": Metric(_effect(transfer(units)))})
+            of_part = transfer(units)
+            if not of_part.kept >= LEAST_KEPT:
+                continue
+            found = layer_table(units, {"effect_logit": Metric(_effect(of_part))})
             tables.append(pd.concat([found.assign(part=part, chosen=len(by)), _direct(units)], axis=1))
     columns = ["part", "layer", "chosen"]
     if not tables:

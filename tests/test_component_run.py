@@ -34,7 +34,7 @@ def test_a_run_writes_its_files_and_goes_on_after_a_kill(
     clips = save_clips(tmp_path / "clips", texts=2, speakers=("a",))
     out = tmp_path / "out"
     start(tiny_folder, clips, out, "--max-pairs", "6")
-    assert "of block" in capsys.readouterr().out
+    assert "figures" in capsys.readouterr().out
     tables = {"effects.csv", "strongest.csv", "together.csv", "ablation.csv"}
     files = {"components.csv", "sets.csv", "ablated.csv", "run.json", "components_heatmap.png", *tables}
     assert {f.name for f in out.iterdir()} == files
