@@ -3,7 +3,7 @@ BIN := .venv/bin
 # How the experiments are started; on several GPUs: make study RUN=".venv/bin/torchrun --nproc_per_node 8"
 RUN ?= $(BIN)/python
 
-.PHONY: demo study known wordings asked controls test families calibrate torture fuzz rehearse bench busy gpu gpu-wheels clean
+.PHONY: demo study known routes wordings asked controls test families calibrate torture fuzz rehearse bench busy gpu gpu-wheels clean
 .DELETE_ON_ERROR:
 
 demo: .venv/run  ## both experiments on the demo clips with the shipped model, then their report in report/demo
@@ -36,11 +36,16 @@ study: .venv/run $(SMALL)/model.safetensors  ## both experiments on the demo cli
 	$(REPORT)
 
 known: .venv/run $(SMALL)/model.safetensors  ## after study: erase and exchange what the small model's states tell of words and voice, then the report again
-	for edit in erase exchange; do \
-	  $(RUN) activation_patching/run.py --model $(SMALL) --edit $$edit --at last --max-pairs 120 \
-	    --out activation_patching/outputs/small/$$edit || exit; \
+	for intervention in erase exchange; do \
+	  $(RUN) activation_patching/run.py --model $(SMALL) --intervention $$intervention --at last --max-pairs 120 \
+	    --out activation_patching/outputs/small/$$intervention || exit; \
 	done
 	$(REPORT)
+
+routes: .venv/run $(SMALL)/model.safetensors  ## after study: by which edges words and voice go in the small model, and which parts carry them
+	$(RUN) activation_patching/run.py --model $(SMALL) --intervention knockout --limit 200 --out activation_patching/outputs/small/knockout
+	$(RUN) activation_patching/run.py --model $(SMALL) --intervention components --max-pairs 100 \
+	  --out activation_patching/outputs/small/components
 
 wordings: .venv/run $(SMALL)/model.safetensors  ## after study: both experiments under five wordings of the question, then the report again
 	$(RUN) logit_lens/run.py --model $(SMALL) --prompts all --out logit_lens/outputs/small

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from common.clips.pairs import (
 )
 from common.clips.samples import Sample, conflict_clips, draw
 from common.errors import InputError
-from common.stats.folds import unseen
+from common.stats.folds import halves, unseen
 
 _LEAST = 3  # clips of each label that a subspace is learned from
 _SAME_TEXT = 50  # prosody pairs whose donor has the same text and labels besides: does the voice count beyond its label?
@@ -42,13 +42,13 @@ def choose_pairs(
     seed: int,
     pairs_file: Path | None = None,
     trim: bool = False,
-    edit: str = "span",
+    intervention: str = "span",
 ) -> tuple[list[Pair], dict[str, Any]]:
     """Return the pairs to patch and their controls, a donor's together, and the counts of clips and pairs, with reasons.
 
     A kind that the clips cannot give is left out, and the counts' warnings say why. Pairs listed in `pairs_file` are all taken,
-    whatever pool, limit and rules. `trim`: lengths are those without silence at the ends. What `edit` erases it erases from a
-    clip, which is its own donor then. `controls` asks for donors that only disturb. Raises InputError where no kind has a pair.
+    whatever pool, limit and rules. `trim`: lengths are those without silence at the ends. To erase takes from
+    a clip, which is its own donor then. `controls` asks for donors that only disturb. Raises InputError where no kind has a pair.
     """
     if pairs_file is not None:
         pool, limit = "all", None
@@ -59,11 +59,14 @@ def choose_pairs(
     missing: list[str] = []
     for kind in dict.fromkeys(kinds):
         try:
-            if edit == "erase":
+            if intervention == "erase":
                 own = draw([Pair(kind, sample, sample) for sample in drawn], rules.max_pairs, seed=seed)
                 built, shared, over = own, "clip", Counter({"over --max-pairs": len(drawn) - len(own)})
             elif pairs_file is not None:
                 built, shared, over = listed_pairs(pairs_file, drawn, kind), "what the list gives them", Counter[str]()
+            elif intervention == "components":
+                half = half_of(clips, seed=seed)
+                built, shared, over = _within_halves(drawn, half, kind, rules, seed=seed, trim=trim)
             else:
                 built, shared, over = build_pairs(drawn, kind, rules, seed=seed, trim=trim)
         except NoPairs as reason:
@@ -74,10 +77,10 @@ def choose_pairs(
     if not pairs:
         hint = "; --pool all takes congruent clips too" if pool == "conflict" else ""  # of two labels it must
         raise InputError("; ".join(missing) + hint)
-    further, said = _controls(pairs, drawn, labels, edit=edit, disturbances=controls, seed=seed)
+    further, said = _controls(pairs, drawn, labels, intervention=intervention, disturbances=controls, seed=seed)
     pairs += further
     order = {sample.sample_id: i for i, sample in enumerate(drawn)}
-    pairs.sort(key=lambda p: (order[_lead(p, edit)[0]], p.silent))  # stable: kinds, then controls
+    pairs.sort(key=lambda p: (order[_lead(p, intervention)[0]], p.silent))  # stable: kinds, then controls
     used = len(clips_of(pairs))
     dropped.update({"over --limit": len(chosen) - len(drawn), "in no pair": len(drawn) - used})
     of_controls = Counter(f"{p.kind}, {p.control}" for p in pairs if p.control != "none")
@@ -85,16 +88,37 @@ def choose_pairs(
     return pairs, counts | {"warnings": missing + said}
 
 
+def half_of(clips: Sequence[Sample], *, seed: int) -> dict[str, int]:
+    """Return the half of the texts, 0 or 1, that each of all clips of a run belongs to, by its id."""
+    found = halves([s.text_id for s in clips], [s.semantic_label for s in clips], seed=seed)
+    return {s.sample_id: int(half) for s, half in zip(clips, found)}
+
+
+def _within_halves(
+    clips: list[Sample], half: dict[str, int], kind: str, rules: PairRules, *, seed: int, trim: bool
+) -> tuple[list[Pair], str, Counter[str]]:
+    """Return what build_pairs does, within two halves of the texts: what is chosen on one half is estimated on the other."""
+    pairs, over = list[Pair](), Counter[str]()
+    rules = replace(rules, max_pairs=rules.max_pairs and max(1, rules.max_pairs // 2))
+    for number in sorted(set(half.values())):
+        inside = [s for s in clips if half[s.sample_id] == number]
+        built, shared, left = build_pairs(inside, kind, rules, seed=seed, trim=trim)
+        pairs, over = pairs + built, over + left
+    return pairs, shared, over
+
+
 def _controls(
-    pairs: list[Pair], pool: list[Sample], labels: Sequence[str], *, edit: str, disturbances: bool, seed: int
+    pairs: list[Pair], pool: list[Sample], labels: Sequence[str], *, intervention: str, disturbances: bool, seed: int
 ) -> tuple[list[Pair], list[str]]:
     """Return the controls that a run makes beside its pairs, and what is to be said of them.
 
     Of a subspace: a random one, and with exchange the whole state. Of a span: donors of the same text and labels beside some
     prosody pairs; donors of the same labels where pairs lack third labels, and where `disturbances` are asked for.
     """
-    if edit != "span":
-        subspaces = SUBSPACE_CONTROLS if edit == "exchange" else SUBSPACE_CONTROLS[:1]
+    if intervention == "components":
+        return [], []
+    if intervention != "span":
+        subspaces = SUBSPACE_CONTROLS if intervention == "exchange" else SUBSPACE_CONTROLS[:1]
         return [c for control in subspaces for c in control_pairs(pairs, pool, control, seed=seed)], []
     found, said = [], []
     for kind in dict.fromkeys(p.kind for p in pairs):
@@ -114,13 +138,13 @@ def clips_of(pairs: list[Pair]) -> list[Sample]:
     return list({s.sample_id: s for p in pairs for s in (p.recipient, p.donor)}.values())
 
 
-def groups_of(pairs: list[Pair], edit: str = "span") -> list[list[Pair]]:
-    """Return what is patched together: the pairs of each donor of a span, of each recipient of another edit."""
-    return [list(group) for _, group in groupby(pairs, key=lambda p: _lead(p, edit))]
+def groups_of(pairs: list[Pair], intervention: str = "span") -> list[list[Pair]]:
+    """Return what is patched together: the pairs of each donor of a span, of each recipient of another intervention."""
+    return [list(group) for _, group in groupby(pairs, key=lambda p: _lead(p, intervention))]
 
 
-def _lead(pair: Pair, edit: str) -> tuple[str, bool]:
-    return (pair.donor.sample_id, pair.silent) if edit == "span" else (pair.recipient.sample_id, False)
+def _lead(pair: Pair, intervention: str) -> tuple[str, bool]:
+    return (pair.donor.sample_id, pair.silent) if intervention == "span" else (pair.recipient.sample_id, False)
 
 
 @dataclass(frozen=True)

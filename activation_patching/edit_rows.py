@@ -110,5 +110,5 @@ def edit_rows(
     own = voice if pair.kind == "prosody" else words
     rows = pair_rows(pair, patched, pred_donor=pred_donor, readout=session.readout, layers=session.layers, reach=reach)
     for row, decoded, subspace in zip(rows, lesson.told, lesson.own.values()):
-        row |= {"edit": how.edit, "at": how.at, "rank": subspace.right.shape[0], "decoded": int(decoded == own)}
+        row |= {"intervention": how.intervention, "at": how.at, "rank": subspace.right.shape[0], "decoded": int(decoded == own)}
     return rows

@@ -25,7 +25,7 @@ from common.running.session import Session
 def edit_for(pair: Pair, how: How, lesson: Lesson, donated: States) -> Edit:
     if pair.control == "whole":
         return put(donated)
-    return edit_of(how.edit, lesson.own, donated, lesson.random if pair.control == "random_subspace" else None)
+    return edit_of(how.intervention, lesson.own, donated, lesson.random if pair.control == "random_subspace" else None)
 
 
 def before_last(clip: EncodedClip) -> EncodedClip:
@@ -117,7 +117,7 @@ def check_edits(session: Session, one: EncodedClip, other: EncodedClip, how: How
         "whole space": edit_of("exchange", whole, donated),
         "rank 0": edit_of("exchange", none, donated),
         "itself": edit_of("exchange", lesson.own, _tail(trace) if how.at == "last" else own),
-        "edit": edit_of(how.edit, lesson.own, donated),
+        "edit": edit_of(how.intervention, lesson.own, donated),
     }
     if how.at == "last":
         unedited, *rows = at_last(session, trace, list(edits.values()), len(edits) + 1)[0]
@@ -132,7 +132,7 @@ def check_edits(session: Session, one: EncodedClip, other: EncodedClip, how: How
         "exchange of the whole space - whole state": largest_difference(found["whole space"], found["whole"]),
         "exchange of rank 0 - unedited": largest_difference(found["rank 0"], unedited),
         "exchange with itself - unedited": largest_difference(found["itself"], unedited),
-        f"{how.edit} by {session.engine} - rerun": largest_difference(found["edit"][places], oracle),
+        f"{how.intervention} by {session.engine} - rerun": largest_difference(found["edit"][places], oracle),
     }
     limit = session.check.tolerance
     for name, difference in figures.items():

@@ -4,22 +4,22 @@ from dataclasses import dataclass
 
 from common.patching import ENGINES
 
-EDITS = ("span", "erase", "exchange")
+INTERVENTIONS = ("span", "erase", "exchange", "knockout", "components")
 POSITIONS = ("span", "last")
 
 
 @dataclass(frozen=True)
 class How:
-    """`edit` of the states at the positions `at`, with subspaces of `rank`; `align` says what becomes of a donor's span."""
+    """`intervention` at the positions `at`, with subspaces of `rank`; `align` says what becomes of a donor's span."""
 
-    edit: str
+    intervention: str
     at: str
     rank: int | None
     align: str
 
     @property
     def whole_span(self) -> bool:
-        return self.edit == "span"
+        return self.intervention == "span"
 
     @property
     def engines(self) -> tuple[str, ...]:

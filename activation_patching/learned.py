@@ -69,5 +69,5 @@ def _state(session: Session, sample: Sample, at: str) -> torch.Tensor:
     clip = session.encode(sample)
     states = states_at(session.lm, clip, positions(clip, at))  # [layer, (stream,) 1, pos, d_model]
     if states.dim() > 4:
-        raise InputError(f"--edit: this decoder carries {states.shape[1]} streams side by side; they are patched whole alone")
+        raise InputError(f"--intervention: this decoder carries {states.shape[1]} streams side by side; patch them whole")
     return states[:, 0].float().mean(dim=1).cpu()

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from activation_patching.how import EDITS, POSITIONS, How
+from activation_patching.how import INTERVENTIONS, POSITIONS, How
 from common.errors import InputError
 from common.patching import ALIGNMENTS
 from common.running import arguments
@@ -11,34 +11,53 @@ from common.running import arguments
 
 def add_patching(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("patching").add_argument
-    edits = "the audio span from the donor (default); what the states tell of a label erased, or exchanged with the donor"
-    add("--edit", choices=EDITS, default="span", help=edits)
+    edits = (
+        "span (default): the donor's audio span is put in; erase, exchange: what the states tell of a label; knockout: attention "
+        "between audio, question and last token is cut; components: heads, attentions and MLPs are the donor's"
+    )
+    add("--intervention", choices=INTERVENTIONS, default="span", help=edits)
+    around = "with --intervention knockout: cut also in windows of N blocks around l (default: 1 5)"
+    add("--window", dest="windows", type=arguments.whole_number(1), nargs="*", default=[1, 5], metavar="N", help=around)
     add("--at", choices=POSITIONS, default="span", help="positions that are erased or exchanged (default: the audio span)")
     add("--rank", type=arguments.whole_number(1, 9), metavar="K", help="of what is exchanged, 1 to labels - 1 (default: that)")
-    aligns = "for spans of unequal length: splice (default) needs none; stretch (default of --edit exchange) or crop"
+    aligns = "for spans of unequal length: splice (default) needs none; stretch (default of --intervention exchange) or crop"
     add("--align", choices=ALIGNMENTS, help=aligns)
     add("--controls", action="store_true", help="also patch donors that only disturb: the recipient's own labels, silence")
     memory = "main memory for recorded clips, 0 to 100000 (default: a quarter of what is free)"
     add("--cache-gb", type=arguments.number(0, 100_000), metavar="GB", help=memory)
 
 
-def chosen_edit(args: argparse.Namespace, labels: int) -> How:
+def check_alone(args: argparse.Namespace) -> None:
+    """Raise InputError where an option does not go with knockout or components, which change the run in ways of their own."""
+    if args.intervention not in ("knockout", "components"):
+        return
+    given = {
+        "--at": args.at != "span",
+        "--rank": args.rank is not None,
+        "--align": args.align is not None,
+        "--controls": args.controls,
+    }
+    if named := [name for name, there in given.items() if there]:
+        raise InputError(f"{named[0]} does not go with --intervention {args.intervention}; leave it out")
+
+
+def chosen_intervention(args: argparse.Namespace, labels: int) -> How:
     """Return what the command line asks for. Raises InputError where its options do not go together."""
-    aligned = args.edit == "exchange" and args.at == "span"
-    if args.edit == "erase" and args.pairs_file is not None:
-        raise InputError(f"--pairs-file {args.pairs_file}: not with --edit erase, which takes single clips")
-    if args.edit == "span" and (args.at != "span" or args.rank is not None):
-        raise InputError("--at and --rank say how --edit erase and --edit exchange work; a span is patched whole")
-    if args.rank is not None and (args.edit != "exchange" or args.rank >= labels):
-        raise InputError(f"--rank {args.rank}: allowed: 1 to {labels - 1} (labels - 1), with --edit exchange")
-    if args.align is not None and args.edit != "span" and (not aligned or args.align == "splice"):
+    aligned = args.intervention == "exchange" and args.at == "span"
+    if args.intervention == "erase" and args.pairs_file is not None:
+        raise InputError(f"--pairs-file {args.pairs_file}: not with --intervention erase, which takes single clips")
+    if args.intervention == "span" and (args.at != "span" or args.rank is not None):
+        raise InputError("--at and --rank say how --intervention erase and --intervention exchange work; a span is patched whole")
+    if args.rank is not None and (args.intervention != "exchange" or args.rank >= labels):
+        raise InputError(f"--rank {args.rank}: allowed: 1 to {labels - 1} (labels - 1), with --intervention exchange")
+    if args.align is not None and args.intervention != "span" and (not aligned or args.align == "splice"):
         raise InputError(
-            f"--align {args.align}: allowed: stretch, crop with --edit exchange --at span, whose states stand in pairs"
+            f"--align {args.align}: allowed: stretch, crop with --intervention exchange --at span, whose states stand in pairs"
         )
-    rank = None if args.edit == "span" else args.rank or labels - 1
-    return How(args.edit, args.at, rank, args.align or ("stretch" if aligned else "splice"))
+    rank = None if args.intervention == "span" else args.rank or labels - 1
+    return How(args.intervention, args.at, rank, args.align or ("stretch" if aligned else "splice"))
 
 
-def folder(out: Path, edit: str, default: Path) -> Path:
-    """Return where a run writes: edits have folders of their own below the default one."""
-    return out / edit if edit != "span" and out == default else out
+def folder(out: Path, intervention: str, default: Path) -> Path:
+    """Return where a run writes: other interventions than that on a span have folders of their own below the default one."""
+    return out / intervention if intervention != "span" and out == default else out

@@ -33,15 +33,15 @@ def plan_run(args: argparse.Namespace) -> str:
     """Return what the run that the command line asks for would be given and would take. Raises InputError as the run does."""
     model, question = arguments.chosen_model(args), arguments.asked_question(args, args.prompt)
     clips, others = read_clips(args.data, args.labels)
-    how = options.chosen_edit(args, len(question.labels))
+    how = options.chosen_intervention(args, len(question.labels))
     clips, bad = usable_clips(clips, model, question) if args.skip_bad else (clips, {})
     choice = {"limit": args.limit, "seed": args.seed, "controls": args.controls, **arguments.pair_options(args)}
-    pairs, counts = choose_pairs(clips, labels=question.labels, **choice, edit=how.edit)
+    pairs, counts = choose_pairs(clips, labels=question.labels, **choice, intervention=how.intervention)
     counts["dropped"] |= {**others, **bad}
     counts["pairs with their controls"] = len(pairs)
     plan = open_plan(model, question, clips_of(pairs), engines=how.engines, layers=args.layers)
     prompts = len(variants(args.prompt)) if args.prompts == "all" else 1
-    cost = cost_of(plan, groups_of(pairs, how.edit), how, budget=cache_bytes(args.cache_gb))
+    cost = cost_of(plan, groups_of(pairs, how.intervention), how, budget=cache_bytes(args.cache_gb))
     return tell(plan, cost, counts, prompts=prompts)
 
 

@@ -36,7 +36,7 @@ def figure_names(kind: str) -> tuple[str, str]:
 
 def plot_run(run: Path, out: Path, look: Look) -> list[str]:
     """Write the figures of a run into `out`, whatever it did to the states; return their names."""
-    intervention = str(read_record(run)["identity"].get("edit", "span"))
+    intervention = str(read_record(run)["identity"].get("intervention", "span"))
     if intervention != "span":
         return plot_subspaces(read_table(run, "layers"), intervention, out, look)
     tables = {name: read_table(run, name) for name in ("layers", "effects", "summary")}

@@ -18,7 +18,7 @@ from common.environment import prepare
 
 prepare(__file__)
 
-from activation_patching import options
+from activation_patching import component_run, knockout_run, options
 from activation_patching.choose import choose_pairs, clips_of, groups_of, unseen_clips
 from activation_patching.findings import headline
 from activation_patching.plots import plot_run
@@ -44,15 +44,18 @@ def main(argv: list[str] | None = None) -> None:
 
         return print(plan_run(args))
     args.command = arguments.command(HERE.name, argv)
-    args.out = options.folder(args.out, args.edit, HERE / "outputs")
+    args.out = options.folder(args.out, args.intervention, HERE / "outputs")
+    options.check_alone(args)
+    others = {"knockout": knockout_run, "components": component_run}
+    stages: Any = others.get(args.intervention, sys.modules[__name__])
     with lock.held(args.out):
-        over_prompts(args, run, draw, main_results)
+        over_prompts(args, stages.run, stages.draw, stages.main_results)
 
 
 def run(args: argparse.Namespace, shared: Shared | None, prompt: str, out: Path) -> None:
     began, model, question = time.time(), arguments.chosen_model(args), arguments.asked_question(args, prompt)
     clips, others = read_clips(args.data, args.labels)
-    how = options.chosen_edit(args, len(question.labels))
+    how = options.chosen_intervention(args, len(question.labels))
     choice = {"limit": args.limit, "seed": args.seed, "controls": args.controls, **arguments.pair_options(args)}
     asked = arguments.recorded(choice) | {**asdict(how), "skip_bad": args.skip_bad, "layers": args.layers}
     identity = identify("activation_patching", model=model, question=question, data=args.data, clips=clips, options=asked)
@@ -64,7 +67,7 @@ def run(args: argparse.Namespace, shared: Shared | None, prompt: str, out: Path)
 
         every = len(clips)
         clips, bad = usable_clips(clips, model, question) if args.skip_bad else (clips, Counter())
-        pairs, counts = choose_pairs(clips, labels=question.labels, **choice, edit=how.edit)
+        pairs, counts = choose_pairs(clips, labels=question.labels, **choice, intervention=how.intervention)
         counts["dropped"] |= {**others, **bad}
         unseen = None if how.whole_span else unseen_clips(clips, pairs, seed=args.seed)
         used = unseen.clips if unseen else clips_of(pairs)
@@ -74,7 +77,7 @@ def run(args: argparse.Namespace, shared: Shared | None, prompt: str, out: Path)
         if parallel.is_leader():
             print(f"{len(pairs)} pairs of {counts['clips']} clips x {session.describe(prompt)}")
         this = this.known(session.identity())
-        groups = groups_of(pairs, how.edit)
+        groups = groups_of(pairs, how.intervention)
         make, checked = maker(session, groups, how, unseen, seed=args.seed, earlier=this.rows, cache_gb=args.cache_gb)
         work = output.Work(make, groups, lambda p: p.pair_id, session.layers)
         if output.make_rows(this, work, overwrite=args.overwrite):
@@ -92,7 +95,7 @@ def draw(args: argparse.Namespace, prompt: str, out: Path) -> None:
     tables = tables_of(rows)
     output.write_tables(out, tables)
     figures = plot_run(out, out, Look(formats=arguments.figure_formats(args), mark=record.get("mark") or ""))
-    found = summary(tables, record["identity"]["edit"])
+    found = summary(tables, record["identity"]["intervention"])
     print(terminal.ended(record, units_of(record), found, out=out, figures=figures, following="python report/build.py"))
 
 

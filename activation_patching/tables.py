@@ -41,7 +41,7 @@ def tables_of(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
 
 def intervention_of(rows: pd.DataFrame) -> str:
     """Return what a run did to the states: "span" put in a donor's, "erase", "exchange"."""
-    return str(rows.edit.iloc[0]) if "edit" in rows and len(rows) else "span"
+    return str(rows.intervention.iloc[0]) if "intervention" in rows and len(rows) else "span"
 
 
 def transfer_of(of_kind: dict[str, Units]) -> Transfer:

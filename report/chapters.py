@@ -8,7 +8,9 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from activation_patching.component_plots import plot_run as plot_components
 from activation_patching.findings import SpanEffect, SubspaceEffect, span_effects, subspace_effects
+from activation_patching.knockout_plots import plot_run as plot_knockout
 from activation_patching.plots import plot_subspaces
 from common.clips.samples import Sample
 from common.plotting import Look, estimates, figure
@@ -22,6 +24,7 @@ from report.ladder import Ladder, ladder, plot_ladder
 from report.language import Say
 from report.markdown import checks, slug, tables_of_run
 from report.published import published_beside
+from report.routes import Carriers, Cuts, carriers, cuts, run_below
 
 LONGEST = 90  # letters of a question that a title has room for
 
@@ -59,6 +62,8 @@ class Chapter:
     tuned: Reading | None
     ladder: Ladder | None
     edits: list[Edited]
+    cuts: Cuts | None
+    carriers: Carriers | None
     spreads: list[Spread]
     alignment: tuple[str, int, float] | None
     published: str
@@ -154,6 +159,11 @@ def chapter(study: Study, name: str, samples: dict[str, Sample], *, out: Path, f
     prompts = [run.prompts for run in study.runs if run.prompts is not None]
     if prompts:
         draw("prompts", estimates, pd.concat(prompts))
+    cut, carried = (run_below(study, name) for name in ("knockout", "components"))
+    for name_of, place, plot in (("knockout", cut, plot_knockout), ("components", carried, plot_components)):
+        if place is not None:
+            (file,) = plot(place, out / folder, look)
+            figures[name_of] = f"{folder}/{file}"
     aligned = draw("align", plot_alignments, study.patching) if study.patching else None
     spans = sorted(span_effects(study.patching.tables), key=lambda f: f.kind != "semantic") if study.patching else []
     scope = (study.lens or study.first).tables["layers"].iloc[-1]
@@ -166,6 +176,8 @@ def chapter(study: Study, name: str, samples: dict[str, Sample], *, out: Path, f
         tuned=lens_findings(tuned.tables).reading if tuned else None,
         ladder=rungs,
         edits=_edits(study, figures, out=out, folder=folder, look=look),
+        cuts=cuts(cut) if cut else None,
+        carriers=carriers(carried) if carried else None,
         spreads=[found for table in prompts for found in spreads(table)],
         alignment=aligned,
         published=published_beside(study.lens, say) if study.lens else "",
@@ -186,7 +198,7 @@ def _edits(study: Study, figures: dict[str, str], *, out: Path, folder: str, loo
     found = []
     for name, run in study.beside.items():
         if run.experiment == "patching":
-            intervention, place = str(run.identity["edit"]), f"{folder}/{slug(name)}"
+            intervention, place = str(run.identity["intervention"]), f"{folder}/{slug(name)}"
             (out / place).mkdir(parents=True, exist_ok=True)
             (file,) = plot_subspaces(run.tables["layers"], intervention, out / place, look)
             figures[name] = f"{place}/{file}"

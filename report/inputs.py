@@ -109,7 +109,7 @@ def _read_beside(study: Study) -> tuple[dict[str, Outputs], list[Trouble]]:
     troubles: list[Trouble] = []
     for above in study.runs:
         for place in sorted(p.parent for p in above.folder.glob("*/run.json")):
-            if not (place.name in BESIDE if above.experiment == "lens" else _edit(place) not in (None, "span")):
+            if not (place.name in BESIDE if above.experiment == "lens" else _edit(place) in ("erase", "exchange")):
                 continue
             run = read_outputs(above.experiment, place, beside=True)
             if isinstance(run, Trouble):
@@ -128,7 +128,7 @@ def _edit(folder: Path) -> str | None:
         identity = read_record(folder)["identity"]
     except InputError:
         return None
-    return str(identity.get("edit", "span")) if "kinds" in identity else None
+    return str(identity.get("intervention", "span")) if "kinds" in identity else None
 
 
 def _joined(troubles: list[Trouble]) -> list[Trouble]:
@@ -166,7 +166,7 @@ def read_outputs(experiment: str, folder: Path, *, beside: bool = False) -> Outp
         return Trouble("other input", told | {"why": f"its clips were given as {form}, not as {given}"})
     if beside and experiment == "lens" and (through := identity.get("lens", "logit")) != lens:
         return Trouble("other input", told | {"why": f"it was read by a {through} lens, not by a {lens} lens"})
-    if not beside and identity.get("edit", "span") != "span":
+    if not beside and identity.get("intervention", "span") != "span":
         why_not = "its run erased or exchanged a subspace; a report shows it where it lies below a patching run's folder"
         return Trouble("other experiment", told | {"why": why_not})
     if not record["finished"]:
@@ -183,7 +183,7 @@ def read_outputs(experiment: str, folder: Path, *, beside: bool = False) -> Outp
 
 def checks_of(run: Outputs) -> list[str]:
     """Return the self-checks that a run must have passed."""
-    if (edit := run.identity.get("edit", "span")) != "span":
+    if (edit := run.identity.get("intervention", "span")) != "span":
         return [f"{edit} by {run.record['engine']} - rerun"]
     patched = [f"{run.record['engine']} - rerun", "A patched with A - A", "row L - recipient"]
     return ["lens row L - model", *(patched if run.experiment == "patching" else [])]

@@ -87,7 +87,7 @@ def save_study(
 def save_edits(folder: Path, intervention: str, *, labels: Sequence[str] = LABELS) -> Path:
     """Write below the patching run of a study what erasing or exchanging the voice's label would give: the voice is needed."""
     rows = pd.read_csv(folder / "patching" / "patches.csv", keep_default_na=False, na_values=[""])
-    real = rows[rows.control == "none"].assign(edit=intervention, at="last", rank=4, decoded=1)
+    real = rows[rows.control == "none"].assign(intervention=intervention, at="last", rank=4, decoded=1)
     random = real.assign(
         pair_id=real.pair_id + "|random_subspace", control="random_subspace", flip_to_target=0, flip_from_base=0, delta_logit=0
     )
@@ -99,7 +99,7 @@ def save_edits(folder: Path, intervention: str, *, labels: Sequence[str] = LABEL
     found.to_csv(out / "patches.csv", index=False)
     write_tables(out, tables_of(found))
     record = json.loads((folder / "patching" / "run.json").read_text(encoding="utf-8"))
-    record["identity"] |= {"edit": intervention, "at": "last"}
+    record["identity"] |= {"intervention": intervention, "at": "last"}
     record["self_check"][f"{intervention} by splice - rerun"] = 0.0
     write_record(out, record)
     return out

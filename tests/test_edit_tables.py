@@ -33,7 +33,7 @@ def rows(edit: str, changed: dict[str, float], *, n: int = 120, seed: int = 0) -
                 row |= {"delta_logit": float(answer == target) - float(own == target)}
                 for role, voice in (("recipient", own), ("donor", target)):
                     row |= {f"{role}_text_id": text, f"{role}_semantic_label": "neutral", f"{role}_prosody_label": voice}
-                table.append(row | {"edit": edit, "at": "last", "rank": 4, "decoded": int(layer > 0)})
+                table.append(row | {"intervention": edit, "at": "last", "rank": 4, "decoded": int(layer > 0)})
     return pd.DataFrame(table)
 
 

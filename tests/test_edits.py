@@ -105,8 +105,8 @@ def test_planted_truth(reads: bool, at: str, planted, clips: Path, tmp_path: Pat
     # The label is in the span's states from l = 0, and matters there until block BLOCK has copied it; after that the copy does.
     matters = range(BLOCK + 1) if at == "span" else range(BLOCK + 1, LAYERS + 1)
     others = [layer for layer in range(LAYERS + 1) if layer not in matters]
-    erased = run(lm, clips, tmp_path / "erase", monkeypatch, "--edit", "erase", "--at", at)
-    exchanged = run(lm, clips, tmp_path / "exchange", monkeypatch, "--edit", "exchange", "--at", at)
+    erased = run(lm, clips, tmp_path / "erase", monkeypatch, "--intervention", "erase", "--at", at)
+    exchanged = run(lm, clips, tmp_path / "exchange", monkeypatch, "--intervention", "exchange", "--at", at)
     real, whole = exchanged.loc["none"], exchanged.loc["whole"]
     effects = pd.read_csv(tmp_path / "exchange" / "effects.csv").set_index(["control", "layer"]).loc["none"]
     assert (erased.loc["none"].decoded[matters] > 0.95).all()  # known, whether or not it is read
@@ -169,13 +169,13 @@ def start(tiny_folder: Path, clips: Path, out: Path, *more: str) -> None:
 def test_a_run_goes_on_after_a_kill_and_says_what_it_checked(
     edit: tuple[str, str], tiny_folder: Path, clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    options = ("--edit", edit[0], "--at", edit[1], "--kinds", "prosody")
+    options = ("--intervention", edit[0], "--at", edit[1], "--kinds", "prosody")
     start(tiny_folder, clips, tmp_path, *options)
     assert f"{edit[0]} the voice: effect" in capsys.readouterr().out
     files = {"patches.csv", "layers.csv", "effects.csv", "summary.csv", "run.json", "files.json", f"{edit[0]}_curve.png"}
     assert {f.name for f in tmp_path.iterdir()} == files
     record = json.loads((tmp_path / "run.json").read_text())
-    assert (record["identity"]["edit"], record["identity"]["at"], record["identity"]["rank"]) == (*edit, 4)
+    assert (record["identity"]["intervention"], record["identity"]["at"], record["identity"]["rank"]) == (*edit, 4)
     checked = record["self_check"]
     assert checked["exchange of rank 0 - unedited"] < 1e-5 and checked["exchange of the whole space - whole state"] < 1e-3
     assert checked[f"{edit[0]} by {'splice' if edit[1] == 'last' else 'staircase'} - rerun"] < 1e-4
@@ -193,11 +193,14 @@ def test_a_run_goes_on_after_a_kill_and_says_what_it_checked(
 @pytest.mark.parametrize(
     "options, message",
     [
-        (("--at", "last"), "--at and --rank say how --edit erase and --edit exchange work"),
-        (("--edit", "erase", "--rank", "2"), "--rank 2: allowed: 1 to 4"),
-        (("--edit", "exchange", "--rank", "5"), "--rank 5: allowed: 1 to 4"),
-        (("--edit", "exchange", "--align", "splice"), "--align splice: allowed: stretch, crop with --edit exchange --at span"),
-        (("--edit", "erase", "--align", "crop"), "--align crop: allowed"),
+        (("--at", "last"), "--at and --rank say how --intervention erase and --intervention exchange work"),
+        (("--intervention", "erase", "--rank", "2"), "--rank 2: allowed: 1 to 4"),
+        (("--intervention", "exchange", "--rank", "5"), "--rank 5: allowed: 1 to 4"),
+        (
+            ("--intervention", "exchange", "--align", "splice"),
+            "--align splice: allowed: stretch, crop with --intervention exchange",
+        ),
+        (("--intervention", "erase", "--align", "crop"), "--align crop: allowed"),
     ],
 )
 def test_options_that_do_not_go_together(
@@ -210,11 +213,11 @@ def test_options_that_do_not_go_together(
 def test_too_few_texts_to_learn_from_is_one_line(tiny_folder: Path, tmp_path: Path) -> None:
     few = save_clips(tmp_path / "few", texts=1, speakers=("a",))
     with pytest.raises(InputError, match=r"semantic:.*: of the 25 clips \d+ have other texts and speakers, and fewer than 3"):
-        start(tiny_folder, few, tmp_path / "out", "--edit", "exchange")
+        start(tiny_folder, few, tmp_path / "out", "--intervention", "exchange")
 
 
 def test_several_streams_are_refused(tmp_path: Path, clips: Path) -> None:
     from tests.families import save_gemma3n, without_vision_tower
 
     with without_vision_tower(), pytest.raises(InputError, match="carries 4 streams side by side"):
-        start(save_gemma3n(tmp_path / "gemma"), clips, tmp_path / "out", "--edit", "erase")
+        start(save_gemma3n(tmp_path / "gemma"), clips, tmp_path / "out", "--intervention", "erase")

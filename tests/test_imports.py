@@ -52,6 +52,11 @@ WITHOUT_TORCH = (
     *(
         "activation_patching.effects",
         "activation_patching.how",
+        *(
+            f"activation_patching.{of}_{part}"
+            for of in ("knockout", "component")
+            for part in ("findings", "plots", "run", "tables")
+        ),
         "logit_lens.probe",
         "logit_lens.states",
     ),
@@ -119,7 +124,10 @@ def test_plots_statistics_and_report_know_no_torch(module: str) -> None:
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_the_identity_of_a_run_holds_all_code_that_makes_rows_and_no_other(experiment: str) -> None:
     seen: set[str] = set()
-    todo = {f"{experiment}.choose", f"{experiment}.rows", f"{experiment}.edit_rows"} & set(modules())
+    todo = {
+        f"{experiment}.choose",
+        *(f"{experiment}.{name}" for name in ("rows", "edit_rows", "knockout_rows", "set_rows")),
+    } & set(modules())
     while todo:
         seen |= todo
         todo = {name for m in todo for name in own(imported(m))} - seen

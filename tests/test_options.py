@@ -68,7 +68,7 @@ def test_words_that_stand_for_something_else_are_refused() -> None:
 def test_a_clip_alone_has_no_other_donor_and_ends(manifest: Path) -> None:
     """The search for a random donor looked for ever."""
     rules, one = PairRules(max_pairs=1), {"pool": "conflict", "controls": 1.0, "limit": 1, "seed": 0}
-    pairs, _ = choose_pairs(read_manifest(manifest), kinds=["semantic"], rules=rules, edit="erase", **one)
+    pairs, _ = choose_pairs(read_manifest(manifest), kinds=["semantic"], rules=rules, intervention="erase", **one)
     assert {p.control for p in pairs} == {"none", "random_subspace"}
 
 

@@ -25,7 +25,9 @@ if TIMES:
         ("logit_lens", ("--lens", "tuned")),
         ("logit_lens", ("--prompts", "all")),
     ]
-    RUNS += [("activation_patching", ("--edit", edit, "--at", "last", "--kinds", "prosody")) for edit in ("erase", "exchange")]
+    RUNS += [
+        ("activation_patching", ("--intervention", edit, "--at", "last", "--kinds", "prosody")) for edit in ("erase", "exchange")
+    ]
 
 
 @pytest.mark.parametrize(("name", "more"), RUNS)

@@ -5,7 +5,9 @@ from typing import Any
 
 import pytest
 
+from activation_patching.component_findings import ComponentEffect, HeadsTogether
 from activation_patching.findings import SpanEffect, SubspaceEffect
+from activation_patching.knockout_findings import CutEffect, Routes
 from common.stats.findings import NAN, Count, Estimate, Spread
 from logit_lens.findings import Answers, Decoding, Reading
 from report.ladder import Ladder
@@ -48,6 +50,14 @@ def reading(first: int | None, side: str, lead: Estimate | None, mass: float = 0
 
 def decoding(permuted: Estimate, unanswered: Estimate, weights: Estimate | None, duration: Estimate | None) -> Decoding:
     return Decoding("prosody", MANY, unanswered, permuted, weights, duration)
+
+
+def cut(effect: Estimate, edge: str = "question_to_last") -> CutEffect:
+    return CutEffect(edge, "up_to", "semantic", 1.0, MANY, effect, effect, effect, None, (1, 29))
+
+
+def carrier(part: str, effect: Estimate) -> ComponentEffect:
+    return ComponentEffect("prosody", part, 23, 2, effect, None)
 
 
 VERDICT = {"words": MANY, "voice": Estimate(0.236, 0.2, 0.3, 400), "neither": FEW}
@@ -132,6 +142,26 @@ CASES: list[tuple[str, tuple[Any, ...], str, str, list[str]]] = [  # macro, find
         ["2", "5", "40"],
     ),
     ("wordings", ([Spread("words: half-effect layer", 20, 24, 5, 5, 40)],), "", "", []),
+    ("cut", (cut(DOWN),), "depends less on the words, by 37", "对语义的依赖下降", ["37"]),
+    ("cut", (cut(NONE),), "carries the words is not shown", "没有证据表明其中任何一条通路传递语义", []),
+    (
+        "routes",
+        (Routes("up_to", cut(DOWN), cut(DOWN, "audio_to_last")),),
+        "take different ways. With the question",
+        "走不同的通路",
+        [],
+    ),
+    ("routes", (None,), "different ways is not shown", "没有证据表明", []),
+    ("carrier", (carrier("head_3", UP),), "is head 3 of block 23: it raises", "第 23 块的注意力头 3", ["3", "23", "0.37"]),
+    ("carrier", (carrier("attention", UP),), "is the attention of block 23", "第 23 块的注意力", ["23", "0.37"]),
+    ("carrier", (carrier("mlp", NONE),), "by itself carries the voice is not shown", "没有证据表明有哪个部件", []),
+    (
+        "halves",
+        ([HeadsTogether("prosody", 8, 270, UP, UP, True)],),
+        "strongest 8 of 270 for the voice",
+        "270 个中的 8 个",
+        ["8", "270"],
+    ),
     ("alignment", ("semantic", 200, 0.05), "differ by 5 % at most", "至多相差 5%", ["200", "5"]),
 ]
 

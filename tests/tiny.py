@@ -76,6 +76,7 @@ def save_tiny_model(
     only_block: int | None = None,
     label_tokens: bool = True,
     window: int | None = None,
+    text: str = "qwen2",
     seed: int = 0,
     tokenizer: Any = None,
     chat_template: str | None = None,
@@ -83,7 +84,7 @@ def save_tiny_model(
     """Save a random Qwen2-Audio of 4 blocks, with a window of 1 s, and its processor.
 
     `only_block`: zero what attention and MLP add in every other block, so that everything happens in this one.
-    `window`: let every other block see only so many positions.
+    `window`: let every other block see only so many positions. `text`: build its decoder of the blocks of another family.
     `label_tokens`: give each label a token of its own; without, "sad" and "surprised" share their first byte. A `tokenizer` that
     is given takes the place of the one of bytes, a `chat_template` that of the processor's own.
     """
@@ -107,7 +108,7 @@ def save_tiny_model(
     sees = ["sliding_attention", "full_attention"] * (LAYERS // 2)
     windows = {} if window is None else dict(use_sliding_window=True, sliding_window=window, layer_types=sees)
     config = Qwen2AudioConfig(
-        audio_config=tower, text_config=decoder("qwen2", len(tokenizer), **windows), audio_token_index=processor.audio_token_id
+        audio_config=tower, text_config=decoder(text, len(tokenizer), **windows), audio_token_index=processor.audio_token_id
     )
     model = Qwen2AudioForConditionalGeneration(config)
     if only_block is not None:

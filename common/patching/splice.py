@@ -53,7 +53,7 @@ def splice(lm: AudioLM, donor: Trace, recipients: Sequence[Trace], tokens: Seque
     handles.append(lm.blocks[-1].register_forward_hook(way_out(last_position)))
     if (mlp := getattr(lm.blocks[-1], "mlp", None)) is not None:
         handles.append(mlp.register_forward_pre_hook(_readout_position_alone))
-    with hooks(*handles), _heads_share_keys(lm.device), head_reads(lm, tokens) as split:
+    with hooks(*handles), heads_share_keys(lm.device), head_reads(lm, tokens) as split:
         output = lm.model(**read_on(lm, donor.tail_ids, donor.span_stop, cache))
     logits = split(output.logits[:, -1])[1]  # [row, vocab] or [row, token]
     if joined != inner or (inner[0], last) != (0, len(lm.blocks)):
@@ -71,7 +71,7 @@ def _readout_position_alone(module: Any, args: tuple[Any, ...]) -> tuple[Any, ..
 
 
 @contextmanager
-def _heads_share_keys(device: torch.device) -> Iterator[None]:
+def heads_share_keys(device: torch.device) -> Iterator[None]:
     """Keep transformers from copying every row's keys and values once per query head, on a CPU.
 
     It does so wherever there is a mask, as CUDA kernels need; the CPU kernel takes grouped heads as they are, with the same

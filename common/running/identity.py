@@ -62,7 +62,10 @@ def identify(
 
 def row_makers(experiment: str) -> list[Path]:
     """Return the files whose code the rows of an experiment depend on."""
-    names = ("choose", "edit_rows", "edits", "engines", "how", "learned", "rows", "spans", "states", "tuned", "untrained")
+    names = (
+        *("choose", "edit_rows", "edits", "engines", "how", "learned", "rows", "spans", "states", "tuned", "untrained"),
+        *("component_checks", "component_rows", "knockout_rows", "set_rows", "windows"),
+    )
     own = (ROOT / experiment / f"{name}.py" for name in names)
     places = [*(ROOT / place for place in ROW_MAKERS), *(file for file in own if file.exists())]
     return [file for place in places for file in (sorted(place.rglob("*.py")) if place.is_dir() else [place])]

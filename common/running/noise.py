@@ -58,6 +58,6 @@ def own_run_differences(rows: "pd.DataFrame") -> dict[str, dict[str, float]]:
     Of subspaces the second is the run without intervention, and there is no first.
     """
     ends = rows.groupby("layer").own_run_difference.max()
-    last = "unedited - recipient, all pairs" if "edit" in rows else "row L - recipient, all pairs"
+    last = "unedited - recipient, all pairs" if "intervention" in rows else "row L - recipient, all pairs"
     names = {"row 0 - donor, all pairs": ends.iloc[0], last: ends.iloc[-1]}
     return {"controls": {name: float(largest) for name, largest in names.items() if largest == largest}}  # nan: not a control

@@ -18,6 +18,11 @@ def unseen(
     return _crossed(by_text, _by_speaker(texts, speakers, labels, folds, seed))
 
 
+def halves(texts: Sequence[str], labels: Sequence[str], *, seed: int) -> np.ndarray:
+    """Return which half of the texts, 0 or 1, each clip belongs to; texts are parted with their `labels` in proportion."""
+    return _parts(texts, labels, 2, seed)
+
+
 def parted(texts: Sequence[str], speakers: Sequence[str]) -> tuple[str, ...]:
     """Return what `unseen` holds out: texts, and speakers where every clip has one and there are two or more."""
     known = len(set(speakers)) > 1 and "" not in set(speakers)

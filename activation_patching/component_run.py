@@ -1,0 +1,97 @@
+"""The stages of `--intervention components`: rows of pairs, their tables, figure and findings."""
+
+import argparse
+import time
+from collections import Counter
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import pandas as pd
+
+from activation_patching.choose import choose_pairs, clips_of, groups_of, half_of
+from activation_patching.component_findings import component_effects, headline, heads_together
+from activation_patching.component_plots import plot_run
+from activation_patching.component_tables import tables_of
+from activation_patching.summary import CUES, units_of
+from common.clips.csvfile import read_table
+from common.clips.samples import read_clips
+from common.plotting import Look
+from common.running import arguments, output, parallel, terminal
+from common.running.identity import identify
+from common.running.memory import Shared
+
+_SHOWN = 5  # of the strongest parts of each kind
+
+
+def run(args: argparse.Namespace, shared: Shared | None, prompt: str, out: Path) -> None:
+    began, model, question = time.time(), arguments.chosen_model(args), arguments.asked_question(args, prompt)
+    clips, others = read_clips(args.data, args.labels)
+    choice = {"limit": args.limit, "seed": args.seed, "controls": False, **arguments.pair_options(args)}
+    asked = arguments.recorded(choice) | {"intervention": args.intervention, "skip_bad": args.skip_bad, "layers": args.layers}
+    identity = identify("activation_patching", model=model, question=question, data=args.data, clips=clips, options=asked)
+    this = output.Run(out / "components.csv", "patch_id", identity)
+    if not output.is_finished(this, overwrite=args.overwrite):
+        from activation_patching.component_checks import no_attribution  # torch, which drawing does without
+        from activation_patching.component_rows import Patch, blocks_of, maker, parts_of, patches_of
+        from activation_patching.set_rows import ranked_heads, set_rows, steps
+        from common.model.usable import left_out, usable_clips
+        from common.running.session import open_session
+
+        every = len(clips)
+        clips, bad = usable_clips(clips, model, question) if args.skip_bad else (clips, Counter())
+        pairs, counts = choose_pairs(clips, labels=question.labels, **choice, intervention=args.intervention)
+        counts["dropped"] |= {**others, **bad}
+        form = output.recorded_form(this, overwrite=args.overwrite)
+        used = clips_of(pairs)
+        session = open_session(model, question, used, engines=(), layers=args.layers, shared=shared, pool=clips, form=form)
+        session = session.warned(left_out(bad, every), *counts.pop("warnings"))
+        parts, half = parts_of(session), half_of(clips, seed=args.seed)
+        of_recipient = groups_of(pairs, args.intervention)
+        groups = [patches_of(group, parts, half) for group in of_recipient]
+        session = session.warned(no_attribution(session, parts))
+        make, checked = maker(session, groups, parts, cache_gb=args.cache_gb)
+        if parallel.is_leader():
+            print(f"{len(pairs)} pairs of {counts['clips']} clips x parts of {session.describe(prompt)}")
+        this = this.known(session.identity())
+        work = output.Work(make, groups, lambda patch: patch.name, blocks_of(session))
+        leads = output.make_rows(this, work, overwrite=args.overwrite)
+        ranked = parallel.broadcast(ranked_heads(read_table(this.rows)) if leads else None)
+        if ranked:  # the texts make two halves
+            together = [[Patch(pair, "together", half[pair.recipient.sample_id]) for pair in group] for group in of_recipient]
+            make = partial(set_rows, session, parts=parts, ranked=ranked, cache_gb=args.cache_gb)
+            sets = output.Work(make, together, lambda patch: patch.name, steps(ranked))
+            leads = output.make_rows(replace(this, rows=out / "sets.csv"), sets, overwrite=False)
+        if leads:
+            facts = session.facts() | {"prompt_name": prompt, "command": args.command}
+            facts["self_check"] |= checked
+            output.finish(this, facts, counts, began=began)
+    if parallel.is_leader():
+        draw(args, prompt, out)
+
+
+def draw(args: argparse.Namespace, prompt: str, out: Path) -> None:
+    record, rows = output.finished_run(out, "components.csv")
+    sets = out / "sets.csv"
+    tables = tables_of(rows, read_table(sets) if sets.exists() else None)
+    output.write_tables(out, tables)
+    figures = plot_run(out, out, Look(formats=arguments.figure_formats(args), mark=record.get("mark") or ""))
+    following = "python report/build.py"
+    print(terminal.ended(record, units_of(record), summary(tables), out=out, figures=figures, following=following))
+
+
+def summary(tables: dict[str, pd.DataFrame]) -> list[str]:
+    """Return the rows of the terminal's table: the strongest parts of each kind, of texts that did not choose them."""
+    found = component_effects(tables)
+    rows = [terminal.header("logits")]
+    for kind, cue in CUES.items():
+        for f in [f for f in found if f.kind == kind][:_SHOWN]:
+            rows.append(terminal.estimate(f"{cue}: {f.part.replace('_', ' ')} of block {f.layer}", f.effect_logit))
+    for h in heads_together(tables):
+        if h.half:
+            rows.append(terminal.estimate(f"{CUES[h.kind]}: {h.heads} of {h.of} heads, share of all heads", h.share))
+    return rows if found else ["the texts make no two halves: no part is chosen"]
+
+
+def main_results(out: Path) -> pd.DataFrame:
+    return headline({"strongest": output.read_table(out, "strongest")})
