@@ -34,10 +34,9 @@ def headings(text: str) -> list[str]:
 
 
 def commands(text: str) -> list[str]:
-    """Return the lines of code blocks that a user types."""
-    blocks = re.findall(r"^```\n(.*?)^```", text, flags=re.S | re.M)
-    typed = re.compile(r"(git|cd|make|pip|python|torchrun) ")
-    return [line.split("  #")[0].strip() for block in blocks for line in block.splitlines() if typed.match(line)]
+    """Return the lines of the code blocks that a user types; a block that starts otherwise is what comes out."""
+    blocks = re.findall(r"^```\n((?:git|cd|make|pip|python|torchrun) .*?)^```", text, flags=re.S | re.M)
+    return [line.split("  #")[0].strip() for block in blocks for line in block.splitlines() if line.strip()]
 
 
 def inline(text: str) -> list[str]:
