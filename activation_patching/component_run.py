@@ -63,7 +63,7 @@ def run(args: argparse.Namespace, shared: Shared | None, prompt: str, out: Path)
             sets = output.Work(make, together, lambda patch: patch.name, steps(ranked))
             leads = output.make_rows(replace(this, rows=out / "sets.csv"), sets, overwrite=False)
         if leads:
-            facts = session.facts() | {"prompt_name": prompt, "command": args.command}
+            facts = session.facts() | arguments.told(args, prompt)
             facts["self_check"] |= checked
             output.finish(this, facts, counts, began=began)
     if parallel.is_leader():
@@ -75,7 +75,7 @@ def draw(args: argparse.Namespace, prompt: str, out: Path) -> None:
     sets = out / "sets.csv"
     tables = tables_of(rows, read_table(sets) if sets.exists() else None)
     output.write_tables(out, tables)
-    figures = plot_run(out, out, Look(formats=arguments.figure_formats(args), mark=record.get("mark") or ""))
+    figures = plot_run(out, out, Look(formats=arguments.figure_formats(args), mark=output.mark_of(record)))
     following = "python report/build.py"
     print(terminal.ended(record, units_of(record), summary(tables), out=out, figures=figures, following=following))
 

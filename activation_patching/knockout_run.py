@@ -58,7 +58,7 @@ def run(args: argparse.Namespace, shared: Shared | None, prompt: str, out: Path)
         this = this.known(session.identity())
         work = output.Work(make, groups, lambda curve: curve.name, session.layers)
         if output.make_rows(this, work, overwrite=args.overwrite):
-            facts = session.facts() | {"prompt_name": prompt, "command": args.command, "keys_hidden": keys}
+            facts = session.facts() | arguments.told(args, prompt) | {"keys_hidden": keys}
             facts["self_check"] |= checked
             output.finish(this, facts, {"clips": len(drawn), "dropped": dict(dropped)}, began=began)
     if parallel.is_leader():
@@ -69,7 +69,7 @@ def draw(args: argparse.Namespace, prompt: str, out: Path) -> None:
     record, rows = output.finished_run(out, "knockout.csv")
     tables = tables_of(rows)
     output.write_tables(out, tables)
-    figures = plot_run(out, out, Look(formats=arguments.figure_formats(args), mark=record.get("mark") or ""))
+    figures = plot_run(out, out, Look(formats=arguments.figure_formats(args), mark=output.mark_of(record)))
     units = f"{record['counts']['clips']} conflict clips · prompt {record['prompt_name']}"
     print(terminal.ended(record, units, summary(tables), out=out, figures=figures, following="python report/build.py"))
 

@@ -1,7 +1,6 @@
 """The arguments that say what is done to the states."""
 
 import argparse
-from pathlib import Path
 
 from activation_patching.how import INTERVENTIONS, POSITIONS, How
 from common.errors import InputError
@@ -56,8 +55,3 @@ def chosen_intervention(args: argparse.Namespace, labels: int) -> How:
         )
     rank = None if args.intervention == "span" else args.rank or labels - 1
     return How(args.intervention, args.at, rank, args.align or ("stretch" if aligned else "splice"))
-
-
-def folder(out: Path, intervention: str, default: Path) -> Path:
-    """Return where a run writes: other interventions than that on a span have folders of their own below the default one."""
-    return out / intervention if intervention != "span" and out == default else out

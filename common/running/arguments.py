@@ -16,27 +16,24 @@ from common.errors import CheckFailed, InputError, first_line
 from common.model import ModelChoice
 from common.model.prompts import MAIN_PROMPTS, PROMPTS, Question, ask
 from common.paths import given_path, path_or_name
+from common.running.default_model import is_test_weight
 from common.running.identity import digest
 from common.running.parallel import shutdown
 
 ROOT = Path(__file__).resolve().parents[2]
 SEEDS = 2**32 - 1  # the largest that every library takes
 DTYPES = ("auto", "float32", "bfloat16", "float16")
-DEFAULTS = {"model": "data/reference_model", "data": "data/demo/manifest.csv", "prompt": "speaker"}
+DEFAULTS = {"model": "data/small_model/assembled", "data": "data/demo/manifest.csv", "prompt": "speaker"}
 
 
-def argument_parser(description: str, out: Path | None) -> argparse.ArgumentParser:
-    """Return a parser with the arguments that both experiments share; `out` is the default output folder.
-
-    None leaves it to the experiment, where it depends on other arguments.
-    """
+def argument_parser(description: str) -> argparse.ArgumentParser:
+    """Return a parser with the arguments that both experiments share."""
     parser = argparse.ArgumentParser(description=description)
     add = parser.add_argument_group("model").add_argument
     add(
         "--model",
         type=path_or_name,
-        default=str(ROOT / DEFAULTS["model"]),
-        help="folder or hub id (default: the shipped model)",
+        help="folder or hub id (default: the small model, put together at first use)",
     )
     add("--revision", help="branch, tag or commit of a hub id")
     add("--trust-remote-code", action="store_true", help="run model code that comes with the checkpoint")
@@ -68,7 +65,7 @@ def argument_parser(description: str, out: Path | None) -> argparse.ArgumentPars
     listed = "rows at these layers alone, such as 0:36:4 or 1 5 12, and at 0 and L, the run's own controls (default: all)"
     add("--layers", nargs="+", type=layer_range, action=_Layers, metavar="L", help=listed)
     add("--seed", type=whole_number(0, SEEDS), default=0, metavar="N", help=f"draws clips and pairs; 0 to {SEEDS} (0)")
-    add("--out", type=given_path, default=out, help="output folder (default: outputs/ beside this script)")
+    add("--out", type=given_path, help="output folder (default: outputs/ beside this script)")
     add("--plan", action="store_true", help="before you book a GPU: show the prompt, what is left out, memory, hours; no weights")
     add("--overwrite", action="store_true", help="start anew where --out holds another run")
     add("--redraw", action="store_true", help="tables and figures of the finished run in --out anew, from its rows; no model")
@@ -100,7 +97,7 @@ def add_pair_rules(parser: argparse.ArgumentParser) -> None:
         help="the most that lengths may differ, 0 to 3600 (alone: 0)",
     )
     add("--pairs-per-recipient", type=whole_number(1), metavar="N", help="at most N pairs, 1 or more, with the same recipient")
-    add("--max-pairs", type=whole_number(1), default=1200, metavar="N", help="pairs of each kind, 1 or more (1200)")
+    add("--max-pairs", type=whole_number(1), default=300, metavar="N", help="pairs of each kind, 1 or more (300)")
     add(
         "--pairs-file",
         type=given_path,
@@ -184,6 +181,11 @@ class _Layers(argparse.Action):
 def command(experiment: str, argv: list[str] | None) -> str:
     """Return the command that was given, quoted for a shell."""
     return shlex.join(["python", f"{experiment}/run.py", *(sys.argv[1:] if argv is None else argv)])
+
+
+def told(args: argparse.Namespace, prompt: str) -> dict[str, Any]:
+    """Return what run.json says of how a run was asked for, beside its identity."""
+    return {"prompt_name": prompt, "command": args.command, "test_weight": is_test_weight(args.model)}
 
 
 def main_of(main: Callable[[list[str] | None], None]) -> None:

@@ -141,6 +141,11 @@ def finished_run(out: Path, rows: str) -> tuple[dict[str, Any], pd.DataFrame]:
         raise InputError(f"{out / rows}: cannot be read ({error})") from None
 
 
+def mark_of(record: dict[str, Any]) -> str:
+    """Return what stands above every figure of a run that a reader must know of first; "" for most."""
+    return str(record.get("mark") or ("test weight" if record.get("test_weight") else ""))
+
+
 def read_table(out: Path, name: str) -> pd.DataFrame:
     """Return a table of a run's folder. Raises InputError where it is not there."""
     try:

@@ -12,7 +12,7 @@ from common.model.prompts import variants
 from common.plotting import Look, estimates
 from common.running.arguments import figure_formats
 from common.running.memory import Shared
-from common.running.output import read_record, write_tables
+from common.running.output import mark_of, read_record, write_tables
 from common.running.parallel import is_leader
 from common.stats.findings import spreads
 
@@ -39,7 +39,7 @@ def over_prompts(
     if several and is_leader():
         table = pd.concat([headline(folder).assign(prompt=name) for name, folder in folders.items()])
         write_tables(args.out, {"prompts": table})
-        marks = {record.get("mark") or "" for record in map(read_record, folders.values())}
+        marks = {mark_of(read_record(folder)) for folder in folders.values()}
         estimates(table, args.out / "prompts.png", Look(formats=figure_formats(args), mark="".join(sorted(marks))))
         print(moved(table), f"written to {args.out}: prompts.csv, prompts.png", sep="\n")
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from common.running.default_model import CAUTION
 from common.running.identity import shown
 from common.stats.findings import Estimate
 
@@ -17,8 +18,10 @@ def ended(record: dict[str, Any], units: str, rows: Sequence[str], *, out: Path,
     """Return what a finished run says: model, units, the rows of its table, its figures, and the command that comes next."""
     identity = record["identity"]
     model = f"{identity['model']} · {record['blocks']} layers · {identity['dtype']} on {identity['device']} · self-checks passed"
-    lines = [*_named("model", model), *_named("units", units), "", *rows, ""]
-    return "\n".join([*lines, *_named("figures", f"{shown(out)}: {', '.join(figures)}"), *_named("next", following)])
+    caution = _named("caution", CAUTION) if record.get("test_weight") else []
+    lines = [*caution, *_named("model", model), *_named("units", units), "", *rows, ""]
+    figures_at = _named("figures", f"{shown(out)}: {', '.join(figures)}")
+    return "\n".join([*lines, *figures_at, *_named("next", following), *caution])
 
 
 def header(unit: str) -> str:
