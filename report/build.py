@@ -1,6 +1,7 @@
 """Build the report from the runs of both experiments: report.md and report.html, in English and in Chinese.
 
-It reads rows, tables and run.json, needs no model, and joins only runs of the same model, prompt, clips and labels.
+It reads rows, tables and run.json, and needs no model. Runs of the same model, prompt, clips and labels are read together, others
+side by side. What is missing, partial or mixed up stands at the top. report.html is one file that loads nothing from anywhere.
 """
 
 import argparse
@@ -40,7 +41,7 @@ AUDIO = 6_500_000  # bytes of a page that audio may take, in base64
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__)
     add = parser.add_argument
     add(
         "--lens",
@@ -48,11 +49,12 @@ def main(argv: list[str] | None = None) -> None:
         nargs="+",
         default=[ROOT / "logit_lens" / "outputs"],
         metavar="DIR",
-        help="of logit_lens/run.py",
+        help="outputs of logit_lens/run.py (default: its own)",
     )
     patching = [ROOT / "activation_patching" / "outputs"]
-    add("--patching", type=given_path, nargs="+", default=patching, metavar="DIR", help="of activation_patching/run.py")
-    add("--out", type=given_path, default=HERE, metavar="DIR", help="folder for the report and its figures/")
+    outputs = "outputs of activation_patching/run.py (default: its own)"
+    add("--patching", type=given_path, nargs="+", default=patching, metavar="DIR", help=outputs)
+    add("--out", type=given_path, default=HERE, metavar="DIR", help="folder for the report and its figures/ (default: report/)")
     add("--lang", choices=LANGUAGES, help="one language only (default: both)")
     add("--note", default="", metavar="TEXT", help="what the model has seen of the clips in training: it stands with the limits")
     add("--no-audio", action="store_true", help="leave the clips' audio out of the page")
