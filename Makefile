@@ -3,7 +3,7 @@ BIN := .venv/bin
 # How the experiments are started; on several GPUs: make study RUN=".venv/bin/torchrun --nproc_per_node 8"
 RUN ?= $(BIN)/python
 
-.PHONY: demo study known routes wordings asked controls align test families calibrate torture fuzz rehearse bench busy gpu gpu-wheels clean
+.PHONY: demo study known routes wordings asked controls align page-picture test families calibrate torture fuzz rehearse bench busy gpu gpu-wheels clean
 .DELETE_ON_ERROR:
 
 TEST_WEIGHT := --model data/reference_model

@@ -35,9 +35,8 @@ from report.drawing import plot_side_by_side
 from report.inputs import Study, Trouble, names_of, read_studies
 from report.language import LANGUAGES, Say, decimals, interval, texts, translation
 from report.markdown import plain, slug, table
-from report.render import Compared, file_names, report_html, report_md
-
-AUDIO = 6_500_000  # bytes of a page that audio may take, in base64
+from report.page import PAGE, report_html
+from report.render import Compared, file_names, report_md
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -116,7 +115,8 @@ def _write(
     note: str,
 ) -> list[Path]:
     """Write the report, its tables and its page in one language, with its figures; return the files."""
-    look = Look(texts(language) if len(families()) > 1 else None)  # a font that has Chinese
+    words = texts(language) if len(families()) > 1 else None  # a font that has Chinese
+    look = Look(words, ("png", "svg"))  # for the Markdown, for the page
     say, folder = translation(language), "figures" if language == "en" else f"figures/{language}"
     out.mkdir(parents=True, exist_ok=True)
     chapters = [
@@ -150,11 +150,11 @@ def side_by_side(chapters: Sequence[Chapter], say: Say) -> str:
 
 def page_data(studies: list[Study], names: list[str], clips: Sequence[dict[str, Sample]], *, audio: bool) -> dict[str, Any]:
     """Return what the page shows beside the report: each study's clips and pairs, and once for each manifest text and audio."""
-    looks = [closer_look(study, name) for study, name in zip(studies, names)]
+    looks = [closer_look(study, name, of=len(studies)) for study, name in zip(studies, names)]
     known: dict[str, dict[str, Sample]] = {}
     for look, of_study in zip(looks, clips):
         known.setdefault(look["set"], {}).update({n: of_study[n] for n in clips_shown(look) if n in of_study})
-    budget = AUDIO // len(known)
+    budget = PAGE // len(known)
     sets = {
         name: {"about": about(some), "audio": encoded(some.values(), budget=budget) if audio else {}}
         for name, some in known.items()

@@ -15,7 +15,7 @@ from common.errors import InputError
 from common.running.identity import ROOT, shown
 from report.inputs import Outputs, Study, Trouble
 
-LEVEL = 0.9  # of libsndfile's MP3 compression: some 24 kbit a second in mono
+LEVEL = 0.95  # of libsndfile's MP3 compression: some 17 kbit a second in mono
 
 
 def read_samples(study: Study) -> tuple[dict[str, Sample], list[Trouble]]:

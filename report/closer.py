@@ -11,23 +11,32 @@ from common.clips.samples import Sample
 from report.inputs import Study
 
 MOST = 1500  # clips, and pairs of a kind, that a page can hold
+LOGITS = 600_000  # bytes of them that it can hold, of clips and of each kind of pair
+OUTCOMES = ("semantic", "prosody", "other")
 
 
-def closer_look(study: Study, name: str) -> dict[str, Any]:
-    """Return the clips and pairs of a study for the page, which calls it `name`.
+def closer_look(study: Study, name: str, *, of: int = 1) -> dict[str, Any]:
+    """Return the clips and pairs of a study, one `of` so many in the page, which calls it `name`.
 
     Numbers are packed: `logits` are 16-bit integers [unit, layer, label] times `scale`, `answers` a byte each [unit, layer].
     """
+    rows = study.first.rows
+    most = min(MOST, LOGITS // (2 * of * rows.layer.nunique() * len(study.first.identity["labels"])))
     data: dict[str, Any] = {
         "name": name,
         "set": str(study.first.identity["data"]),
         "labels": study.first.identity["labels"],
         "clips": None,
         "pairs": None,
+        "picks": [],
     }
     if study.lens is not None:
-        units, firsts, layers = _units(study.lens.rows, "sample_id")
+        picks = picked(study.lens.rows)
+        units, firsts, layers = _units(study.lens.rows, "sample_id", most, keep=[pick["id"] for pick in picks])
+        data["picks"] = picks
+        readable = study.lens.tables["layers"].set_index("layer").readable
         data["clips"] = _packed(units, firsts, layers, data["labels"], answer="winner") | {
+            "readable": [int(readable[layer]) for layer in layers],
             "ids": firsts.sample_id.tolist(),
             "all": int(study.lens.rows.sample_id.nunique()),
             "words": _codes(firsts.semantic_label, data["labels"]),
@@ -37,7 +46,7 @@ def closer_look(study: Study, name: str) -> dict[str, Any]:
         }
     if study.patching is not None:
         rows = study.patching.rows[study.patching.rows.control == "none"]
-        units, firsts, layers = _units(rows, "pair_id", group="kind")
+        units, firsts, layers = _units(rows, "pair_id", most, group="kind")
         flips = units.flip_to_target.to_numpy().reshape(len(firsts), -1)
         delta = units.delta_logit.to_numpy().reshape(len(firsts), -1)
         inner = slice(1, -1) if flips.shape[1] > 2 else slice(None)
@@ -55,10 +64,24 @@ def closer_look(study: Study, name: str) -> dict[str, Any]:
     return data
 
 
+def picked(rows: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return the clip to hear first of each outcome at l = L, and `n`, how many of `all` conflict clips have that outcome.
+
+    It is the one whose margin is the median of those with its outcome: no one has chosen it for what it shows.
+    """
+    last = rows[(rows.layer == rows.layer.max()) & (rows.semantic_label != rows.prosody_label)]
+    found = []
+    for outcome in OUTCOMES:
+        of_outcome = last[last.outcome == outcome].sort_values(["margin", "sample_id"])
+        if n := len(of_outcome):
+            found.append({"outcome": outcome, "id": str(of_outcome.sample_id.iloc[(n - 1) // 2]), "n": n, "all": len(last)})
+    return found
+
+
 def clips_shown(look: dict[str, Any]) -> list[str]:
-    """Return the clips that a closer look shows, each once."""
-    pairs = look["pairs"] or {"recipient": [], "donor": []}
-    return list(dict.fromkeys([*(look["clips"] or {"ids": []})["ids"], *pairs["recipient"], *pairs["donor"]]))
+    """Return the clips that a closer look shows, each once; those to hear first come first."""
+    pairs, picks = look["pairs"] or {"recipient": [], "donor": []}, [pick["id"] for pick in look["picks"]]
+    return list(dict.fromkeys([*picks, *(look["clips"] or {"ids": []})["ids"], *pairs["recipient"], *pairs["donor"]]))
 
 
 def about(samples: dict[str, Sample]) -> dict[str, list[str]]:
@@ -66,10 +89,13 @@ def about(samples: dict[str, Sample]) -> dict[str, list[str]]:
     return {n: [s.text, s.semantic_label, s.prosody_label, s.speaker, s.language] for n, s in samples.items()}
 
 
-def _units(rows: pd.DataFrame, unit: str, group: str | None = None) -> tuple[pd.DataFrame, pd.DataFrame, list[int]]:
-    """Return the rows of at most MOST units (of each `group`), sorted, one row of each unit, and the layers."""
+def _units(
+    rows: pd.DataFrame, unit: str, most: int, *, group: str | None = None, keep: Sequence[str] = ()
+) -> tuple[pd.DataFrame, pd.DataFrame, list[int]]:
+    """Return the rows of at most `most` units (of each `group`), sorted, one row of each unit, and the layers; `keep` are in."""
     firsts = rows.drop_duplicates(unit)
-    kept = firsts.groupby(group, sort=False).head(MOST) if group else firsts.head(MOST)
+    kept = firsts.groupby(group, sort=False).head(most) if group else firsts.head(most)
+    kept = firsts[firsts[unit].isin([*keep, *kept[unit]])]
     place = {name: i for i, name in enumerate(kept[unit])}
     rows = rows[rows[unit].isin(place)]
     rows = rows.assign(_place=rows[unit].map(place)).sort_values(["_place", "layer"], kind="stable")

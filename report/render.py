@@ -1,22 +1,17 @@
-"""Fill in the templates: Markdown from the chapters, and from that one page with everything in it."""
+"""Fill in the templates: Markdown from the chapters."""
 
-import base64
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import unquote
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markdown_it import MarkdownIt
-from markdown_it.token import Token
-from markupsafe import Markup
 
 from common.running.identity import digest
 from report.chapters import Chapter
 from report.inputs import Trouble
-from report.language import formats, texts, translation
-from report.markdown import code, fenced, plain, slug
+from report.language import formats, translation
+from report.markdown import code, fenced, plain
 
 TEMPLATES = Path(__file__).resolve().parent / "templates"
 
@@ -75,52 +70,3 @@ def _squeezed(text: str) -> str:
         if line or (lines and lines[-1]):
             lines.append(line)
     return "\n".join(lines).strip() + "\n"
-
-
-def report_html(report: str, tables: str, data: Mapping[str, Any], *, out: Path, language: str) -> str:
-    """Return the report as one page that asks for nothing: figures, audio and numbers are in it."""
-    say, names = translation(language), file_names(language)
-    places = {names["page"]: "#closer", names["tables"]: f"#{slug(say('Tables'))}"}
-    tokens, parser = _tokens(f"{report}\n#{tables}", out, places)  # the tables' title becomes a chapter's
-    body = parser.renderer.render(tokens, parser.options, {}).replace("<table>", '<div class="scroll"><table>')
-    body = body.replace("</table>", "</table></div>").replace("[!CAUTION]\n", "").replace("[!NOTE]\n", "")
-    before, after = body.rsplit("<h2", 1)
-    contents = [
-        (t.attrs["id"], tokens[i + 1].content) for i, t in enumerate(tokens) if t.type == "heading_open" and t.tag == "h2"
-    ]
-    env = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined)
-    env.globals["_"] = say
-    packed = json.dumps({**data, "words": texts(language) or {}}, ensure_ascii=False, separators=(",", ":"))
-    for letter, escaped in (("<", "\\u003c"), (">", "\\u003e"), ("&", "\\u0026"), ("\u2028", "\\u2028"), ("\u2029", "\\u2029")):
-        packed = packed.replace(letter, escaped)
-    return env.get_template("page.html").render(
-        language={"en": "en", "zh": "zh-Hans"}[language],
-        title=next(t.content for i, t in enumerate(tokens) if i and tokens[i - 1].type == "heading_open"),
-        before=Markup(before),
-        tables=Markup("<h2" + after),
-        contents=contents,
-        data=Markup(packed),
-        style=Markup((TEMPLATES / "page.css").read_text(encoding="utf-8")),
-        script=Markup((TEMPLATES / "page.js").read_text(encoding="utf-8")),
-    )
-
-
-def _tokens(text: str, out: Path, places: Mapping[str, str]) -> tuple[list[Token], MarkdownIt]:
-    """Return the parsed Markdown with anchors at its headings and its figures as data; HTML in it stays text.
-
-    `places` are the anchors of other files of the report, which are in the page.
-    """
-    parser = MarkdownIt("commonmark", {"html": False}).enable("table")
-    tokens = parser.parse(text)
-    for i, token in enumerate(tokens):
-        if token.type == "heading_open":
-            heading = "".join(t.content for t in tokens[i + 1].children or [])
-            token.attrs["id"] = slug(heading)
-        for inner in token.children or []:
-            if inner.type == "image":
-                picture = (out / unquote(str(inner.attrs["src"]))).read_bytes()
-                inner.attrs["src"] = f"data:image/png;base64,{base64.b64encode(picture).decode('ascii')}"
-            elif inner.type == "link_open":
-                file, _, anchor = str(inner.attrs["href"]).partition("#")
-                inner.attrs["href"] = f"#{anchor}" if anchor and file in places else places.get(file, inner.attrs["href"])
-    return tokens, parser

@@ -58,7 +58,7 @@ def test_a_missing_or_partial_run_is_marked_and_none_of_its_numbers_shown(
         assert text.index("[!CAUTION]") < text.index(partial) < text.index("\n## ") and none in text
         assert "summary.csv" not in text + tables and "effect of the donor's" not in text and "供体语义的效应" not in text
         page = (tmp_path / "out" / f"report{end}.html").read_text(encoding="utf-8")
-        assert "<blockquote>" in page and '"pairs":null' in page
+        assert "box caution" in page and '"pairs":null' in page
     shutil.rmtree(mine / "patching")
     _, (trouble,) = troubles_of(mine)
     assert trouble.name == "missing" and "run the experiment first" in trouble.values["why"]

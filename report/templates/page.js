@@ -38,6 +38,8 @@ function logit(of, unit, layer, label) {
   return of.logits[(unit * layers + layer) * count + label] * of.scale;
 }
 
+const answer = (of, unit) => of.answers[(unit + 1) * of.layers.length - 1];
+
 function options(select, entries, chosen) {
   select.replaceChildren(...entries.map(([value, text]) => make("option", { value, text })));
   select.value = entries.some(([value]) => value === chosen) ? chosen : entries[0][0];
@@ -99,17 +101,24 @@ function refresh(pick = null) {
     button.setAttribute("aria-pressed", String(button.dataset.words === $("by-words").value && button.dataset.voice === $("by-voice").value));
 }
 
+// A clip or a pair is called by what it says; by its id where the manifest is not there to tell.
+function nameOf(of, i) {
+  if (state.mode === "clips") return about(of.ids[i]) ? `“${about(of.ids[i])[0]}”` : of.ids[i];
+  const clip = about(of.recipient[i]);
+  return clip ? `${clip[state.mode === "semantic" ? 1 : 2]} → ${labels()[of.target[i]]}: “${clip[0]}”` : of.ids[i];
+}
+
+const labelled = (of, i) => `${labelsOf(of, i).map((label) => labels()[label]).join(" / ")} → ${labels()[answer(of, i)]}`;
+
 function write() {
   const of = units();
   for (const i of state.found.slice(state.written, state.written + STEP)) {
     const place = state.written++;
-    const item = make("li", { role: "option", id: `entry-${place}`, "aria-selected": "false", parent: $("list") });
-    const [words, voice] = labelsOf(of, i);
-    item.append(make("span", { text: of.ids[i] }));
-    const last = of.answers[(i + 1) * of.layers.length - 1];
+    const item = make("li", { role: "option", id: `entry-${place}`, "aria-selected": "false", title: of.ids[i], parent: $("list") });
+    make("span", { text: nameOf(of, i), parent: item });
     const figures = state.mode === "clips"
-      ? `${labels()[words]} / ${labels()[voice]} → ${labels()[last]}, ${say("margin")} ${of.margin[i].toFixed(2)}`
-      : `→ ${labels()[of.target[i]]}: ${of.flips[i].toFixed(2)}`;
+      ? `${labelled(of, i)}, ${say("margin")} ${of.margin[i].toFixed(2)}`
+      : `${say("layers whose answer is the target")}${say(": ")}${of.flips[i].toFixed(2)}`;
     make("small", { text: figures, parent: item });
     item.addEventListener("click", () => choose(place));
   }
@@ -128,16 +137,16 @@ function choose(place, scroll = true) {
   show(state.found[place]);
 }
 
-function clipHeard(id, parent, heading) {
+function clipHeard(id, parent, { heading = null, told = false } = {}) {
   const clip = about(id);
-  if (heading) make("h4", { text: `${heading}: ${id}`, parent });
+  if (heading) make("h4", { text: heading, parent });
   if (clip) {
     make("p", { class: "said", text: `“${clip[0]}”`, lang: clip[4], parent });
     const line = make("p", { class: "note", parent });
-    make("span", { class: "words", text: `${say("words")}: ${clip[1]}`, parent: line });
+    make("span", { class: "words", text: say("words") + say(": ") + clip[1], parent: line });
     line.append(" · ");
-    make("span", { class: "voice", text: `${say("voice")}: ${clip[2]}`, parent: line });
-    line.append(` · ${say("speaker")}: ${clip[3] || "–"}`);
+    make("span", { class: "voice", text: say("voice") + say(": ") + clip[2], parent: line });
+    if (told) line.append(` · ${say("speaker")}${say(": ")}${clip[3] || "–"} · `, make("code", { text: id }));
   } else make("p", { class: "note", text: say("text not known"), parent });
   const sound = audio(id);
   if (!sound) return make("p", { class: "note", text: say("no audio in this page"), parent });
@@ -149,19 +158,21 @@ function clipHeard(id, parent, heading) {
 function show(i) {
   const of = units();
   const detail = make("div");
-  make("h3", { text: of.ids[i], parent: detail });
-  const values = of.layers.map((_, l) => labels().map((_, k) => logit(of, i, l, k)));
+  make("h3", { text: state.mode === "clips" ? labelled(of, i) : nameOf(of, i), parent: detail });
+  const values = valuesOf(of, i);
   if (state.mode === "clips") {
-    clipHeard(of.ids[i], detail);
-    heat(of, i, values, detail, { [of.words[i]]: "words", [of.voice[i]]: "voice" });
+    clipHeard(of.ids[i], detail, { told: true });
+    make("p", { class: "note", text: HEAT(of), parent: detail });
+    heat(of, i, detail, { [of.words[i]]: "words", [of.voice[i]]: "voice" }, room());
     const margins = values.map((row) => row[of.voice[i]] - row[of.words[i]]);
     curve(of.layers, margins, meanMargin(of), say("margin: voice − words (logits)"), detail);
   } else {
     const mark = { [of.target[i]]: state.mode === "semantic" ? "words" : "voice" };
-    clipHeard(of.recipient[i], detail, say("recipient"));
-    clipHeard(of.donor[i], detail, say("donor"));
-    make("p", { class: "note", text: `${say("target")}: ${labels()[of.target[i]]}. ${say("patched answers: the recipient's audio span is the donor's from layer l on")}`, parent: detail });
-    heat(of, i, values, detail, mark);
+    clipHeard(of.recipient[i], detail, { heading: say("recipient"), told: true });
+    clipHeard(of.donor[i], detail, { heading: say("donor"), told: true });
+    make("p", { class: "note", text: `${say("target")}${say(": ")}${labels()[of.target[i]]}. ${say("patched answers: the recipient's audio span is the donor's from layer l on")}`, parent: detail });
+    make("p", { class: "note", text: HEAT(of), parent: detail });
+    heat(of, i, detail, mark, room());
     const base = values[values.length - 1][of.target[i]];
     curve(of.layers, values.map((row) => row[of.target[i]] - base), null, say("target's logit, patched − unpatched"), detail);
   }
@@ -182,25 +193,34 @@ const room = () => Math.min(640, Math.max(300, $("detail").clientWidth || 640));
 // Where a layer, or a place between two, lies in a drawing: true to its number, as layers may be listed with gaps.
 const across = (layers, left, width) => (place) => left + ((place + 0.5) * (width - left)) / (layers[layers.length - 1] + 1);
 
-function heat(of, i, values, parent, marks) {
-  make("p", { class: "note", text: `${say("label logits less their mean over the labels, by layer")}; ${say("the outlined label is the answer of the layer")}`, parent });
-  const [left, high, bottom, width] = [96, 26, 22, room()];
+const HEAT = (of) => [
+  say("label logits less their mean over the labels, by layer"), say("the outlined label is the answer of the layer"),
+  ...(of.readable?.includes(0) ? [say("faint layers: the lens is not informative")] : []),
+].join("; ");
+
+const valuesOf = (of, i) => of.layers.map((_, l) => labels().map((_, k) => logit(of, i, l, k)));
+
+function heat(of, i, parent, marks, width) {
+  const values = valuesOf(of, i);
+  const [left, high, bottom] = [Math.min(96, 14 + 8 * Math.max(...labels().map((label) => label.length))), 26, 22];
   const x = across(of.layers, left, width);
   const edges = [-0.5, ...of.layers.slice(1).map((layer, l) => (of.layers[l] + layer) / 2), of.layers[of.layers.length - 1] + 0.5].map(x);
   const tall = labels().length * high;
   const svg = make("svg", { viewBox: `0 0 ${width} ${tall + bottom}`, role: "img", class: "heat", parent }, SVG);
   svg.setAttribute("aria-label", say("label logits less their mean over the labels, by layer"));
   const centred = values.map((row) => row.map((v) => v - row.reduce((a, b) => a + b, 0) / row.length));
-  const most = Math.max(1e-9, ...centred.flat().map(Math.abs));
+  const faint = of.layers.map((_, l) => of.readable?.[l] === 0);
+  const most = Math.max(1e-9, ...centred.filter((_, l) => !faint[l] || !faint.includes(false)).flat().map(Math.abs));
   labels().forEach((label, k) => {
     const name = make("text", { x: left - 8, y: k * high + high / 2 + 5, "text-anchor": "end", text: label.length > 13 ? `${label.slice(0, 12)}…` : label, parent: svg }, SVG);
     if (marks[k]) name.setAttribute("style", `fill: var(--${marks[k]}); font-weight: 700`);
     of.layers.forEach((layer, l) => {
       const answer = of.answers[i * of.layers.length + l] === k;
       const cell = make("rect", { x: edges[l] + 1, y: k * high + 1, width: Math.max(1, edges[l + 1] - edges[l] - 2), height: high - 2, rx: 2, parent: svg }, SVG);
-      const share = Math.round((100 * Math.abs(centred[l][k])) / most);
+      const share = Math.min(100, Math.round((100 * Math.abs(centred[l][k])) / most));
       cell.style.fill = `color-mix(in srgb, var(--${centred[l][k] > 0 ? "warm" : "cool"}) ${share}%, var(--mid))`;
-      if (answer) cell.setAttribute("style", `${cell.getAttribute("style")}; stroke: var(--ink); stroke-width: 2`);
+      if (answer && !faint[l]) cell.setAttribute("style", `${cell.getAttribute("style")}; stroke: var(--ink); stroke-width: 2`);
+      if (faint[l]) cell.style.opacity = "0.25";
       make("title", { text: `${say("layer")} ${layer}, ${label}: ${values[l][k].toFixed(2)}`, parent: cell }, SVG);
     });
   });
@@ -259,6 +279,9 @@ function cells() {
       const share = (...outcomes) => (inside.filter((i) => outcomes.includes(of.outcome[i])).length / inside.length).toFixed(2);
       const text = w === v ? `${say("right")} ${share("both")}` : `${share("semantic")} / ${share("prosody")}`;
       const button = make("button", { type: "button", text, title: `n = ${inside.length}`, "aria-pressed": "false", parent: cell });
+      const lead = Number(share("prosody")) - Number(share("semantic"));
+      const [tint, part] = w === v ? ["agree", Number(share("both"))] : [lead > 0 ? "voice" : "words", Math.abs(lead)];
+      button.style.background = `color-mix(in srgb, var(--${tint}) ${Math.round(40 * part)}%, var(--raised))`;
       button.setAttribute("aria-label", `${labels()[w]}, ${labels()[v]}: ${text}, n = ${inside.length}`);
       button.dataset.words = String(w);
       button.dataset.voice = String(v);
@@ -273,19 +296,51 @@ function cells() {
   });
 }
 
-function openStudy(number) {
+function openStudy(number, pick = null) {
   state.look = page.studies[number];
   setFilters();
   cells();
-  refresh();
+  refresh(pick);
+}
+
+// The clips to hear first, of the first study that has some: each with its words, its sound and its heat map.
+function cards() {
+  const number = page.studies.findIndex((look) => look.picks.length);
+  if (number < 0) return;
+  [state.look, state.mode] = [page.studies[number], "clips"];
+  const of = units();
+  const won = { semantic: say("The words win"), prosody: say("The voice wins"), other: say("Neither wins") };
+  if (page.studies.length > 1) $("picks-heading").textContent = say("Clips to hear") + say(": ") + state.look.name;
+  $("cards").replaceChildren();
+  const places = state.look.picks.map(() => make("div", { class: "card", role: "group", parent: $("cards") }));
+  for (const [place, pick] of state.look.picks.entries()) {
+    const [i, card] = [of.ids.indexOf(pick.id), places[place]];
+    const heading = make("h3", { text: won[pick.outcome], id: `card-${pick.outcome}`, parent: card });
+    card.setAttribute("aria-labelledby", heading.id);
+    make("small", { text: say("{n} of {m} clips", { n: pick.n, m: pick.all }), parent: heading });
+    clipHeard(pick.id, card);
+    const said = make("p", { class: "note", text: say("answer") + say(": "), parent: card });
+    make("strong", { text: labels()[answer(of, i)], parent: said });
+    heat(of, i, card, { [of.words[i]]: "words", [of.voice[i]]: "voice" }, Math.max(240, card.clientWidth - 26));
+    const more = make("button", { type: "button", text: say("look closer"), parent: card });
+    more.addEventListener("click", () => {
+      state.mode = "clips";
+      $("study").value = String(number);
+      for (const id of ["by-words", "by-voice", "by-outcome"]) $(id).value = "";
+      openStudy(number, pick.id);
+      $("closer").scrollIntoView();
+      $("list").focus({ preventScroll: true });
+    });
+  }
 }
 
 // A sentence's link shows the rows of the table that it comes from: its title names their kind and layers.
 function mark(link) {
-  const heading = document.getElementById(decodeURIComponent(link.getAttribute("href").slice(1)));
-  const table = heading?.nextElementSibling?.querySelector("table");
+  const fold = document.getElementById(decodeURIComponent(link.getAttribute("href").slice(1)));
+  const table = fold?.querySelector("table");
   document.querySelectorAll("tr.found").forEach((row) => row.classList.remove("found"));
   if (!table) return;
+  fold.open = true;
   const names = [...table.querySelectorAll("th")].map((th) => th.textContent);
   const wanted = link.title.split("; ");
   for (const row of table.tBodies[0].rows) {
@@ -298,12 +353,19 @@ function mark(link) {
     };
     if (wanted.every(holds)) row.classList.add("found");
   }
+  [state.from, $("back").hidden] = [link, false];
+  requestAnimationFrame(() => (table.querySelector("tr.found") ?? fold).scrollIntoView({ block: "center" }));
 }
 
 options($("study"), page.studies.map((look, i) => [String(i), look.name || String(i + 1)]), "0");
 $("study").parentElement.hidden = page.studies.length < 2;
 $("study").addEventListener("change", () => openStudy(Number($("study").value)));
-$("mode").addEventListener("change", () => { state.mode = $("mode").value; $("by-outcome").value = ""; setFilters(); refresh(); });
+$("mode").addEventListener("change", () => {
+  state.mode = $("mode").value;
+  $("by-outcome").value = $("sort").value = ""; // each has an order of its own to begin with
+  setFilters();
+  refresh();
+});
 for (const id of ["by-words", "by-voice", "by-outcome", "sort"]) $(id).addEventListener("change", () => refresh());
 $("filters").addEventListener("submit", (event) => event.preventDefault());
 $("more").addEventListener("click", () => write());
@@ -317,9 +379,27 @@ $("list").addEventListener("keydown", (event) => {
     $("detail").querySelector("audio")?.play().catch(() => {});
   }
 });
-addEventListener("resize", () => state.picked >= 0 && show(state.found[state.picked]));
+let width = innerWidth; // a phone resizes its window whenever its bars come and go
+addEventListener("resize", () => {
+  if (innerWidth === width) return;
+  width = innerWidth;
+  const [look, mode] = [state.look, state.mode];
+  cards();
+  [state.look, state.mode] = [look, mode];
+  if (state.picked >= 0) show(state.found[state.picked]);
+});
 document.addEventListener("click", (event) => {
   const link = event.target.closest?.("article a[title]");
   if (link) mark(link);
+  if (!event.target.closest?.("#contents summary")) $("contents").open = false;
 });
+document.addEventListener("keydown", (event) => {
+  if (event.key === "Escape") $("contents").open = false;
+});
+$("back").addEventListener("click", () => {
+  $("back").hidden = true;
+  state.from.scrollIntoView({ block: "center" });
+  state.from.focus({ preventScroll: true });
+});
+cards();
 openStudy(0);
