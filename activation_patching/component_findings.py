@@ -56,6 +56,31 @@ def heads_together(tables: Tables) -> list[HeadsTogether]:
     return found
 
 
+@dataclass(frozen=True)
+class HeadsAblated:
+    """What becomes of the dependence on one cue (`kind`) without the strongest `heads` for the cue that they `carry` (share).
+
+    They are put at their mean over other texts. `minus_random`: less the change without random heads of the same blocks.
+    """
+
+    carry: str
+    kind: str
+    heads: int
+    effect: Estimate
+    minus_random: Estimate
+
+
+def heads_ablated(tables: Tables) -> list[HeadsAblated]:
+    """Return what becomes without as many heads as make half of what all do, of each cue; none where that is not known."""
+    halves = {h.kind: h.heads for h in heads_together(tables) if h.half}
+    rows = [r for _, r in tables["ablation"].iterrows()] if "ablation" in tables else []
+    return [
+        HeadsAblated(str(r.carry), str(r.kind), int(r.heads), estimate_of(r, "effect"), estimate_of(r, "minus_random"))
+        for r in rows
+        if halves.get(str(r.carry)) == r.heads
+    ]
+
+
 def component_effects(tables: Tables) -> list[ComponentEffect]:
     """Return the strongest parts of each kind of pair, the strongest first."""
     table = tables["strongest"]

@@ -6,15 +6,17 @@ from collections import Counter
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from activation_patching.choose import choose_pairs, clips_of, groups_of, half_of
-from activation_patching.component_findings import component_effects, headline, heads_together
+from activation_patching.component_findings import component_effects, headline, heads_ablated, heads_together
 from activation_patching.component_plots import plot_run
 from activation_patching.component_tables import tables_of
 from activation_patching.summary import CUES, units_of
 from common.clips.csvfile import read_table
+from common.clips.pairs import Pair
 from common.clips.samples import read_clips
 from common.plotting import Look
 from common.running import arguments, output, parallel, terminal
@@ -33,8 +35,7 @@ def run(args: argparse.Namespace, shared: Shared | None, prompt: str, out: Path)
     this = output.Run(out / "components.csv", "patch_id", identity)
     if not output.is_finished(this, overwrite=args.overwrite):
         from activation_patching.component_checks import no_attribution  # torch, which drawing does without
-        from activation_patching.component_rows import Patch, blocks_of, maker, parts_of, patches_of
-        from activation_patching.set_rows import ranked_heads, set_rows, steps
+        from activation_patching.component_rows import blocks_of, maker, parts_of, patches_of
         from common.model.usable import left_out, usable_clips
         from common.running.session import open_session
 
@@ -56,13 +57,7 @@ def run(args: argparse.Namespace, shared: Shared | None, prompt: str, out: Path)
         this = this.known(session.identity())
         work = output.Work(make, groups, lambda patch: patch.name, blocks_of(session))
         leads = output.make_rows(this, work, overwrite=args.overwrite)
-        ranked = parallel.broadcast(ranked_heads(read_table(this.rows)) if leads else None)
-        if ranked:  # the texts make two halves
-            together = [[Patch(pair, "together", half[pair.recipient.sample_id]) for pair in group] for group in of_recipient]
-            make = partial(set_rows, session, parts=parts, ranked=ranked, cache_gb=args.cache_gb)
-            sets = output.Work(make, together, lambda patch: patch.name, steps(ranked))
-            leads = output.make_rows(replace(this, rows=out / "sets.csv"), sets, overwrite=False)
-        if leads:
+        if _heads_together(this, leads, session, parts, of_recipient, half, args):
             facts = session.facts() | arguments.told(args, prompt)
             facts["self_check"] |= checked
             output.finish(this, facts, counts, began=began)
@@ -70,10 +65,41 @@ def run(args: argparse.Namespace, shared: Shared | None, prompt: str, out: Path)
         draw(args, prompt, out)
 
 
+def _heads_together(
+    this: output.Run,
+    leads: bool,
+    session: Any,
+    parts: Any,
+    groups: list[list[Pair]],
+    half: dict[str, int],
+    args: argparse.Namespace,
+) -> bool:
+    """Make the rows of the strongest heads put together, and taken out of clips; return True to the process that goes on.
+
+    They are ranked by the rows of single heads. Nothing is made where the texts make no two halves.
+    """
+    from activation_patching.ablation_rows import SETS, Ablation, ablation_rows
+    from activation_patching.component_rows import Patch
+    from activation_patching.set_rows import ranked_heads, set_rows, steps
+
+    ranked = parallel.broadcast(ranked_heads(read_table(this.rows)) if leads else None)
+    if not ranked:
+        return leads
+    told = {"parts": parts, "ranked": ranked, "cache_gb": args.cache_gb}
+    together = [[Patch(p, "together", half[p.recipient.sample_id]) for p in group if p.kind in ranked] for group in groups]
+    sets = output.Work(partial(set_rows, session, **told), list(filter(None, together)), lambda p: p.name, steps(ranked))
+    output.make_rows(replace(this, rows=this.out / "sets.csv"), sets, overwrite=False)
+    used = clips_of([pair for group in groups for pair in group])
+    without = [[Ablation(s, kind, heads) for kind in ranked for heads in SETS] for s in used]
+    make = partial(ablation_rows, session, half=half, samples=used, seed=args.seed, **told)
+    ablated = replace(this, rows=this.out / "ablated.csv", unit="ablation_id")
+    return output.make_rows(ablated, output.Work(make, without, lambda a: a.name, steps(ranked)), overwrite=False)
+
+
 def draw(args: argparse.Namespace, prompt: str, out: Path) -> None:
     record, rows = output.finished_run(out, "components.csv")
-    sets = out / "sets.csv"
-    tables = tables_of(rows, read_table(sets) if sets.exists() else None)
+    sets, ablated = (read_table(f) if f.exists() else None for f in (out / "sets.csv", out / "ablated.csv"))
+    tables = tables_of(rows, sets, ablated)
     output.write_tables(out, tables)
     figures = plot_run(out, out, Look(formats=arguments.figure_formats(args), mark=output.mark_of(record)))
     following = "python report/build.py"
@@ -90,7 +116,10 @@ def summary(tables: dict[str, pd.DataFrame]) -> list[str]:
     for h in heads_together(tables):
         if h.half:
             rows.append(terminal.estimate(f"{CUES[h.kind]}: {h.heads} of {h.of} heads, share of all heads", h.share))
-    return rows if found else ["the texts make no two halves: no part is chosen"]
+    for a in heads_ablated(tables):
+        if a.carry == a.kind:
+            rows.append(terminal.estimate(f"{CUES[a.kind]} without these, minus random ones", a.minus_random))
+    return rows if found else ["too few pairs: no part is chosen on one half of the texts and estimated on the other"]
 
 
 def main_results(out: Path) -> pd.DataFrame:

@@ -3,18 +3,21 @@
 import numpy as np
 import pandas as pd
 
-from activation_patching.effects import Transfer, transfer
+from activation_patching.effects import LEAST_KEPT, Transfer, transfer
+from activation_patching.knockout_tables import dependence
 from activation_patching.tables import COUNTED, effect_layers
 from common.clips.pairs import KINDS
 from common.stats.metrics import Metric, layer_table
-from common.stats.units import Units, labels_of, pair_units
+from common.stats.units import Units, clip_units, labels_of, pair_units
 
 STRONGEST = 10
 
 
-def tables_of(rows: pd.DataFrame, sets: pd.DataFrame | None = None) -> dict[str, pd.DataFrame]:
+def tables_of(
+    rows: pd.DataFrame, sets: pd.DataFrame | None = None, ablated: pd.DataFrame | None = None
+) -> dict[str, pd.DataFrame]:
     """Return the tables of a run: `effects` of every part and block, the `strongest` parts of each kind, and of `sets` what the
-    strongest heads do `together`.
+    strongest heads do `together`, of `ablated` clips what becomes without them (`ablation`).
     """
     effects, strongest = [], []
     for kind in (kind for kind in KINDS if (rows.kind == kind).any()):
@@ -32,7 +35,24 @@ def tables_of(rows: pd.DataFrame, sets: pd.DataFrame | None = None) -> dict[str,
     if sets is not None:
         kinds = [_together(of_kind).assign(kind=kind) for kind, of_kind in sets.groupby("kind", sort=False)]
         tables["together"] = _first(pd.concat(kinds, ignore_index=True), ["kind", "heads"])
+    if ablated is not None:
+        tables["ablation"] = pd.concat([_ablation(of_kind, str(kind)) for kind, of_kind in ablated.groupby("carry", sort=False)])
     return tables
+
+
+def _ablation(of_kind: pd.DataFrame, carry: str) -> pd.DataFrame:
+    """Return how far answers depend on each cue without the heads that carry one: by number of heads and cue.
+
+    `effect`: the change without the strongest; `minus_random`: the same less the change without random heads of the same blocks.
+    """
+    chosen, random = (clip_units(of_kind[of_kind["heads"] == name]) for name in ("chosen", "random"))
+    found = []
+    for kind in KINDS:
+        one, other = dependence(chosen, kind), dependence(random, kind)
+        metrics = {"effect": Metric(one.change), "minus_random": Metric(one.change - other.change)}
+        table = layer_table(chosen, metrics).round(9).rename(columns={"layer": "heads"}).assign(carry=carry, kind=kind)
+        found.append(_first(table, ["carry", "kind", "heads"]))
+    return pd.concat(found)
 
 
 def _first(table: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
@@ -65,7 +85,10 @@ def _strongest(of_kind: pd.DataFrame) -> pd.DataFrame:
         others = rows[rows.half.isin({1 - half for half in by} & halves)]
         if len(others):
             units = pair_units(others)
-            found = layer_table(units, {"effect_logit": Metric(_effect(transfer(units)))})
+            of_part = transfer(units)
+            if not of_part.kept >= LEAST_KEPT:
+                continue
+            found = layer_table(units, {"effect_logit": Metric(_effect(of_part))})
             tables.append(pd.concat([found.assign(part=part, chosen=len(by)), _direct(units)], axis=1))
     columns = ["part", "layer", "chosen"]
     if not tables:

@@ -104,5 +104,6 @@ def _loss(cut: Transfer) -> Transfer:
 
 
 def _named(table: pd.DataFrame, names: dict[str, str]) -> pd.DataFrame:
-    table = table.round(9).assign(**names)  # a share that does not change is 0, not a rounding error below
+    numbers = table.select_dtypes(float)
+    table = table.assign(**(numbers.round(9) + 0.0), **names)  # what does not change is 0, not a rounding error below
     return table[[*names, *(c for c in table if c not in names)]]

@@ -28,13 +28,11 @@ def ranked_heads(rows: pd.DataFrame) -> dict[str, Ranked]:
     third = np.all([rows[f].to_numpy()[:, None] != np.array(labels) for f in _FACTORS], axis=0)
     usual = np.where(third, rise, 0).sum(axis=1) / np.maximum(third.sum(axis=1), 1)
     heads = rows.assign(beyond=rows.delta_logit - usual)[rows.part.str.startswith("head_")]
-    if heads.half.nunique() < 2:
-        return {}
     found: dict[str, Ranked] = {}
     for (kind, half), of_half in heads.groupby(["kind", "half"]):
         means = of_half.groupby(["layer", "part"]).beyond.mean().sort_values(ascending=False, kind="stable")
         found.setdefault(str(kind), {})[1 - int(half)] = [(int(b), int(p.removeprefix("head_"))) for b, p in means.index]
-    return found
+    return {kind: ranked for kind, ranked in found.items() if len(ranked) == 2}
 
 
 def steps(ranked: dict[str, Ranked]) -> tuple[int, ...]:

@@ -1,6 +1,7 @@
 """Build the report from the runs of both experiments: report.md and report.html, in English and in Chinese.
 
-It reads rows, tables and run.json, needs no model, and joins only runs of the same model, prompt, clips and labels.
+It reads rows, tables and run.json, and needs no model. Runs of the same model, prompt, clips and labels are read together, others
+side by side. What is missing, partial or mixed up stands at the top. report.html is one file that loads nothing from anywhere.
 """
 
 import argparse
@@ -18,12 +19,15 @@ from common.environment import patient_streams, prepare
 
 prepare(__file__)
 
+from activation_patching.findings import span_effects
 from common import files
 from common.clips.samples import Sample
 from common.errors import InputError
 from common.files import write_whole
 from common.paths import given_path
 from common.plotting import Look, families
+from common.running.identity import shown
+from logit_lens.findings import lens_findings
 from report.chapters import Chapter, chapter
 from report.clips import encoded, read_samples
 from report.closer import about, clips_shown, closer_look
@@ -36,7 +40,7 @@ from report.render import Compared, file_names, report_md
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__)
     add = parser.add_argument
     add(
         "--lens",
@@ -44,21 +48,42 @@ def main(argv: list[str] | None = None) -> None:
         nargs="+",
         default=[ROOT / "logit_lens" / "outputs"],
         metavar="DIR",
-        help="of logit_lens/run.py",
+        help="outputs of logit_lens/run.py (default: its own)",
     )
     patching = [ROOT / "activation_patching" / "outputs"]
-    add("--patching", type=given_path, nargs="+", default=patching, metavar="DIR", help="of activation_patching/run.py")
-    add("--out", type=given_path, default=HERE, metavar="DIR", help="folder for the report and its figures/")
+    outputs = "outputs of activation_patching/run.py (default: its own)"
+    add("--patching", type=given_path, nargs="+", default=patching, metavar="DIR", help=outputs)
+    add("--out", type=given_path, default=HERE, metavar="DIR", help="folder for the report and its figures/ (default: report/)")
     add("--lang", choices=LANGUAGES, help="one language only (default: both)")
     add("--note", default="", metavar="TEXT", help="what the model has seen of the clips in training: it stands with the limits")
     add("--no-audio", action="store_true", help="leave the clips' audio out of the page")
     args = parser.parse_args(argv)
     try:
-        for file in build(args):
-            print(f"written: {file}")
+        print(closing(build(args), *read_studies(args.lens, args.patching)[0]))
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+
+
+def closing(written: Sequence[Path], study: Study, *others: Study) -> str:
+    """Return what the terminal shows: what the first study found, and where page and text are."""
+    lines = []
+    if study.lens and not study.first.record.get("test_weight"):
+        answers = lens_findings(study.lens.tables).answers
+        shares = (
+            f"the words' {answers.words.value:.2f}, the voice's {answers.voice.value:.2f}, neither {answers.neither.value:.2f}"
+        )
+        lines.append(f"answers  {shares} of {answers.lead.n} conflict clips")
+    if study.patching and not study.first.record.get("test_weight"):
+        found = [
+            f"the {'words' if f.kind == 'semantic' else 'voice'} {f.effect.value:.2f} [{f.effect.low:.2f}, {f.effect.high:.2f}]"
+            for f in span_effects(study.patching.tables)
+        ]
+        lines.append(f"effects  of the donor's audio: {', '.join(found)}")
+    lines += [f"more     {len(others)} other studies, a chapter each"] * bool(others)
+    for name, kind in (("page", ".html"), ("text", ".md")):
+        lines.append(f"{name:9}{', '.join(shown(file) for file in written if file.suffix == kind)}")
+    return "\n".join(lines)
 
 
 def build(args: argparse.Namespace) -> list[Path]:

@@ -57,7 +57,7 @@ def answering(request: pytest.FixtureRequest, tiny_folder: Path, tmp_path_factor
 def run(script: str, out: Path, model: Path, manifest: Path, *more: str) -> dict[str, object]:
     main, few = {
         "lens": (logit_lens.run.main, ("--limit", "6")),
-        "patching": (activation_patching.run.main, ("--max-pairs", "4", "--controls", "0")),
+        "patching": (activation_patching.run.main, ("--max-pairs", "4")),
     }[script]
     main(["--model", str(model), "--data", str(manifest), "--device", "cpu", "--out", str(out), "--labels", *THREE, *few, *more])
     return json.loads((out / "run.json").read_text())

@@ -85,7 +85,7 @@ def test_recordings_of_a_run(tiny_folder: Path, manifest: Path, tmp_path: Path, 
             return trace, logits
 
         monkeypatch.setattr(engines, "record", counting)
-        more = ("--cache-gb", str(gigabytes), "--max-pairs", "60", "--controls", "0")
+        more = ("--cache-gb", str(gigabytes), "--max-pairs", "60")
         start("activation_patching", tiny_folder, manifest, tmp_path / str(gigabytes), *more)
         return recorded, sum(tails.values())
 

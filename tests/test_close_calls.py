@@ -47,12 +47,11 @@ def close_calls(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_close_calls_are_no_ties(
     name: str, close_calls: Path, manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    some = ["--controls", "0.1"] if name == "activation_patching" else []
     for dtype in ("float32", "bfloat16"):
-        start(name, close_calls, manifest, tmp_path / dtype, "--dtype", dtype, *some)
+        start(name, close_calls, manifest, tmp_path / dtype, "--dtype", dtype)
     for module in (head, session):
         monkeypatch.setattr(module, "unsplittable", lambda lm: "its head is not looked into")
-    start(name, close_calls, manifest, tmp_path / "grid", "--dtype", "bfloat16", *some)
+    start(name, close_calls, manifest, tmp_path / "grid", "--dtype", "bfloat16")
     exact, read, grid = (pd.read_csv(tmp_path / d / ROWS[name]) for d in ("float32", "bfloat16", "grid"))
     key = ["sample_id" if name == "logit_lens" else "pair_id", "layer"]
     assert (exact[key] == read[key]).all(axis=None)

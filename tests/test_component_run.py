@@ -1,6 +1,7 @@
 """Runs of components: their files, their tables, the choice on one half of the texts and the estimate on the other."""
 
 import json
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -8,12 +9,14 @@ import pandas as pd
 import pytest
 
 import activation_patching.run
+from activation_patching.ablation_rows import SETS, Ablation, _sets
 from activation_patching.choose import half_of
 from activation_patching.component_findings import component_effects
 from activation_patching.component_tables import tables_of
 from activation_patching.set_rows import ranked_heads, steps
 from common.clips.samples import LABELS, read_manifest
 from common.errors import InputError
+from common.patching.parts import Parts
 from tests.newer_families import save_muse_spark
 from tests.tiny import LAYERS, save_clips
 
@@ -31,9 +34,9 @@ def test_a_run_writes_its_files_and_goes_on_after_a_kill(
     clips = save_clips(tmp_path / "clips", texts=2, speakers=("a",))
     out = tmp_path / "out"
     start(tiny_folder, clips, out, "--max-pairs", "6")
-    assert "of block" in capsys.readouterr().out
-    tables = {"effects.csv", "strongest.csv", "together.csv"}
-    files = {"components.csv", "sets.csv", "run.json", "components_heatmap.png", *tables}
+    assert "figures" in capsys.readouterr().out
+    tables = {"effects.csv", "strongest.csv", "together.csv", "ablation.csv"}
+    files = {"components.csv", "sets.csv", "ablated.csv", "run.json", "components_heatmap.png", *tables}
     assert {f.name for f in out.iterdir()} == files
     rows = pd.read_csv(out / "components.csv")
     assert set(rows.part) == PARTS and {tuple(x) for _, x in rows.groupby("patch_id").layer} == {tuple(range(LAYERS))}
@@ -55,6 +58,13 @@ def test_a_run_writes_its_files_and_goes_on_after_a_kill(
     assert (whole.pred_patch == whole.pred_donor).all()
     together = pd.read_csv(out / "together.csv").set_index("heads")
     assert together.share[16].dropna().eq(1).all()
+    ablated = pd.read_csv(out / "ablated.csv")
+    assert {tuple(x) for _, x in ablated.groupby("ablation_id").layer} == {(1, 2, 4, 8, 16)} and set(ablated["heads"]) == set(
+        SETS
+    )
+    everything = ablated[ablated.layer == 4 * LAYERS].set_index(["sample_id", "carry"])  # random ones too are all heads then
+    one, other = (everything[everything["heads"] == name].filter(regex="^logit_").sort_index() for name in SETS)
+    np.testing.assert_allclose(one, other, atol=1e-5)
     record = json.loads((out / "run.json").read_text())
     check = record["self_check"]
     assert check["own parts put back - unpatched"] < 1e-4 and check["all attentions of B - B"] < 1e-4
@@ -133,3 +143,14 @@ def test_heads_are_ranked_on_the_other_half() -> None:
     ranked = ranked_heads(rows)
     assert ranked["prosody"][1][:2] == [(5, 0), (2, 1)] and ranked["prosody"][0][0] == (2, 1)
     assert steps(ranked) == (1, 2, 4, 8, 12) and ranked_heads(rows[rows.half == 0]) == {}
+
+
+def test_random_heads_are_others_of_the_same_blocks() -> None:
+    """As many in each block as are chosen there; where a block has too few others, its chosen ones serve again."""
+    parts, ranked = [Parts(None, 4, None)] * 3, [(2, 1), (0, 3), (2, 0), (2, 2), (1, 0)]
+    chosen, random = (_sets(Ablation(None, "prosody", name), ranked, (1, 3, 5), parts, seed=0) for name in SETS)  # type: ignore[arg-type]
+    for one, other in zip(chosen, random):
+        assert Counter(c.block for c in one) == Counter(c.block for c in other) and len(set(other)) == len(other)
+    for one, other in zip(chosen[:2], random[:2]):
+        assert not set(one) & set(other)
+    assert len(set(chosen[2]) & set(random[2])) == 2  # three of block 2's four

@@ -27,7 +27,7 @@ from tests.test_scripts import start as start_script
 from tests.tiny import save_tiny_model
 
 ROWS = {"logit_lens": "lens.csv", "activation_patching": "patches.csv"}
-FEW = {"logit_lens": ("--limit", "8"), "activation_patching": ("--max-pairs", "6", "--controls", "0.5")}
+FEW = {"logit_lens": ("--limit", "8"), "activation_patching": ("--max-pairs", "6")}
 MODEL = "read behind the kept audio - model"
 
 

@@ -17,7 +17,7 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def line(script: str, model: str, data: Path, out: Path, *more: str) -> tuple[str, list[str]]:
-    few = ["--limit", "2"] if script == "logit_lens" else ["--max-pairs", "1", "--controls", "0", "--kinds", "prosody"]
+    few = ["--limit", "2"] if script == "logit_lens" else ["--max-pairs", "1", "--kinds", "prosody"]
     return script, ["--model", model, "--data", str(data), "--out", str(out), "--device", "cpu", *few, *more]
 
 

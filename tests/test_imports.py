@@ -126,7 +126,7 @@ def test_the_identity_of_a_run_holds_all_code_that_makes_rows_and_no_other(exper
     seen: set[str] = set()
     todo = {
         f"{experiment}.choose",
-        *(f"{experiment}.{name}" for name in ("rows", "edit_rows", "knockout_rows", "set_rows")),
+        *(f"{experiment}.{name}" for name in ("rows", "edit_rows", "knockout_rows", "ablation_rows")),
     } & set(modules())
     while todo:
         seen |= todo

@@ -28,7 +28,6 @@ BAD = {
 }
 OF_PATCHING = {
     "--cache-gb": ("-1", "nan", "inf"),
-    "--controls": ("-0.1", "1.1", "nan"),
     "--equal-length": ("-1", "nan", "inf", "1e9"),
     "--rank": ("0", "10"),
     "--max-pairs": ("0",),

@@ -99,7 +99,7 @@ def test_tables_are_those_of_the_form_read_by_hand(folder: Path, language: str, 
             (tmp_path / "model" / file.name).symlink_to(file)
     more = ["--model", str(tmp_path / "model"), "--data", str(manifest), "--device", "cpu", "--prompt", PROMPTS[language]]
     logit_lens.run.main([*more, "--limit", "4", "--out", str(tmp_path / "lens")])
-    activation_patching.run.main([*more, "--max-pairs", "2", "--controls", "0", "--out", str(tmp_path / "patching")])
+    activation_patching.run.main([*more, "--max-pairs", "2", "--out", str(tmp_path / "patching")])
     record = json.loads((tmp_path / "lens" / "run.json").read_text())
     assert record["identity"]["answer_form"] == form and record["labels_said"] is True
     rows = {n: pd.read_csv(tmp_path / n / f) for n, f in (("lens", "lens.csv"), ("patching", "patches.csv"))}

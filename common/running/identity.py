@@ -64,7 +64,7 @@ def row_makers(experiment: str) -> list[Path]:
     """Return the files whose code the rows of an experiment depend on."""
     names = (
         *("choose", "edit_rows", "edits", "engines", "how", "learned", "rows", "spans", "states", "tuned", "untrained"),
-        *("component_checks", "component_rows", "knockout_rows", "set_rows", "windows"),
+        *("ablation_rows", "component_checks", "component_rows", "knockout_rows", "set_rows", "windows"),
     )
     own = (ROOT / experiment / f"{name}.py" for name in names)
     places = [*(ROOT / place for place in ROW_MAKERS), *(file for file in own if file.exists())]
