@@ -69,7 +69,8 @@ def test_the_preferred_form_is_found_and_read(answering: tuple[str, Path], manif
     (tmp_path / "asked.txt").write_text("{audio}How does the speaker feel? Answer with one word: happy, sad or angry.")
     asked = ["--prompt", str(tmp_path / "asked.txt")]
     by_hand = [*asked, "--words", *in_form(THREE, form)]
-    for script, file in (("lens", "lens.csv"), ("patching", "patches.csv")):
+    scripts = {"lens": "lens.csv"} | ({"patching": "patches.csv"} if form in (FORMS[1], FORMS[-1]) else {})
+    for script, file in scripts.items():
         record = run(script, tmp_path / script, model, manifest, *asked)
         assert record["identity"]["answer_form"] == form and record["labels_said"] is True and record["mark"] is None
         assert record["answer_form"]["probability"] > 0.9
