@@ -106,7 +106,7 @@ def test_the_page_opens_from_disk_and_works(name: str, folder: Path, tmp_path: P
     const semantic = count();
     set('by-outcome', ''); set('sort', 'down');
     const margins = [...list.querySelectorAll('small')].map((s) => Number(s.textContent.split(' ').pop()));
-    set('mode', 'prosody');
+    set('sort', 'up'); set('mode', 'prosody');
     const flips = [...list.querySelectorAll('small')].map((s) => Number(s.textContent.split(/[ ：]/).pop()));
     const named = [...list.querySelectorAll('span')].every((s) => /^\\w+ → \\w+: “a text”$/.test(s.textContent));
     const pair = [count(), document.querySelectorAll('#detail audio').length, fills() !== first[1]];
