@@ -62,6 +62,9 @@ align: .venv/run  ## three ways to put a donor's span into a recipient's, on the
 	    --out activation_patching/outputs/reference_model/align/$$align || exit; \
 	done
 
+page-picture: .venv/run  ## after study: the first screen of report/report.html as report/figures/page.png, for README (needs Chromium)
+	$(BIN)/python report/picture.py
+
 test: .venv/dev  ## lint, types, tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .

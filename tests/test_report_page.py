@@ -24,6 +24,7 @@ from report.page import PAGE
 from report.vector import inline
 from tests.study import Truth, nothing_drawn, save_study
 
+ROOT = Path(__file__).resolve().parents[1]
 BROWSER = shutil.which("chromium")
 NEEDS_BROWSER = pytest.mark.skipif(BROWSER is None, reason="no chromium here (Debian's package of that name)")
 FLAGS = (
@@ -295,6 +296,7 @@ def test_a_picture_needs_chromium_and_says_so(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(shutil, "which", lambda name: None)
     with pytest.raises(SystemExit, match="needs Chromium"):
         picture.main()
+    assert re.search("^page-picture:.*\n.*report/picture.py$", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M)
 
 
 @NEEDS_BROWSER
