@@ -29,7 +29,7 @@ def main() -> None:
         subprocess.run([browser, *flags, *options, PAGE.as_uri()], check=True, capture_output=True, timeout=120)
         picture = Image.open(shot).convert("RGB").crop((0, 0, WIDTH, HEIGHT))
         picture.quantize(COLORS, dither=Image.Dither.NONE).save(PICTURE, optimize=True)
-    print(f"written: {PICTURE} ({PICTURE.stat().st_size // 1000} kB)")
+    print(f"written: report/figures/{PICTURE.name} ({PICTURE.stat().st_size // 1000} kB)")
 
 
 if __name__ == "__main__":
