@@ -112,6 +112,7 @@ class Session:
             "mark": None if self.answer.said else MARK,
             "model_class": type(self.lm.model).__name__,
             "adapters": self.lm.adapters,
+            "parameters": sum(weights.numel() for weights in self.lm.model.parameters()),
             "blocks": len(self.lm.blocks),
             "blocks_that_keep_what_they_read": self.reach,
             "engine": self.engine,
