@@ -76,7 +76,7 @@ class Chapter:
 
     @property
     def model(self) -> str:
-        return Path(str(self.study.first.identity["model"])).name
+        return "/".join(Path(str(self.study.first.identity["model"])).parts[-2:])
 
     @property
     def parameters(self) -> float | None:
