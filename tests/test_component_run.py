@@ -36,7 +36,7 @@ def test_a_run_writes_its_files_and_goes_on_after_a_kill(
     start(tiny_folder, clips, out, "--max-pairs", "6")
     assert "figures" in capsys.readouterr().out
     tables = {"effects.csv", "strongest.csv", "together.csv", "ablation.csv"}
-    files = {"components.csv", "sets.csv", "ablated.csv", "run.json", "components_heatmap.png", *tables}
+    files = {"components.csv", "sets.csv", "ablated.csv", "run.json", "files.json", "components_heatmap.png", *tables}
     assert {f.name for f in out.iterdir()} == files
     rows = pd.read_csv(out / "components.csv")
     assert set(rows.part) == PARTS and {tuple(x) for _, x in rows.groupby("patch_id").layer} == {tuple(range(LAYERS))}

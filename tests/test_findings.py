@@ -81,7 +81,7 @@ def test_the_lens_says_from_where_it_can_read_and_from_where_one_cue_leads() -> 
 
 def test_free_answers_and_congruent_clips_are_found() -> None:
     rows = lens_table([["n", "s"], ["n", "s"]], [[0, 0]] * 2, "ab", prosody="sh")
-    rows["said"] = [np.nan, "sad", np.nan, "none"]
+    rows["said"], rows["spoke"] = ["", "sad", "", ""], 1
     found = lens_findings(lens_tables(rows))
     assert found.congruent is not None and found.congruent.value == 1
     assert found.free_answers is not None and (found.free_answers.agreement.value, found.free_answers.no_label.value) == (

@@ -63,8 +63,8 @@ def test_all_prompts_hear_a_clip_once_and_find_what_each_alone_finds(
     def rows(out: Path) -> pd.DataFrame:
         return pd.read_csv(out / ROWS[name], dtype={"text_id": str})
 
-    monkeypatch.setattr(logit_lens.run, "plot_lens", lambda *_: None)  # most of the time
-    monkeypatch.setattr(activation_patching.run, "plot_run", lambda *_: None)
+    monkeypatch.setattr(logit_lens.run, "plot_lens", lambda *_: [])  # most of the time
+    monkeypatch.setattr(activation_patching.run, "plot_run", lambda *_: [])
     monkeypatch.setattr(session, "front_of", counting)
     start_script(name, tiny_folder, manifest, tmp_path / "all", "--prompts", "all", *FEW[name])
     assert set(made.values()) == {1} and len(made) >= 8  # by five prompts

@@ -109,7 +109,7 @@ def test_an_interrupted_run_ends_with_the_same_states_and_rows(
 def test_without_its_states_a_run_keeps_everything_else(
     whole: Path, tiny_folder: Path, manifest: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    for file in ("lens.csv", "run.json", FILES[0]):
+    for file in ("lens.csv", "run.json", "files.json", FILES[0]):
         (tmp_path / file).write_bytes((whole / file).read_bytes())
     logit_lens.run.main(["--redraw", "--out", str(tmp_path)])
     assert "no probe of random weights" in capsys.readouterr().out
