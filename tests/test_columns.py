@@ -13,7 +13,17 @@ ROOT = Path(__file__).resolve().parents[1]
 GONE = (
     *("_band_lo", "simultaneous", "fieller's crossing of words against three", "nothing_left", "equivalence test", "leave_out"),
     *("contrast_curve", "margin_excess", "win_prosody_excess", "win_semantic_excess", "directedness", "recovery", "_eligible"),
-    *("flip_gain", "delta_over_", "margin_spread", "_lo90", "_hi90", "code_length", "mcnemar", "holm(", "p_holm", ),
+    *(
+        "flip_gain",
+        "delta_over_",
+        "margin_spread",
+        "_lo90",
+        "_hi90",
+        "code_length",
+        "mcnemar",
+        "holm(",
+        "p_holm",
+    ),
     *("margin_prior", "win_prosody_null", "span_and_tail", "lens_health", "paired_curve", "release_layer", "decision_layer"),
 )
 READERS = ("logit_lens", "activation_patching", "report", "common/running", "common/stats/findings.py", "common/stats/units.py")

@@ -55,7 +55,14 @@ def test_a_run_writes_its_files_and_goes_on_after_a_kill(
     out = tmp_path / "out"
     start(tiny_folder, clips, out, *more)
     assert "words: audio hidden from the question" in capsys.readouterr().out
-    assert {f.name for f in out.iterdir()} == {"knockout.csv", "effects.csv", "summary.csv", "run.json", "files.json", "knockout_curve.png"}
+    assert {f.name for f in out.iterdir()} == {
+        "knockout.csv",
+        "effects.csv",
+        "summary.csv",
+        "run.json",
+        "files.json",
+        "knockout_curve.png",
+    }
     rows = pd.read_csv(out / "knockout.csv")
     assert set(rows.edge) - {"prefix_to_all"} == EDGES and set(rows.window) == {"from", "up_to", "around_1", "around_5"}
     assert {tuple(x) for _, x in rows.groupby("curve_id").layer} == {(0, 2, LAYERS)}

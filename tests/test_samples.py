@@ -1,9 +1,8 @@
-from collections import Counter
 from pathlib import Path
 
 import pytest
 
-from common.clips.pairs import PairRules, build_pairs, control_pairs
+from common.clips.pairs import PairRules, build_pairs
 from common.clips.samples import COLUMNS, Sample, conflict_clips, draw, read_manifest
 from common.errors import InputError
 from tests.tiny import save_manifest
@@ -97,28 +96,3 @@ def test_draw_keeps_the_order() -> None:
     drawn = draw(list(range(100)), 10, seed=0)
     assert len(set(drawn)) == 10 and drawn == sorted(drawn)
     assert draw([1, 2], None, seed=0) == draw([1, 2], 5, seed=0) == [1, 2]
-
-
-def test_control_pairs_stand_in_for_the_donor_and_keep_the_target(manifest: Path) -> None:
-    clips, _ = conflict_clips(read_manifest(manifest))
-    pairs, _, _ = build_pairs(clips, "semantic", PairRules(max_pairs=40), seed=0)
-    controls = control_pairs(pairs, clips, share=0.25, seed=0)
-    kinds = Counter(c.control for c in controls)
-    assert kinds == {"same_labels_donor": 10, "random_donor": 10, "silence": 10, "itself": 1}  # the same ten pairs
-    assert len({c.pair_id.split("|")[0] for c in controls}) == 10 and len({c.pair_id for c in [*pairs, *controls]}) == 71
-    by_real = {p.pair_id: p for p in pairs}
-    for c in controls:
-        real = by_real[c.pair_id.split("|")[0]]
-        assert (c.target, c.recipient, c.true_donor) == (real.target, real.recipient, real.donor)
-        assert c.silent == (c.control == "silence") and (c.donor is c.recipient) == (c.control == "itself")
-        if c.control == "same_labels_donor":
-            labels = [(s.semantic_label, s.prosody_label, s.speaker) for s in (c.donor, c.recipient)]
-            assert labels[0] == labels[1] and c.donor.semantic_label != c.target
-    assert control_pairs(pairs, clips, share=0.25, seed=0) == controls != control_pairs(pairs, clips, share=0.25, seed=1)
-    assert control_pairs(pairs, clips, share=0, seed=0) == []
-
-
-def test_a_wrong_donor_that_the_pool_has_not_is_left_out(manifest: Path) -> None:
-    clips = [s for s in conflict_clips(read_manifest(manifest))[0] if s.speaker == "a" and s.text_id.endswith("_0")]
-    pairs, _, _ = build_pairs(clips, "prosody", PairRules(max_pairs=10), seed=0)
-    assert {c.control for c in control_pairs(pairs, clips, share=1, seed=0)} == {"random_donor", "silence", "itself"}
