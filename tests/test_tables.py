@@ -104,7 +104,7 @@ def test_label_table_by_hand() -> None:
 
 def test_free_answers_are_held_against_the_first_token() -> None:
     rows = lens_table([["n", "s"], ["n", "h"], ["n", "s"], ["n", "s"]], [[0, 0]] * 4, "abcd")
-    rows["said"] = [np.nan, "sad", np.nan, "sad", np.nan, "none", np.nan, np.nan]
+    rows["said"], rows["spoke"] = ["", "sad", "", "sad", "", "", "", ""], [1, 1, 1, 1, 1, 1, 0, 0]
     (found,) = lens_tables(rows)["generated"].itertuples()
     assert found.n == 3 and found.agreement == pytest.approx(1 / 3) and found.no_label == pytest.approx(1 / 3)
 
