@@ -82,7 +82,7 @@ def closing(written: Sequence[Path], study: Study, *others: Study) -> str:
         lines.append(f"effects  of the donor's audio: {', '.join(found)}")
     lines += [f"more     {len(others)} other studies, a chapter each"] * bool(others)
     for name, kind in (("page", ".html"), ("text", ".md")):
-        lines.append(f"{name:9}{', '.join(shown(file) for file in written if file.suffix == kind)}")
+        lines.append(f"{name:9}{', '.join(shown(f) for f in written if f.suffix == kind and f.name.startswith('report'))}")
     return "\n".join(lines)
 
 

@@ -1,1 +1,1 @@
-"""Intervals, bands and tests of clustered units; torch-free."""
+"""Means and intervals of clustered units; torch-free."""
