@@ -100,7 +100,7 @@ def draw(args: argparse.Namespace, prompt: str, out: Path) -> None:
     record, rows = output.finished_run(out, "components.csv")
     sets, ablated = (read_table(f) if f.exists() else None for f in (out / "sets.csv", out / "ablated.csv"))
     tables = tables_of(rows, sets, ablated)
-    output.write_tables(out, tables)
+    output.write_tables(out, tables, record)
     figures = plot_run(out, out, Look(formats=arguments.figure_formats(args), mark=output.mark_of(record)))
     following = "python report/build.py"
     print(terminal.ended(record, units_of(record), summary(tables), out=out, figures=figures, following=following))

@@ -68,7 +68,7 @@ def run(args: argparse.Namespace, shared: Shared | None, prompt: str, out: Path)
 def draw(args: argparse.Namespace, prompt: str, out: Path) -> None:
     record, rows = output.finished_run(out, "knockout.csv")
     tables = tables_of(rows)
-    output.write_tables(out, tables)
+    output.write_tables(out, tables, record)
     figures = plot_run(out, out, Look(formats=arguments.figure_formats(args), mark=output.mark_of(record)))
     units = f"{record['counts']['clips']} conflict clips · prompt {record['prompt_name']}"
     print(terminal.ended(record, units, summary(tables), out=out, figures=figures, following="python report/build.py"))

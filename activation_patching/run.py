@@ -95,7 +95,7 @@ def run(args: argparse.Namespace, shared: Shared | None, prompt: str, out: Path)
 def draw(args: argparse.Namespace, prompt: str, out: Path) -> None:
     record, rows = output.finished_run(out, "patches.csv")
     tables = tables_of(rows)
-    output.write_tables(out, tables)
+    output.write_tables(out, tables, record)
     figures = plot_run(out, out, Look(formats=arguments.figure_formats(args), mark=output.mark_of(record)))
     found = summary(tables, record["identity"]["intervention"])
     print(terminal.ended(record, units_of(record), found, out=out, figures=figures, following="python report/build.py"))

@@ -91,7 +91,7 @@ def run(args: argparse.Namespace, shared: Shared | None, prompt: str, out: Path)
 def draw(args: argparse.Namespace, prompt: str, out: Path) -> None:
     record, rows = output.finished_run(out, "lens.csv")
     probed, lacking = probe_tables(out, record, rows)
-    output.write_tables(out, tables := lens_tables(rows) | probed)
+    output.write_tables(out, tables := lens_tables(rows) | probed, record)
     figures = plot_lens(out, out, Look(formats=arguments.figure_formats(args), mark=output.mark_of(record)))
     following = terminal.following("activation_patching/run.py", record, arguments.DEFAULTS)
     found = [*summary(lens_findings(tables), record["identity"].get("input", "audio")), *lacking]

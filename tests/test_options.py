@@ -3,23 +3,19 @@
 import re
 from pathlib import Path
 
-import numpy as np
 import pytest
-from activation_patching.facts import patching_facts
 
 import activation_patching.run
 import logit_lens.run
 from activation_patching.choose import choose_pairs
-from activation_patching.tables import tables_of
 from common.clips.pairs import PairRules
-from common.clips.samples import read_manifest
+from common.clips.samples import LABELS, read_manifest
 from common.errors import InputError
 from common.model.encoding import encode_clip
 from common.model.lm import AudioLM
 from common.model.prompts import ask
 from common.model.readout import Readout, check_tokens
 from data import check_manifest
-from tests.planted import Rule, clips, patches
 
 BAD = {
     "--match-level": ("26", "-900", "nan", "inf", "-inf"),
@@ -54,8 +50,10 @@ def test_a_value_out_of_range_is_one_line_that_tells_the_range(
 
 
 def test_pairs_of_a_file_are_not_passed_over(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="--pairs-file .*: not with --edit erase, which takes single clips"):
-        activation_patching.run.main(["--edit", "erase", "--pairs-file", "x.csv", "--out", str(tmp_path / "x")])
+    with pytest.raises(InputError, match="--pairs-file .*: not with --intervention erase, which takes single clips"):
+        activation_patching.run.main(
+            ["--model", "x", "--intervention", "erase", "--pairs-file", "x.csv", "--out", str(tmp_path / "x")]
+        )
 
 
 def test_words_that_stand_for_something_else_are_refused() -> None:
@@ -66,18 +64,9 @@ def test_words_that_stand_for_something_else_are_refused() -> None:
 
 def test_a_clip_alone_has_no_other_donor_and_ends(manifest: Path) -> None:
     """The search for a random donor looked for ever."""
-    rules, one = PairRules(max_pairs=1), {"pool": "conflict", "controls": 1.0, "limit": 1, "seed": 0}
+    rules, one = PairRules(max_pairs=1), {"pool": "conflict", "controls": False, "labels": LABELS, "limit": 1, "seed": 0}
     pairs, _ = choose_pairs(read_manifest(manifest), kinds=["semantic"], rules=rules, intervention="erase", **one)
     assert {p.control for p in pairs} == {"none", "random_subspace"}
-
-
-def test_a_kind_without_a_donor_of_the_same_labels_has_its_tables() -> None:
-    rng, rule = np.random.default_rng(0), Rule(words=3, voice=2)
-    rows = patches(rng, clips(rng, rule, texts=6), rule, n=40)
-    gone = (rows.kind == "prosody") & (rows.control == "same_labels_donor")
-    tables = tables_of(rows[~gone], seed=0)
-    facts = patching_facts(tables)
-    assert "layers" in facts["semantic"] and "layers" not in facts["prosody"] and "crossing" in facts["prosody"]
 
 
 def test_a_token_that_the_model_does_not_know_is_one_line(lm: AudioLM, manifest: Path) -> None:

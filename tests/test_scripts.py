@@ -80,6 +80,7 @@ def test_a_run_writes_its_files(
     assert ("splice - rerun" in record["self_check"]) == (name == "activation_patching")
     printed = capsys.readouterr().out
     assert ("patches by splice" in printed) == (name == "activation_patching") and "next     python" in printed
+    assert set(layers.mark) == {record["mark"]} == {"labels are not what this model says"}
     (warning,) = record["warnings"]
     assert warning in printed and warning.startswith("the label tokens have 0.0") and "would rather say '" in warning
 
@@ -220,6 +221,9 @@ WRONG = {
 }
 
 
+PROGRAMS = ("unknown label", "no such device", "no such model")
+
+
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Path:
     """A folder with one clip of each fault, and models that are none."""
@@ -242,7 +246,10 @@ def workplace(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Pa
 
 
 @pytest.mark.parametrize("case", WRONG)
-def test_wrong_input_is_one_line_and_exit_code_2(case: str, workplace: Path, tmp_path: Path) -> None:
+def test_wrong_input_is_one_line_and_exit_code_2(
+    case: str, workplace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """The two scripts share this path: a few cases go through both, as programs, the others through one of them here."""
     change, message = WRONG[case]
     rows = [tuple(r) for r in pd.read_csv(workplace / "manifest.csv", dtype=str).itertuples(index=False)]
     columns = COLUMNS
@@ -255,15 +262,21 @@ def test_wrong_input_is_one_line_and_exit_code_2(case: str, workplace: Path, tmp
     data = save_manifest(workplace / f"{case.replace(' ', '_')}.csv", rows, columns)
     out = tmp_path / "out"
     more = change if isinstance(change, tuple) else ()
-    for name in ("logit_lens", "activation_patching"):
-        command = [sys.executable, str(ROOT / name / "run.py"), "--model", "model", "--data", str(data), "--out", str(out), *more]
-        done = subprocess.run(command, capture_output=True, text=True, cwd=workplace, env={**os.environ, "HF_HUB_OFFLINE": "1"})
-        assert done.returncode == 2, done.stderr
-        last = done.stderr.rstrip().splitlines()[-1]
-        assert "error: " in last and message in last and "Traceback" not in done.stderr
-        assert not out.exists()
-        if case not in ("unknown label", "no such device", "label tokens"):
-            break  # the two scripts share this path; a few cases through both are enough
+    asked = ["--model", "model", "--data", str(data), "--out", str(out), *more]
+    if case not in PROGRAMS:
+        monkeypatch.chdir(workplace)
+        with pytest.raises(SystemExit) as stopped:
+            main_of(lambda _: SCRIPTS["logit_lens"](asked))
+        ends = [(stopped.value.code, capsys.readouterr().err)]
+    else:
+        scripts = [str(ROOT / name / "run.py") for name in SCRIPTS]
+        offline = {"capture_output": True, "text": True, "cwd": workplace, "env": {**os.environ, "HF_HUB_OFFLINE": "1"}}
+        done = [subprocess.run([sys.executable, script, *asked], **offline) for script in scripts]
+        ends = [(d.returncode, d.stderr) for d in done]
+    for code, said in ends:
+        last = said.rstrip().splitlines()[-1]
+        assert code == 2 and "error: " in last and message in last and "Traceback" not in said
+    assert not out.exists()
 
 
 def test_the_pool_of_all_clips_takes_congruent_ones_too(tiny_folder: Path, manifest: Path, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 _TEXT = {  # columns of tables; a label may be 01, True, none or NA, and would be read as something else
     *("winner", "outcome", "said", "generated", "kind", "control", "target", "pred_base", "pred_donor", "pred_patch", "engine"),
     *("intervention", "at", "label", "side", "reason", "clusters", "baseline", "held_out", "probe", "position"),
-    *("edge", "window", "part", "pred_cut"),
+    *("edge", "window", "part", "pred_cut", "mark"),
     *("what", "unit", "prompt", "model", "clips"),
 }
 _TEXT_ENDS = ("_id", "semantic_label", "prosody_label", "speaker", "source")

@@ -154,9 +154,11 @@ def read_table(out: Path, name: str) -> pd.DataFrame:
         raise InputError(f"{out / name}.csv: cannot be read ({first_line(error)}); --redraw makes the tables anew") from None
 
 
-def write_tables(out: Path, tables: dict[str, pd.DataFrame]) -> None:
-    """Write each table to the CSV of its name."""
+def write_tables(out: Path, tables: dict[str, pd.DataFrame], record: dict[str, Any] | None = None) -> None:
+    """Write each table to the CSV of its name; with a column `mark` where the run's `record` has one to be known first."""
+    mark = (record or {}).get("mark")
     for name, table in tables.items():
+        table = table.assign(mark=mark) if mark else table
         write_whole(out / f"{name}.csv", table.to_csv(index=False, float_format="%.6f", lineterminator="\n"))
 
 
