@@ -37,6 +37,7 @@ def test_rows_at_listed_layers_are_those_of_the_whole_run_and_so_are_their_stati
     tables = (lens_tables if name == "logit_lens" else tables_of)(thinned)
     for table, expected in tables.items():
         found = pd.read_csv(tmp_path / "some" / f"{table}.csv", keep_default_na=False, na_values=[""])
+        assert set(found.pop("mark")) == {"labels are not what this model says"}  # random weights: known by reading the record
         assert list(found) == list(expected)
         pd.testing.assert_frame_equal(found, expected.replace("", np.nan), atol=1e-4, rtol=1e-3, check_dtype=False)
 
