@@ -25,7 +25,7 @@ SETTINGS: dict[str, dict[str, str]] = {
 }
 SHIPPED = "as shipped, neighbours there at the start"
 VARIABLES = ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "MKL_NUM_THREADS", "OMP_THREAD_LIMIT")
-WINDOWS, SECONDS, PATIENCE = 5, 1.2, 20.0  # windows of so many seconds; a cell that gives none in that time has none
+WINDOWS, PATIENCE = 5, 20.0  # a cell that gives no window in that many seconds has none
 ASKED = """
 import json, os
 from common.environment import prepare
@@ -65,12 +65,12 @@ class Child:
         )
         self._answer(300)
 
-    def rates(self) -> list[float]:
-        """Return pairs a second in each window; none where it does not answer in time."""
+    def rates(self, seconds: float) -> list[float]:
+        """Return pairs a second in each window of so many seconds; none where it does not answer in time."""
         assert self.process.stdin
-        self.process.stdin.write(b"go\n")
+        self.process.stdin.write(f"{seconds}\n".encode())
         self.process.stdin.flush()
-        return json.loads(self._answer(PATIENCE + WINDOWS * SECONDS) or "[]")
+        return json.loads(self._answer(PATIENCE + WINDOWS * seconds) or "[]")
 
     def _answer(self, seconds: float) -> bytes:
         ready, _, _ = select.select([self.process.stdout], [], [], seconds)
@@ -99,24 +99,24 @@ def measure_when_told(model: str) -> None:
     with torch.inference_mode():
         splice(lm, record(lm, clips[1])[0], [recipient])
         print("ready", flush=True)
-        for _ in sys.stdin:
+        for seconds in map(float, sys.stdin):
             rates = []
             for _ in range(WINDOWS):
                 began, pairs = time.perf_counter(), 0
-                while time.perf_counter() - began < SECONDS:
+                while time.perf_counter() - began < seconds:
                     splice(lm, record(lm, clips[1 + pairs % (len(clips) - 1)])[0], [recipient])
                     pairs += 1
                 rates.append(pairs / (time.perf_counter() - began))
             print(json.dumps(rates), flush=True)
 
 
-def cell(child: Child, count: int) -> str:
+def cell(child: Child, count: int, seconds: float) -> str:
     with Neighbours(count):
-        rates = child.rates()
-    return f"{statistics.median(rates):.1f} ({min(rates):.1f} to {max(rates):.1f})" if rates else f"none in {PATIENCE:.0f} s"
+        rates = child.rates(seconds)
+    return f"{statistics.median(rates):.2f} ({min(rates):.2f} to {max(rates):.2f})" if rates else f"none in {PATIENCE:.0f} s"
 
 
-def row(model: str, setting: dict[str, str], counts: list[int]) -> list[str]:
+def row(model: str, setting: dict[str, str], counts: list[int], seconds: float) -> list[str]:
     """Return the cells of a setting; a child that has given none in time is replaced."""
     cells: list[str] = []
     child = Child(model, setting)
@@ -124,7 +124,7 @@ def row(model: str, setting: dict[str, str], counts: list[int]) -> list[str]:
         if cells and cells[-1].startswith("none"):
             child.end()
             child = Child(model, setting)
-        cells.append(cell(child, count))
+        cells.append(cell(child, count, seconds))
     child.end()
     return cells
 
@@ -133,6 +133,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default=str(ROOT / "data" / "reference_model"))
     parser.add_argument("--neighbours", type=int, nargs="+", default=[0, 2, 5])
+    parser.add_argument("--seconds", type=float, default=1.2, help="of a window; a slow model needs more (default 1.2)")
     parser.add_argument("--child", metavar="MODEL", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.child:
@@ -142,14 +143,14 @@ def main() -> None:
     print(f"| pairs a second, {os.cpu_count()} cores: median of {WINDOWS} (least to most) | {' | '.join(header)} |")
     print("|---" * (1 + len(header)) + "|", flush=True)
     for name, setting in SETTINGS.items():
-        print(f"| {name} | {' | '.join(row(args.model, setting, args.neighbours))} |", flush=True)
+        print(f"| {name} | {' | '.join(row(args.model, setting, args.neighbours, args.seconds))} |", flush=True)
     cells = []
     for count in args.neighbours:
         with Neighbours(count):
             asked = subprocess.run([sys.executable, "-c", ASKED], cwd=ROOT, env=clean({}), stdout=subprocess.PIPE, check=True)
         setting = json.loads(asked.stdout)
         child = Child(args.model, setting)
-        cells.append(f"{cell(child, count)}, {setting.get('OMP_NUM_THREADS', 'all')} threads")
+        cells.append(f"{cell(child, count, args.seconds)}, {setting.get('OMP_NUM_THREADS', 'all')} threads")
         child.end()
     print(f"| {SHIPPED} | {' | '.join(cells)} |")
 
