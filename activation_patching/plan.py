@@ -10,64 +10,64 @@ import torch
 
 from activation_patching import options
 from activation_patching.choose import choose_pairs, clips_of, groups_of
-from activation_patching.edit_rows import MAX_EDITED_ROWS
-from activation_patching.edits import at_last, at_span, before_last
-from activation_patching.engines import Clip, OwnRun, Patched, by_splice, by_sweep, donor_of, own_runs
-from activation_patching.how import How
-from activation_patching.rows import MAX_ROWS, pair_rows
+from activation_patching.intervention import InterventionSpec
+from activation_patching.span.patch import Clip, OwnRun, Patched, by_splice, by_sweep, donor_of, own_runs
+from activation_patching.span.rows import MAX_ROWS, pair_rows
+from activation_patching.subspace.edits import at_last, at_span, before_last
+from activation_patching.subspace.rows import MAX_EDITED_ROWS
+from common.clips.manifest import read_clips
 from common.clips.pairs import Pair
-from common.clips.samples import read_clips
+from common.compute.activation_cache import ActivationCache
+from common.compute.memory import cache_bytes
+from common.compute.usable_clips import usable_clips
 from common.model.prompts import variants
-from common.model.usable import usable_clips
-from common.patching.oracle import put
-from common.patching.tracing import states_at
-from common.running import arguments
-from common.running.cache import Kept
-from common.running.memory import cache_bytes
-from common.running.plan import Cost, Plan, checks_seconds, open_plan, tell, written
+from common.patching.rerun import put
+from common.run import command_line
+from common.run.plan import Cost, Plan, checks_seconds, open_plan, tell, written
+from common.tracing.trace import states_at
 
 _QUICK = 1.0  # seconds of a pass for one pair up to which a full pass is timed as well
 
 
 def plan_run(args: argparse.Namespace) -> str:
     """Return what the run that the command line asks for would be given and would take. Raises InputError as the run does."""
-    model, question = arguments.chosen_model(args), arguments.asked_question(args, args.prompt)
+    model, question = command_line.chosen_model(args), command_line.asked_question(args, args.prompt)
     clips, others = read_clips(args.data, args.labels)
-    how = options.chosen_intervention(args, len(question.labels))
+    spec = options.chosen_intervention(args, len(question.labels))
     clips, bad = usable_clips(clips, model, question) if args.skip_bad else (clips, {})
-    choice = {"limit": args.limit, "seed": args.seed, "controls": args.controls, **arguments.pair_options(args)}
-    pairs, counts = choose_pairs(clips, labels=question.labels, **choice, intervention=how.intervention)
+    choice = {"limit": args.limit, "seed": args.seed, "controls": args.controls, **command_line.pair_options(args)}
+    pairs, counts = choose_pairs(clips, labels=question.labels, **choice, intervention=spec.intervention)
     counts["dropped"] |= {**others, **bad}
     counts["pairs with their controls"] = len(pairs)
-    plan = open_plan(model, question, clips_of(pairs), engines=how.engines, layers=args.layers)
+    plan = open_plan(model, question, clips_of(pairs), engines=spec.engines, layers=args.layers)
     prompts = len(variants(args.prompt)) if args.prompts == "all" else 1
-    cost = cost_of(plan, groups_of(pairs, how.intervention), how, budget=cache_bytes(args.cache_gb))
+    cost = cost_of(plan, groups_of(pairs, spec.intervention), spec, budget=cache_bytes(args.cache_gb))
     return tell(plan, cost, counts, prompts=prompts)
 
 
-def cost_of(plan: Plan, groups: Sequence[list[Pair]], how: How, *, budget: int) -> Cost:
+def cost_of(plan: Plan, groups: Sequence[list[Pair]], spec: InterventionSpec, *, budget: int) -> Cost:
     """Return what the rows of groups of pairs take: a few clips and pairs are run with the code of the run."""
     session, largest = plan.session, max(groups, key=len)
     pairs = [pair for group in groups for pair in group]
-    most = _most_at_once(plan, how)
-    own = Recorded(plan, [clip for pair in largest[:most] for clip in (donor_of(pair), (pair.recipient, False))], how)
-    first = plan.hollow.seconds(partial(_patch, plan, own, largest[:1], how))
-    full = plan.hollow.seconds(partial(_patch, plan, own, largest[:most], how)) if most > 1 and first < _QUICK else None
+    most = _most_at_once(plan, spec)
+    own = Recorded(plan, [clip for pair in largest[:most] for clip in (donor_of(pair), (pair.recipient, False))], spec)
+    first = plan.weightless.seconds(partial(_patch, plan, own, largest[:1], spec))
+    full = plan.weightless.seconds(partial(_patch, plan, own, largest[:most], spec)) if most > 1 and first < _QUICK else None
     seconds = sum(_group_seconds(len(group), most, min(most, len(largest)), first, full) for group in groups)
-    run_seconds = plan.hollow.seconds(lambda: Recorded(plan, [(plan.clip, False)], how))
-    recorded, held = _recordings(plan, groups, how, own.whole(_turn(largest[0], how)), budget=budget)
+    run_seconds = plan.weightless.seconds(lambda: Recorded(plan, [(plan.clip, False)], spec))
+    recorded, held = _recordings(plan, groups, spec, own.whole(_turn(largest[0], spec)), budget=budget)
     row_seconds, row_bytes = written(lambda: _rows(plan, largest[0]))
     seconds += recorded * run_seconds + len(pairs) * row_seconds
     seconds += checks_seconds(plan, len(clips_of(pairs)), run_seconds)
-    beside = "" if how.whole_span else "learning what the states tell of the labels is not counted"
+    beside = "" if spec.whole_span else "learning what the states tell of the labels is not counted"
     return Cost(seconds, len(pairs) * len(session.layers), row_bytes, held, beside=beside)
 
 
 class Recorded:
     """The own runs of a few clips on the hollow model, to be asked for as those of a run are (see Kept)."""
 
-    def __init__(self, plan: Plan, clips: Sequence[Clip], how: How) -> None:
-        view = before_last if how.at == "last" else None
+    def __init__(self, plan: Plan, clips: Sequence[Clip], spec: InterventionSpec) -> None:
+        view = before_last if spec.at == "last" else None
         own = own_runs(plan.session, clips, budget=10**15, view=view)
         self._runs = {clip: _filled(plan, own.whole(clip)) for clip in dict.fromkeys(clips)}
 
@@ -79,31 +79,31 @@ class Recorded:
 
 def _filled(plan: Plan, run: OwnRun) -> OwnRun:
     """Return a run in which blocks that are not there have kept what those have that stand in for them."""
-    cache = tuple(run.trace.cache[block] for block in plan.hollow.stand_in)
+    cache = tuple(run.trace.cache[block] for block in plan.weightless.stand_in)
     return replace(run, trace=replace(run.trace, cache=cache))
 
 
-def _turn(pair: Pair, how: How) -> Clip:
+def _turn(pair: Pair, spec: InterventionSpec) -> Clip:
     """Return the clip whose whole run the pairs of a group are made over."""
-    return donor_of(pair) if how.whole_span else (pair.recipient, False)
+    return donor_of(pair) if spec.whole_span else (pair.recipient, False)
 
 
-def _most_at_once(plan: Plan, how: How) -> int:
+def _most_at_once(plan: Plan, spec: InterventionSpec) -> int:
     """Return how many pairs go into one pass."""
     if plan.session.engine != "splice":
         return 1
-    return max(1, (MAX_ROWS if how.whole_span else MAX_EDITED_ROWS) // len(plan.session.layers))
+    return max(1, (MAX_ROWS if spec.whole_span else MAX_EDITED_ROWS) // len(plan.session.layers))
 
 
-def _patch(plan: Plan, recorded: Recorded, pairs: list[Pair], how: How) -> None:
+def _patch(plan: Plan, recorded: Recorded, pairs: list[Pair], spec: InterventionSpec) -> None:
     """Patch pairs of one group in one pass, as the run does."""
-    session, own = plan.session, cast(Kept[Clip, OwnRun], recorded)
-    if how.whole_span and session.engine == "splice":
+    session, own = plan.session, cast(ActivationCache[Clip, OwnRun], recorded)
+    if spec.whole_span and session.engine == "splice":
         by_splice(session, own, pairs, len(pairs))
-    elif how.whole_span:
-        by_sweep(session, own, pairs, how.align, len(session.layers))
-    elif how.at == "last":
-        trace = own.whole(_turn(pairs[0], how)).trace
+    elif spec.whole_span:
+        by_sweep(session, own, pairs, spec.align, len(session.layers))
+    elif spec.at == "last":
+        trace = own.whole(_turn(pairs[0], spec)).trace
         at_last(session, trace, [put(dict(zip(trace.layers, trace.tail)))] * len(pairs), len(pairs))
     else:
         clip = session.encode(pairs[0].recipient)
@@ -117,7 +117,7 @@ def _group_seconds(pairs: int, most: int, timed: int, first: float, full: float 
     return sum(first + step * (n - 1) for n in passes)
 
 
-def _recordings(plan: Plan, groups: Sequence[list[Pair]], how: How, run: OwnRun, *, budget: int) -> tuple[int, int]:
+def _recordings(plan: Plan, groups: Sequence[list[Pair]], spec: InterventionSpec, run: OwnRun, *, budget: int) -> tuple[int, int]:
     """Return how often a clip is recorded, and the most bytes of recordings, by the run's own rules of what is kept.
 
     On a CPU the whole of a run and what is light of it have their tail in common.
@@ -131,14 +131,16 @@ def _recordings(plan: Plan, groups: Sequence[list[Pair]], how: How, run: OwnRun,
         made += 1
         return whole
 
-    turns = [_turn(group[0], how) for group in groups] if spliced else []
-    own: Kept[Clip, int] = Kept(make, light=lambda _: light, store=int, size=int, turns=turns, budget=budget)
+    turns = [_turn(group[0], spec) for group in groups] if spliced else []
+    own: ActivationCache[Clip, int] = ActivationCache(
+        make, light=lambda _: light, store=int, size=int, turns=turns, budget=budget
+    )
     for group in groups:
         if spliced:
-            own.whole(_turn(group[0], how))
+            own.whole(_turn(group[0], spec))
         for pair in group:
             own.light((pair.recipient, False))
-            if not (spliced and how.whole_span):
+            if not (spliced and spec.whole_span):
                 own.light(donor_of(pair))
             most = max(most, own.bytes)
     return made, most

@@ -52,7 +52,7 @@ _STYLE: Any = {
 
 
 @dataclass(frozen=True)
-class Look:
+class FigureStyle:
     """What of a figure is not its data: the `words` that translate its texts, and the `formats` that it is written in.
 
     A text that the words lack is an error; None leaves the English that the figures are written in. A `mark` stands above the
@@ -78,7 +78,7 @@ def drawing(**changes: Any) -> Iterator[None]:
 
 
 @contextmanager
-def figure(path: Path, look: Look, *, rows: int = 1, columns: int = 1, height: float = 1.0) -> Iterator[list[Axes]]:
+def figure(path: Path, style: FigureStyle, *, rows: int = 1, columns: int = 1, height: float = 1.0) -> Iterator[list[Axes]]:
     """Give panels, row by row, to draw on; write them to `path` in each format. `height`: of a panel, in that of the usual one.
 
     A caption stands under a figure and not in it.
@@ -87,12 +87,12 @@ def figure(path: Path, look: Look, *, rows: int = 1, columns: int = 1, height: f
         sheet = Figure(figsize=(columns * WIDTH, rows * height * HEIGHT), layout="constrained")
         panels = list(sheet.subplots(rows, columns, squeeze=False).flat)
         yield panels
-        if look.mark:
-            sheet.suptitle(look.say(look.mark), color=ALARM)
+        if style.mark:
+            sheet.suptitle(style.say(style.mark), color=ALARM)
         for axes in panels:
             if not isinstance(axes.xaxis.get_major_locator(), FixedLocator):
                 axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-        for kind in look.formats:
+        for kind in style.formats:
             save(sheet, path.with_suffix(f".{kind}"))
 
 
@@ -166,8 +166,8 @@ def mark_layers(axes: Axes, layers: pd.DataFrame, marked: pd.Series, text: str, 
         for _, s in places.groupby(places - range(len(places)))
     ]
     for first, last in stretches:
-        look: Any = {"facecolor": "none", "edgecolor": "#C4C4C4", "hatch": hatch} if hatch else {"facecolor": "#EBEBEB"}
-        axes.axvspan(first, last, linewidth=0, zorder=0, **look)
+        style: Any = {"facecolor": "none", "edgecolor": "#C4C4C4", "hatch": hatch} if hatch else {"facecolor": "#EBEBEB"}
+        axes.axvspan(first, last, linewidth=0, zorder=0, **style)
     first, last = max(stretches, key=lambda s: s[1] - s[0])
     turned = last - first < 0.45 * spread
     about: Any = {"rotation": 90, "va": "top"} if turned else {"va": "top"}
@@ -229,9 +229,9 @@ def _spread(places: list[float], heights: list[float]) -> list[float]:
     return [float(moved[list(order).index(i)]) for i in range(len(places))]
 
 
-def over_layers(axes: Axes, layers: pd.Series, look: Look) -> None:
+def over_layers(axes: Axes, layers: pd.Series, style: FigureStyle) -> None:
     """Make the x-axis that both experiments share, from l = 0 to l = L."""
-    axes.set(xlim=(layers.min() - 0.5, layers.max() + 0.5), xlabel=look.say("layer l"))
+    axes.set(xlim=(layers.min() - 0.5, layers.max() + 0.5), xlabel=style.say("layer l"))
 
 
 def legend_above(axes: Axes) -> None:
@@ -240,18 +240,18 @@ def legend_above(axes: Axes) -> None:
         axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, borderaxespad=0.2)
 
 
-def estimates(table: pd.DataFrame, path: Path, look: Look) -> None:
+def estimates(table: pd.DataFrame, path: Path, style: FigureStyle) -> None:
     """Draw a panel for each `unit` of the table: `value` with `lo` and `hi` of each `what` (colour by `kind`), by `prompt`."""
     colors = COLORS | {"other": INK}
     prompts, units = list(table.prompt.unique()), list(table.unit.unique())
-    with figure(path, look, rows=len(units), height=0.8) as panels:
+    with figure(path, style, rows=len(units), height=0.8) as panels:
         for axes, unit in zip(panels, units):
             of_unit = table[table.unit == unit]
             for i, (what, rows) in enumerate(of_unit.groupby("what", sort=False)):
                 place = [prompts.index(p) + 0.16 * (i - (of_unit.what.nunique() - 1) / 2) for p in rows.prompt]
-                style: Any = {"color": colors[rows.kind.iloc[0]], "marker": "os^D"[i % 4]}
-                points(axes, place, rows, name=fill(look.say(str(what)), 16), **style)
-            axes.set_ylabel(fill(look.say(unit), 20))
+                look: Any = {"color": colors[rows.kind.iloc[0]], "marker": "os^D"[i % 4]}
+                points(axes, place, rows, name=fill(style.say(str(what)), 16), **look)
+            axes.set_ylabel(fill(style.say(unit), 20))
             axes.set_xticks(range(len(prompts)), [p.replace("-", "\n") for p in prompts])
             axes.set_xlim(-0.5, len(prompts) - 0.5)
             if unit.startswith("share"):

@@ -24,7 +24,7 @@ prepare(__file__)
 from common import files  # noqa: E402
 from common.errors import InputError  # noqa: E402
 from common.paths import given_path, path_or_name  # noqa: E402
-from data.small_base import NOT_DOWNLOADED, DownloadFailed, build  # noqa: E402
+from data.making.small_model.base import NOT_DOWNLOADED, DownloadFailed, build  # noqa: E402
 
 PARTS = ROOT / "data" / "small_model"
 DOWNLOADS = ROOT / "data" / "small_model" / "base"
@@ -34,7 +34,7 @@ def read_parts(folder: Path) -> tuple[dict[str, torch.Tensor], float]:
     """Return the trained tensors and the LoRA's scale. Raises InputError where the file is not the recorded one."""
     file, record = folder / "trained.safetensors", json.loads((folder / "training.json").read_text(encoding="utf-8"))
     if not file.is_file():
-        raise InputError(f"{file}: not found; data/train_small.py makes it")
+        raise InputError(f"{file}: not found; data/making/small_model/train.py makes it")
     found = hashlib.sha256(file.read_bytes()).hexdigest()
     if found != record["sha256"]:
         raise InputError(f"{file}: its SHA-256 is {found[:12]}..., training.json says {record['sha256'][:12]}...")

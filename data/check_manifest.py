@@ -23,11 +23,11 @@ prepare(__file__)
 
 from common.clips.audio import BadClip, read_clip  # noqa: E402
 from common.clips.csvfile import csv_rows  # noqa: E402
-from common.clips.samples import COLUMNS, LABELS, read_sample  # noqa: E402
+from common.clips.manifest import COLUMNS, LABELS, read_sample  # noqa: E402
 from common.errors import InputError  # noqa: E402
 from common.paths import given_path  # noqa: E402
-from common.running.arguments import SEEDS, whole_number  # noqa: E402
-from data.findings import Heard, Manifest, Section, findings  # noqa: E402
+from common.run.command_line import SEEDS, whole_number  # noqa: E402
+from data.manifest_checks import Heard, Manifest, Section, findings  # noqa: E402
 from data.manifest_page import check_page, write_page  # noqa: E402
 
 SHOWN = 20  # of what is wrong, on the terminal

@@ -23,12 +23,12 @@ from common.environment import patient_streams, prepare  # noqa: E402
 prepare(__file__)
 
 from common.clips.csvfile import csv_rows  # noqa: E402
-from common.clips.samples import COLUMNS, LABELS  # noqa: E402
+from common.clips.manifest import COLUMNS, LABELS  # noqa: E402
 from common.errors import InputError  # noqa: E402
 from common.files import in_one_step  # noqa: E402
 from common.paths import given_path  # noqa: E402
+from data.clip_files import Row, clips_in, same_clip  # noqa: E402
 from data.datasets import DATASETS, WORDS, Dataset, Fields, Made, made, tidy  # noqa: E402
-from data.finding import Row, clips_in, same_clip  # noqa: E402
 
 
 @dataclass(frozen=True)

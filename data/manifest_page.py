@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from common.errors import InputError
 from common.files import in_one_step
 from common.plotting import drawing, save
-from data.findings import Manifest, Section
+from data.manifest_checks import Manifest, Section
 
 PAGE = """<!doctype html>
 <!-- written by data/check_manifest.py, which writes over its own pages alone -->

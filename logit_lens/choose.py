@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from common.clips.samples import Sample, conflict_clips, draw
+from common.clips.manifest import Sample, conflict_clips, draw
 
 
 def choose_clips(clips: list[Sample], *, limit: int | None, seed: int) -> tuple[list[Sample], dict[str, Any]]:

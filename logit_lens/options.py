@@ -3,7 +3,7 @@
 import argparse
 
 from common.model.prompts import INPUTS
-from common.running.arguments import whole_number
+from common.run.command_line import whole_number
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

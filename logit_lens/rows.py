@@ -1,23 +1,52 @@
 """Read the answer that every layer would give."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from common.clips.samples import Sample
+from common.clips.manifest import Sample
+from common.compute.session import Session
 from common.errors import InputError
 from common.model.encoding import load_clip
-from common.model.generating import generated, said
+from common.model.generation import generated, said
 from common.model.readout import Readout, tied
-from common.patching.tolerance import check_finite
-from common.patching.tracing import lens, lens_and_states
-from common.running.session import Session
-from logit_lens.states import States
+from common.tracing.tolerance import check_finite
+from common.tracing.trace import lens, lens_and_states
+from logit_lens.choose import choose_speaking
+from logit_lens.fitted.random_weights import open_states
+from logit_lens.fitted.state_file import States
+from logit_lens.fitted.tuned_lens import tuned_lens
 
+FileOfStates = tuple[States, States]  # of the model as trained, and with random weights
 Maps = Callable[[Sample], Sequence[Callable[[torch.Tensor], torch.Tensor]]]
+
+
+@dataclass(frozen=True)
+class Maker:
+    """What makes rows: `make` of groups of clips, `whole` tells which of the clips with rows need not be made again.
+
+    `states` are the files of a run with probes.
+    """
+
+    make: Callable[[Iterable[list[Sample]]], Iterator[list[dict[str, Any]]]]
+    whole: Callable[[set[str]], set[str]] = set
+    states: FileOfStates | None = None
+
+
+def maker(session: Session, samples: list[Sample], out: Path, *, lens: str, generate: int, probe: bool, seed: int) -> Maker:
+    """Return what makes the rows of `samples` by the `lens`, of which `generate` clips answer in free text besides."""
+    maps = tuned_lens(session, samples) if lens == "tuned" else None
+    speaking = choose_speaking(samples, generate, seed=seed)
+    if not probe:
+        return Maker(partial(layers_of, session, maps=maps, speaking=speaking))
+    states, whole = open_states(session, samples, out)
+    return Maker(partial(layers_of, session, maps=maps, speaking=speaking, states=states[0]), whole, states)
 
 
 def layers_of(
@@ -46,7 +75,7 @@ def layers_of(
         if states:
             (logits, label_logits), vectors = lens_and_states(*asked)
         else:
-            logits, label_logits = lens(*asked, session.front(sample, clip))
+            logits, label_logits = lens(*asked, session.prefix_cache(sample, clip))
         whole = logits.float().logsumexp(dim=-1, keepdim=True)  # a number unless one of the vocabulary is none
         check_finite(torch.cat([label_logits, whole.to(label_logits)], dim=-1), sample.sample_id)
         rows = lens_rows(session.readout, sample, logits, label_logits.cpu(), layers=session.layers)

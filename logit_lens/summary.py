@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from common.running import terminal
+from common.run import terminal
 from logit_lens.findings import LensFindings
 
 

@@ -4,10 +4,10 @@ import numpy as np
 import pandas as pd
 
 from common.clips.pairs import KINDS
-from common.stats.covariance import estimate
+from common.stats.clustered_means import estimate
+from common.stats.crossings import Crossing, crossing
 from common.stats.intervals import first_from
-from common.stats.landmarks import Crossing, crossing
-from common.stats.metrics import Metric, gain, layer_table
+from common.stats.layer_tables import Metric, gain, layer_table
 from common.stats.units import by_group, clip_units, labels_of
 
 OUTCOMES = (*KINDS, "other")
@@ -39,7 +39,7 @@ def lens_layers(rows: pd.DataFrame) -> pd.DataFrame:
     metrics |= {f"win_{o}": Metric(won, share=True) for o, won in wins.items()}
     metrics |= {"voice_lead": gain(wins["prosody"] - wins["semantic"])}
     table = layer_table(units, metrics)
-    mass = units.grid("mass").mean(axis=0) if len(units.firsts) else []
+    mass = units.grid("mass").mean(axis=0) if len(units.unit_rows) else []
     answers = units.rows.groupby("layer").winner.nunique().to_numpy()
     return table.assign(mass=mass, readable=(np.asarray(mass) >= MOST_OF_IT) * (answers > 1))
 
@@ -58,7 +58,7 @@ def crossover(rows: pd.DataFrame, layers: pd.DataFrame) -> pd.DataFrame:
     units, first = clip_units(conflict_rows(rows)), readable_from(layers)
     places = units.layers[first:]
     found, side = Crossing(reason="the lens reads the labels at no layer"), "none"
-    if len(places) and len(units.firsts):
+    if len(places) and len(units.unit_rows):
         lead = (units.grid("outcome") == "prosody").astype(float) - (units.grid("outcome") == "semantic")
         side = "prosody" if lead[:, -1].mean() > 0 else "semantic"
         found = crossing(estimate((lead if side == "prosody" else -lead)[:, None, first:], units.design), places)

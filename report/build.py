@@ -19,24 +19,24 @@ from common.environment import patient_streams, prepare
 
 prepare(__file__)
 
-from activation_patching.findings import span_effects
+from activation_patching.span.findings import span_effects
 from common import files
-from common.clips.samples import Sample
+from common.clips.manifest import Sample
 from common.errors import InputError
 from common.files import write_whole
 from common.paths import given_path
-from common.plotting import Look, families
-from common.running.identity import shown
+from common.plotting import FigureStyle, families
+from common.run.record import shown
 from logit_lens.findings import lens_findings
-from report.chapters import Chapter, chapter
-from report.clips import encoded, read_samples
-from report.closer import about, clips_shown, closer_look
-from report.drawing import plot_side_by_side
-from report.inputs import Study, Trouble, names_of, read_studies
 from report.language import LANGUAGES, Say, decimals, interval, texts, translation
 from report.markdown import plain, slug, table
-from report.page import PAGE, report_html
+from report.page.clips import encoded, read_samples
+from report.page.html import PAGE, report_html
+from report.page.inspector import about, clips_shown, closer_look
 from report.render import Compared, file_names, report_md
+from report.runs import Study, Trouble, names_of, read_studies
+from report.sections.figures import plot_side_by_side
+from report.study import Chapter, chapter
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -116,17 +116,17 @@ def _write(
 ) -> list[Path]:
     """Write the report, its tables and its page in one language, with its figures; return the files."""
     words = texts(language) if len(families()) > 1 else None  # a font that has Chinese
-    look = Look(words, ("png", "svg"))  # for the Markdown, for the page
+    style = FigureStyle(words, ("png", "svg"))  # for the Markdown, for the page
     say, folder = translation(language), "figures" if language == "en" else f"figures/{language}"
     out.mkdir(parents=True, exist_ok=True)
     chapters = [
-        chapter(study, name, known, out=out, folder=f"{folder}/{slug(name)}".rstrip("/"), look=look, say=say)
+        chapter(study, name, known, out=out, folder=f"{folder}/{slug(name)}".rstrip("/"), style=style, say=say)
         for study, name, known in studies
     ]
     compared = None
     if len(chapters) > 1:
         compared = Compared(side_by_side(chapters, say), {"side_by_side": f"{folder}/side_by_side.png"})
-        plot_side_by_side({c.name: c.study for c in chapters}, out / compared.figures["side_by_side"], look)
+        plot_side_by_side({c.name: c.study for c in chapters}, out / compared.figures["side_by_side"], style)
     report, tables = report_md(chapters, troubles, compared, language=language, note=note)
     page = report_html(report, tables, data, out=out, language=language)
     names = file_names(language)
@@ -152,8 +152,8 @@ def page_data(studies: list[Study], names: list[str], clips: Sequence[dict[str, 
     """Return what the page shows beside the report: each study's clips and pairs, and once for each manifest text and audio."""
     looks = [closer_look(study, name, of=len(studies)) for study, name in zip(studies, names)]
     known: dict[str, dict[str, Sample]] = {}
-    for look, of_study in zip(looks, clips):
-        known.setdefault(look["set"], {}).update({n: of_study[n] for n in clips_shown(look) if n in of_study})
+    for style, of_study in zip(looks, clips):
+        known.setdefault(style["set"], {}).update({n: of_study[n] for n in clips_shown(style) if n in of_study})
     budget = PAGE // len(known)
     sets = {
         name: {"about": about(some), "audio": encoded(some.values(), budget=budget) if audio else {}}

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 import pandas as pd
 
 from common.stats.findings import NAN, Estimate
-from report.inputs import Outputs
 from report.language import Say, decimals, interval
+from report.runs import Outputs
 
 
 def plain(text: object) -> str:

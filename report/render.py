@@ -7,11 +7,11 @@ from typing import Any, NamedTuple
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from common.running.identity import digest
-from report.chapters import Chapter
-from report.inputs import Trouble
+from common.digests import digest
 from report.language import formats, translation
 from report.markdown import code, fenced, plain
+from report.runs import Trouble
+from report.study import Chapter
 
 TEMPLATES = Path(__file__).resolve().parent / "templates"
 

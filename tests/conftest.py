@@ -10,8 +10,8 @@ import torch
 
 from common.model.lm import AudioLM
 from common.model.load import load_model
-from tests.study import nothing_drawn
-from tests.tiny import save_clips, save_tiny_model
+from tests.helpers.study import nothing_drawn
+from tests.tiny_models.tiny import save_clips, save_tiny_model
 
 torch.set_num_threads(1)  # the models are tiny: threads would only wait for each other, worst of all on a busy machine
 

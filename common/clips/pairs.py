@@ -9,8 +9,8 @@ import numpy as np
 
 from common.clips.audio import read_clip
 from common.clips.csvfile import csv_rows
-from common.clips.drawing import blocks_of, cap, count_pairs, draw_pairs
-from common.clips.samples import Sample
+from common.clips.manifest import Sample
+from common.clips.pair_sampling import blocks_of, cap, count_pairs, draw_pairs
 from common.errors import InputError
 
 _LABELS_OF = {  # kind -> the label that the two clips of a pair have in common, the label in which they differ

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from common.clips.audio import BadClip
-from common.clips.samples import Sample
+from common.clips.manifest import Sample
 from common.errors import InputError
 from common.model.encoding import EncodedClip, encoded, knows_thinking
 from common.model.lm import AudioLM

@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 
+from common import processes
 from common.errors import InputError, first_line
-from common.running.parallel import own_device, processes
 
 _FREE_SHARE = 0.85  # of a GPU's free memory may go to weights; the rest is for the work
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -17,7 +17,7 @@ def choose_device(name: str) -> torch.device:
     """Return the device `name`, for "auto" the first of cuda, mps, cpu. Raises InputError for one that is not there."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    name = own_device(name)
+    name = processes.own_device(name)
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
@@ -47,10 +47,10 @@ def read_device_map(given: str | None) -> str | dict[str, Any] | None:
     """
     if given is None:
         return None
-    if processes() > 1:
+    if processes.count() > 1:
         raise InputError(
-            f"--device-map {given}: spreads one model over several GPUs, for one process; {processes()} processes were started, "
-            "each with a model of its own: start one, or leave --device-map out"
+            f"--device-map {given}: spreads one model over several GPUs, for one process; {processes.count()} processes were "
+            "started, each with a model of its own: start one, or leave --device-map out"
         )
     if given in DEVICE_MAPS:
         return given
@@ -73,7 +73,7 @@ def spread_over(
     needed = weight_bytes(model_class, config, dtype, trust_remote_code=trust_remote_code)
     if needed < _FREE_SHARE * torch.cuda.mem_get_info(device)[0]:
         return {"": f"cuda:{device.index or 0}"}
-    if processes() > 1:
+    if processes.count() > 1:
         raise InputError("the model does not fit one GPU: start one process, and it is spread over all of them")
     return "auto"
 

@@ -13,7 +13,7 @@ import torch
 from jinja2 import TemplateError
 
 from common.clips.audio import BadClip, load_audio
-from common.clips.samples import Sample
+from common.clips.manifest import Sample
 from common.errors import InputError, first_line
 from common.model.lm import AudioLM
 from common.model.prompts import Question, written

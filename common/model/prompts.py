@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from common.clips.samples import LABELS, Sample
+from common.clips.manifest import LABELS, Sample
 from common.errors import InputError
 
 PROMPTS = {

@@ -18,9 +18,9 @@ from common.errors import UnknownBlock
 from common.model.encoding import EncodedClip
 from common.model.head import head_reads
 from common.model.lm import AudioLM
-from common.patching.caches import kept_tensors
-from common.patching.hooks import hooks
-from common.patching.reading import Reading, hook_kwargs, read_rows
+from common.patching.tail_pass import Reading, hook_kwargs, read_rows
+from common.tracing.hooks import hooks
+from common.tracing.kv_cache import kept_tensors
 
 ATTENTION = ("sdpa", "eager")  # implementations that are given a mask that can be changed
 

@@ -10,10 +10,10 @@ from transformers.cache_utils import Cache
 
 from common.model.head import head_reads
 from common.model.lm import AudioLM
-from common.patching.caches import for_rows
-from common.patching.fronts import read_on
-from common.patching.hooks import hooks, way_in, way_out
-from common.patching.tracing import Trace
+from common.tracing.hooks import hooks, input_hook, output_hook
+from common.tracing.kv_cache import for_rows
+from common.tracing.prefix_cache import read_on
+from common.tracing.trace import Trace
 
 
 @torch.inference_mode()
@@ -49,8 +49,8 @@ def splice(lm: AudioLM, donor: Trace, recipients: Sequence[Trace], tokens: Seque
     def last_position(h: torch.Tensor) -> torch.Tensor:
         return torch.cat([h, tails[-1].to(h)], dim=-3)[..., -1:, :]
 
-    handles = [b.register_forward_pre_hook(way_in(join(i)), with_kwargs=True) for i, b in enumerate(lm.blocks)]
-    handles.append(lm.blocks[-1].register_forward_hook(way_out(last_position)))
+    handles = [b.register_forward_pre_hook(input_hook(join(i)), with_kwargs=True) for i, b in enumerate(lm.blocks)]
+    handles.append(lm.blocks[-1].register_forward_hook(output_hook(last_position)))
     if (mlp := getattr(lm.blocks[-1], "mlp", None)) is not None:
         handles.append(mlp.register_forward_pre_hook(_readout_position_alone))
     with hooks(*handles), heads_share_keys(lm.device), head_reads(lm, tokens) as split:

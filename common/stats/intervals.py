@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy import stats
 
-from common.stats.covariance import ClusteredMeans, Floats
+from common.stats.clustered_means import ClusteredMeans, Floats
 
 LEVEL = 0.95
 

@@ -17,8 +17,8 @@ from scipy.linalg import solve
 from scipy.special import log_softmax
 from sklearn.preprocessing import StandardScaler
 
-from common.stats.covariance import Floats
-from common.stats.folds import unseen
+from common.stats.clustered_means import Floats
+from common.stats.splits import held_out
 
 STRENGTHS = (0.01, 0.1, 1.0, 10.0)  # of the ridge, in mean squares of the vectors
 SHARPNESS = (0.3, 1.0, 3.0, 9.0)  # what values are multiplied by, before a softmax makes probabilities of them
@@ -59,11 +59,11 @@ def plan(texts: Sequence[str], speakers: Sequence[str], labels: Sequence[str], *
 
     def fold(learn: Codes, out: Codes) -> Fold:
         several = len(set(t[learn])) > 1
-        inner = [i for i in unseen(*(v[learn].tolist() for v in (t, s, x)), folds=3, seed=seed) if len(i[0])] if several else []
+        inner = [i for i in held_out(*(v[learn].tolist() for v in (t, s, x)), folds=3, seed=seed) if len(i[0])] if several else []
         drawn = np.random.default_rng(seed).permutation(len(inner))[:_INNER]
         return Fold(learn, out, tuple(inner[i] for i in drawn))
 
-    return tuple(fold(learn, out) for learn, out in unseen(*clips, folds=folds, seed=seed) if len(learn))
+    return tuple(fold(learn, out) for learn, out in held_out(*clips, folds=folds, seed=seed) if len(learn))
 
 
 def widening(texts: Sequence[str], labels: Sequence[str]) -> float:

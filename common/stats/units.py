@@ -7,24 +7,24 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from common.stats.design import Design, memberships
+from common.stats.clusters import Design, memberships
 
 FIELDS = {"texts": "text_id", "speakers": "speaker", "sources": "source"}
 
 
 @dataclass(frozen=True)
 class Units:
-    """Rows as units (clips or pairs) x layers: `rows` sorted, `firsts` one row of each unit, `design` what units share."""
+    """Rows as units (clips or pairs) x layers: `rows` sorted, `unit_rows` one row of each unit, `design` what units share."""
 
     rows: pd.DataFrame
-    firsts: pd.DataFrame
+    unit_rows: pd.DataFrame
     layers: np.ndarray
     design: Design
 
     def grid(self, column: str | pd.Series) -> np.ndarray:
         """Return a column of the rows as [unit, layer]."""
         values = self.rows[column] if isinstance(column, str) else column
-        return values.to_numpy().reshape(len(self.firsts), len(self.layers))
+        return values.to_numpy().reshape(len(self.unit_rows), len(self.layers))
 
 
 def clip_units(rows: pd.DataFrame) -> Units:
@@ -46,18 +46,18 @@ def table_units(rows: pd.DataFrame, unit: str, *, roles: Sequence[str]) -> Units
     n = max(1, len(layers))
     if len(rows) % n or not (rows.layer.to_numpy().reshape(-1, n) == layers).all() or rows[unit].iloc[::n].duplicated().any():
         raise ValueError(f"not every {unit} has each of the {n} layers once")
-    firsts = rows.iloc[::n]
-    return Units(rows, firsts, layers, design_of(firsts, roles, known=labels_of(rows)))
+    unit_rows = rows.iloc[::n]
+    return Units(rows, unit_rows, layers, design_of(unit_rows, roles, known=labels_of(rows)))
 
 
-def design_of(firsts: pd.DataFrame, roles: Sequence[str], *, known: Sequence[str]) -> Design:
+def design_of(unit_rows: pd.DataFrame, roles: Sequence[str], *, known: Sequence[str]) -> Design:
     """Return what units share: text, speaker and source of their clips in each of `roles`, as far as there are such columns."""
     names = {factor: [f"{role}{field}" for role in roles] for factor, field in FIELDS.items()}
-    told = {f: columns for f, columns in names.items() if {*columns} <= {*firsts} and _told(firsts[columns])}
-    clusters = {f: memberships(*(firsts[c].fillna("") for c in columns)) for f, columns in told.items()}
+    told = {f: columns for f, columns in names.items() if {*columns} <= {*unit_rows} and _told(unit_rows[columns])}
+    clusters = {f: memberships(*(unit_rows[c].fillna("") for c in columns)) for f, columns in told.items()}
     of_words = [f"{role}semantic_label" for role in roles]
-    labelled = {*of_words} <= {*firsts} and len(firsts) > 0
-    return Design(clusters, np.stack([label_codes(firsts[c], known) for c in of_words], axis=1) if labelled else None)
+    labelled = {*of_words} <= {*unit_rows} and len(unit_rows) > 0
+    return Design(clusters, np.stack([label_codes(unit_rows[c], known) for c in of_words], axis=1) if labelled else None)
 
 
 def _told(columns: pd.DataFrame) -> bool:
@@ -100,4 +100,4 @@ def counts(units: Units) -> dict[str, Any]:
     """Return how many units, texts, speakers (and sources) there are."""
     levels = {name: len(np.unique(codes[codes >= 0])) for name, codes in units.design.clusters.items()}
     sources = {"n_sources": levels["sources"]} if "sources" in levels else {}
-    return {"n": len(units.firsts), "n_texts": levels.get("texts", 0), "n_speakers": levels.get("speakers", 0), **sources}
+    return {"n": len(units.unit_rows), "n_texts": levels.get("texts", 0), "n_speakers": levels.get("speakers", 0), **sources}

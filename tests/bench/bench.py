@@ -18,9 +18,9 @@ import torch
 from common.model.device import DTYPES, choose_device, choose_dtype
 from common.model.encoding import EncodedClip
 from common.model.lm import AudioLM
-from common.patching.fronts import front_of
 from common.patching.splice import splice
-from common.patching.tracing import lens, record
+from common.tracing.prefix_cache import prefix_cache_of
+from common.tracing.trace import lens, record
 from tests.bench.measure import Report, fastest, machine, peak_memory, product_peak, products, reset_memory, say, timed
 from tests.bench.subject import LARGE, REAL, SMALL, Shape, build_model, make_clips
 from tests.bench.tools import TOOLS, Tool, hook_loop
@@ -125,10 +125,10 @@ def growth(lm: AudioLM, *, seconds: float) -> list[float]:
 
 def prompts_cost(lm: AudioLM, clip: EncodedClip) -> list[float]:
     """Return seconds of a clip's lens, of its front and of the lens behind that, and how much faster five prompts are by it."""
-    front = front_of(lm, clip)
-    ahead, whole = fastest(lambda: front_of(lm, clip), 3), fastest(lambda: lens(lm, clip, range(5)), 3)
-    behind = fastest(lambda: lens(lm, clip, range(5), front=front), 3)
-    return [whole, ahead, behind, 5 * whole / (ahead + 5 * behind)]
+    prefix_cache = prefix_cache_of(lm, clip)
+    ahead, whole = fastest(lambda: prefix_cache_of(lm, clip), 3), fastest(lambda: lens(lm, clip, range(5)), 3)
+    continue_from = fastest(lambda: lens(lm, clip, range(5), prefix_cache=prefix_cache), 3)
+    return [whole, ahead, continue_from, 5 * whole / (ahead + 5 * continue_from)]
 
 
 def parse() -> argparse.Namespace:

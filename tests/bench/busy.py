@@ -85,12 +85,12 @@ def measure_when_told(model: str) -> None:
     """Record and patch pairs of demo clips for a while, whenever a line comes in; print the rates."""
     import torch
 
-    from common.clips.samples import read_manifest
+    from common.clips.manifest import read_manifest
     from common.model.encoding import encode_clip
     from common.model.load import load_model
     from common.model.prompts import ask
     from common.patching.splice import splice
-    from common.patching.tracing import record
+    from common.tracing.trace import record
 
     lm = load_model(model, device=torch.device("cpu"), dtype=torch.float32)
     samples = read_manifest(ROOT / "data" / "demo" / "manifest.csv")[::50]

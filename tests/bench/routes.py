@@ -12,13 +12,13 @@ from typing import Any
 
 import torch
 
+from common.components.submodules import Parts, find_parts, on_mlp, on_projection
+from common.components.substitution import Activations, Component, activations, components_of, patch_components
 from common.model.encoding import EncodedClip
 from common.model.lm import AudioLM
-from common.patching.components import Activations, Component, activations, components_of, patch_components
-from common.patching.hooks import hooks
 from common.patching.knockout import Cut, knockout, knockout_rerun
-from common.patching.parts import Parts, find_parts, on_mlp, on_projection
-from common.patching.reading import last_of, tail_of
+from common.patching.tail_pass import last_of, tail_of
+from common.tracing.hooks import hooks
 from tests.bench.subject import REAL, SMALL, build_model, make_clips
 
 TOKENS = (1, 2, 3, 4, 5)

@@ -112,8 +112,8 @@ def nnsight_traces(lm: AudioLM) -> Tool:
     return Tool("nnsight, a trace a layer", record, patch)
 
 
-def nnsight_invokes(lm: AudioLM, *, at_once: int = 8) -> Tool:
-    """nnsight, the layers as invokes of one batched trace, `at_once` rows each."""
+def nnsight_invokes(lm: AudioLM, *, batch_size: int = 8) -> Tool:
+    """nnsight, the layers as invokes of one batched trace, `batch_size` rows each."""
     from nnsight import NNsight, save
 
     class Batching(NNsight):
@@ -127,17 +127,17 @@ def nnsight_invokes(lm: AudioLM, *, at_once: int = 8) -> Tool:
 
     def patch(recipient: EncodedClip, donated: torch.Tensor, layers: Sequence[int]) -> torch.Tensor:
         rows = []
-        for start in range(0, len(layers), at_once):
+        for start in range(0, len(layers), batch_size):
             with torch.inference_mode(), model.trace() as tracer:
                 logits = save([])
-                for layer in layers[start : start + at_once]:
+                for layer in layers[start : start + batch_size]:
                     with tracer.invoke(**recipient.inputs):
                         blocks[layer].input[:, recipient.span] = donated[layer]
                         logits.append(model.output.logits[0, -1].clone())
             rows += logits
         return torch.stack(rows)
 
-    return Tool(f"nnsight, {at_once} layers a trace", nnsight_traces(lm).record, patch)
+    return Tool(f"nnsight, {batch_size} layers a trace", nnsight_traces(lm).record, patch)
 
 
 def pyvene_interventions(lm: AudioLM) -> Tool:

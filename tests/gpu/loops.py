@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from common.patching.splice import splice
-from common.patching.tracing import record
+from common.tracing.trace import record
 from tests.bench.bench import time_pair
 from tests.bench.measure import fastest
 from tests.bench.subject import make_clips

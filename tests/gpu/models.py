@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import torch
 
-from activation_patching.rows import MAX_ROWS
+from activation_patching.span.rows import MAX_ROWS
 from common.model.device import choose_device, choose_dtype
 from common.model.lm import AudioLM
 from tests.bench.subject import LARGE, OMNI, SMALL, Shape, build_model

@@ -15,9 +15,9 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from common.model.lm import AudioLM
-from common.patching.caches import kept_tensors
 from common.patching.splice import splice
-from common.patching.tracing import record
+from common.tracing.kv_cache import kept_tensors
+from common.tracing.trace import record
 from tests.bench.measure import fastest, operations, product_peak, timed
 from tests.bench.subject import make_clips
 from tests.gpu.models import TOKENS, model_of, pairs_at_once, shape_of
@@ -50,9 +50,9 @@ def measure(case: str, *, small: bool) -> dict[str, Any]:
     lm = model_of(MODEL, small=small)
     clip, *others = make_clips(lm, 4, seconds=1 if small else 30)
     donor = record(lm, clip, TOKENS)[0]
-    at_once = 2 if small else pairs_at_once(lm)
+    batch_size = 2 if small else pairs_at_once(lm)
     recipients = [record(lm, other, TOKENS)[0].recipient() for other in others]
-    chosen = [recipients[i % len(recipients)] for i in range(at_once)]
+    chosen = [recipients[i % len(recipients)] for i in range(batch_size)]
 
     def patch() -> torch.Tensor:
         return splice(lm, donor, chosen, TOKENS)
@@ -64,7 +64,7 @@ def measure(case: str, *, small: bool) -> dict[str, Any]:
     read = sum(p.nbytes for p in lm.blocks.parameters()) + keys
     call = patch if case == PATCHING else lambda: record(lm, clip, TOKENS)
     rows = table(call, peak=peak, bandwidth=bandwidth, read=read)
-    return {"matrix peak, TFLOP/s": peak / 1e12, "bandwidth, GB/s": bandwidth / 1e9, "pairs": at_once, "rows": rows}
+    return {"matrix peak, TFLOP/s": peak / 1e12, "bandwidth, GB/s": bandwidth / 1e9, "pairs": batch_size, "rows": rows}
 
 
 @cache

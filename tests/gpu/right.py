@@ -17,18 +17,18 @@ import numpy as np
 import soundfile
 import torch
 
-from activation_patching.rows import patch_pairs
+from activation_patching.span.rows import patch_pairs
+from common.clips.manifest import Sample
 from common.clips.pairs import Pair
-from common.clips.samples import Sample
+from common.compute.session import Session, open_session
 from common.model import ModelChoice
 from common.model.prompts import ask
 from common.patching import ENGINES
-from common.running.session import Session, open_session
 from logit_lens.rows import layers_of
-from tests.families import without_vision_tower
 from tests.gpu.runner import ROOT
-from tests.newer_families import ALL_FAMILIES, NEEDS
-from tests.tiny import RATE
+from tests.tiny_models.families import without_vision_tower
+from tests.tiny_models.newer_families import ALL_FAMILIES, NEEDS
+from tests.tiny_models.tiny import RATE
 
 REFERENCE = "reference model"
 REFERENCE_FOLDER = ROOT / "data" / "reference_model"

@@ -12,7 +12,7 @@ from transformers import WhisperFeatureExtractor
 from common.model.encoding import EncodedClip
 from common.model.lm import AudioLM
 from common.patching.splice import splice
-from common.patching.tracing import Trace, lens, record
+from common.tracing.trace import Trace, lens, record
 from tests.bench.measure import peak_memory, reset_memory, timed
 from tests.bench.subject import make_clips
 from tests.gpu.models import SHAPES, TOKENS, model_of, pairs_at_once
@@ -88,12 +88,12 @@ def bare(lm: AudioLM, clip: EncodedClip) -> torch.Tensor:
     return lm.model(**clip.inputs, use_cache=False).logits
 
 
-def pass_cost(lm: AudioLM, donor: Trace, recipients: list[Trace], at_once: int, *, rounds: int) -> tuple[float, float] | None:
+def pass_cost(lm: AudioLM, donor: Trace, recipients: list[Trace], batch_size: int, *, rounds: int) -> tuple[float, float] | None:
     """Return seconds a pair and the peak of GB in use, of passes of so many pairs; None where the memory does not do."""
-    chosen = [recipients[i % len(recipients)] for i in range(at_once)]
+    chosen = [recipients[i % len(recipients)] for i in range(batch_size)]
     reset_memory(lm.device)
     try:
-        return typical(lambda: splice(lm, donor, chosen, TOKENS), rounds) / at_once, peak_memory(lm.device)
+        return typical(lambda: splice(lm, donor, chosen, TOKENS), rounds) / batch_size, peak_memory(lm.device)
     except torch.OutOfMemoryError:
         pass
     torch.cuda.empty_cache()  # outside the except: the error holds on to the tensors of the pass
@@ -105,14 +105,14 @@ def study(lm: AudioLM, *, donors: int, each: int) -> dict[str, Any]:
     clips = make_clips(lm, each + 1, seconds=STUDY_SECONDS)
     reading, _ = timed(lambda: [lens(lm, clip, TOKENS)[1].cpu() for clip in clips])
     recording, traces = timed(lambda: [record(lm, clip, TOKENS)[0].to("cpu") for clip in clips])
-    at_once = pairs_at_once(lm)
+    batch_size = pairs_at_once(lm)
 
     def patch() -> None:
         for n in range(donors):
             trace = traces[n % len(traces)].to(lm.device)
             others = [t.recipient() for t in traces[1:]]
-            for i in range(0, each, at_once):
-                splice(lm, trace, others[i : i + at_once], TOKENS).cpu()
+            for i in range(0, each, batch_size):
+                splice(lm, trace, others[i : i + batch_size], TOKENS).cpu()
 
     patching, _ = timed(patch)
     scale = STUDY_CLIPS / len(clips)

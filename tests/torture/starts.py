@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 from matplotlib.figure import Figure
 
-from common.running.arguments import main_of
+from common.run.command_line import main_of
 
 TIMES = int(os.environ.get("TORTURE", 0))  # 0: the short form
 ROWS = {"logit_lens": "lens.csv", "activation_patching": "patches.csv"}
@@ -28,7 +28,9 @@ LIMITS = {"logit_lens": ("--limit", "6"), "activation_patching": ("--max-pairs",
 KILL = ("kill",)
 
 _CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["tests.tiny", "tests.torture.starts", *(f"{n}.{m}" for n in ROWS for m in ("rows", "run"))])
+_CONTEXT.set_forkserver_preload(
+    ["tests.tiny_models.tiny", "tests.torture.starts", *(f"{n}.{m}" for n in ROWS for m in ("rows", "run"))]
+)
 
 
 @dataclass(frozen=True)

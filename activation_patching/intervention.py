@@ -1,0 +1,33 @@
+"""What a run does to the states: it puts in a donor's span, erases what they tell of a label, or exchanges that alone."""
+
+from dataclasses import dataclass
+
+from common.patching import ENGINES
+
+INTERVENTIONS = ("span", "erase", "exchange", "knockout", "components")
+POSITIONS = ("span", "last")
+
+
+@dataclass(frozen=True)
+class InterventionSpec:
+    """`intervention` at the positions `at`, with subspaces of `rank`; `align` says what becomes of a donor's span."""
+
+    intervention: str
+    at: str
+    rank: int | None
+    align: str
+
+    @property
+    def whole_span(self) -> bool:
+        return self.intervention == "span"
+
+    @property
+    def engines(self) -> tuple[str, ...]:
+        """The ways of patching that serve, fastest first.
+
+        Splice puts in a donor's whole span, whatever its length, or what becomes of the last position; it has no row for a span
+        of which something stays.
+        """
+        if self.at == "last":
+            return ENGINES[:1]
+        return ENGINES if self.whole_span and self.align == "splice" else ENGINES[1:]

@@ -1,0 +1,1 @@
+"""Attention between audio, question and last token, cut."""

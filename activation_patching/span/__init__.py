@@ -1,0 +1,1 @@
+"""The donor's whole audio span, put into the recipient's run."""

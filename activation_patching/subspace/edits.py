@@ -1,0 +1,151 @@
+"""The ways of editing a subspace of the states: by splice at the last position, by staircase or rerun at the span."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+
+import torch
+
+from activation_patching.intervention import InterventionSpec
+from activation_patching.span.patch import Clip, OwnRun, Patched, run_of_donor
+from activation_patching.subspace.fits import PairSubspaces, positions
+from common.clips.pairs import Pair
+from common.compute.activation_cache import ActivationCache, in_chunks
+from common.compute.session import Session
+from common.errors import CheckFailed
+from common.model.encoding import EncodedClip
+from common.patching.layer_batch import aligned, sweep
+from common.patching.leace import edit_of, everything, nothing
+from common.patching.rerun import Edit, States, put
+from common.patching.splice import splice
+from common.tracing.tolerance import check_finite, largest_difference
+from common.tracing.trace import Trace, record, states_at
+
+
+def edit_for(pair: Pair, spec: InterventionSpec, subspaces: PairSubspaces, donated: States) -> Edit:
+    if pair.control == "whole":
+        return put(donated)
+    return edit_of(spec.intervention, subspaces.own, donated, subspaces.random if pair.control == "random_subspace" else None)
+
+
+def before_last(clip: EncodedClip) -> EncodedClip:
+    """Return the clip with all but its last position as its span: its tail is then the position that is edited."""
+    return EncodedClip(clip.inputs, slice(clip.span.start, clip.ids.shape[1] - 1))
+
+
+def donated_states(
+    session: Session, own: ActivationCache[Clip, OwnRun], pair: Pair, spec: InterventionSpec, recipient: EncodedClip
+) -> States:
+    """Return the donor's states [1, pos, d_model] of each layer at the edited positions."""
+    if spec.at == "last":
+        return _tail(run_of_donor(own, pair).trace)
+    clip = session.encode(pair.donor)
+    return aligned(states_at(session.lm, clip, clip.span), recipient.span_length, spec.align)
+
+
+def at_last(session: Session, trace: Trace, edits: Sequence[Edit], batch_size: int) -> tuple[list[torch.Tensor], int]:
+    """Return label logits [layer, label] of the run of `trace` unedited, then with each of `edits` of its last position."""
+    trace = trace.to(session.lm.device)
+    work = [trace, *(replace(trace, tail=_edited(_tail(trace), edit)) for edit in edits)]
+    chunks, batch_size = in_chunks(partial(splice, session.lm, trace, tokens=session.readout.ids), work, batch_size)
+    return list(torch.cat(chunks).cpu()), batch_size
+
+
+def _tail(trace: Trace) -> dict[int, torch.Tensor]:
+    return dict(zip(trace.layers, trace.tail))
+
+
+def _edited(tail: dict[int, torch.Tensor], edit: Edit) -> torch.Tensor:
+    return torch.stack([edit(layer, h).to(h) for layer, h in tail.items()])
+
+
+def at_span(
+    session: Session, clip: EncodedClip, edits: Sequence[Edit], batch_size: int
+) -> tuple[list[tuple[torch.Tensor, torch.Tensor]], int]:
+    """Return for each of `edits` of a clip's span the label logits [layer, label], and those of its row L, which is unedited."""
+    found = []
+    for edit in edits:
+        of_layers = partial(sweep, session.lm, str(session.engine), clip, clip.span, edit, tokens=session.readout.ids)
+        layers, batch_size = in_chunks(of_layers, session.layers, batch_size)
+        logits = torch.cat(layers).cpu()
+        found.append((logits, logits[-1]))
+    return found, batch_size
+
+
+def judge(
+    session: Session,
+    pair: Pair,
+    spec: InterventionSpec,
+    logits: torch.Tensor,
+    base: torch.Tensor,
+    engine: str,
+    runs: tuple[OwnRun, OwnRun],
+) -> Patched:
+    """Hold a pair's logits [layer, label] and its `base`, the answer unedited, against the own `runs` of donor and recipient.
+
+    At the last position row L is an effect like any other, and with the donor's whole state there the donor's own answer.
+    """
+    donor, recipient = runs
+    controls = {"unedited - recipient": largest_difference(base, recipient.label_logits)}
+    if pair.control == "whole" and spec.at == "last":
+        controls["row L - donor"] = largest_difference(logits[-1], donor.label_logits)
+    limit = session.check.tolerance
+    faults = [f"{name} is {d:.3g}, above {limit:.3g}" for name, d in controls.items() if not d <= limit]
+    if not logits.isfinite().all():
+        faults.append("not all of its logits are finite numbers")
+    return Patched(logits, engine, None, controls["unedited - recipient"], "; ".join(faults), base)
+
+
+def again_by_rerun(
+    session: Session, pair: Pair, spec: InterventionSpec, edit: Edit, clip: EncodedClip, runs: tuple[OwnRun, OwnRun], reason: str
+) -> Patched:
+    """Return a pair edited by one full run for each layer; raise CheckFailed where that is not what it must be either."""
+    where = positions(clip, spec.at)
+    logits = sweep(session.lm, "rerun", clip, where, edit, session.layers, session.readout.ids).cpu()
+    check_finite(logits, pair.pair_id)
+    base = logits[-1] if spec.at == "span" else runs[1].label_logits
+    if (patched := judge(session, pair, spec, logits, base, "rerun", runs)).fault:
+        raise CheckFailed(f"{reason}, and a rerun does no better: {patched.fault}")
+    return patched
+
+
+def check_edits(
+    session: Session, one: EncodedClip, other: EncodedClip, spec: InterventionSpec, subspaces: PairSubspaces
+) -> dict[str, float]:
+    """Return how far the identities of edits are off on a clip and a donor; raise CheckFailed beyond the tolerance of the dtype.
+
+    To exchange the whole space is the ordinary patch; to exchange nothing, or with the clip itself, changes nothing, exactly;
+    and the engine gives what a rerun gives, at two layers.
+    """
+    where, device = positions(one, spec.at), session.lm.device
+    own, donor = (states_at(session.lm, clip, positions(clip, spec.at)) for clip in (one, other))
+    donated, d_model = aligned(donor, own.shape[-2], spec.align), own.shape[-1]
+    trace = record(session.lm, before_last(one), session.readout.ids, session.layers)[0]
+    whole, none = (dict.fromkeys(session.layers, space(d_model).to(device)) for space in (everything, nothing))
+    edits = {
+        "whole": put(donated),
+        "whole space": edit_of("exchange", whole, donated),
+        "rank 0": edit_of("exchange", none, donated),
+        "itself": edit_of("exchange", subspaces.own, _tail(trace) if spec.at == "last" else own),
+        "edit": edit_of(spec.intervention, subspaces.own, donated),
+    }
+    if spec.at == "last":
+        unedited, *rows = at_last(session, trace, list(edits.values()), len(edits) + 1)[0]
+    else:
+        rows = [logits for logits, _ in at_span(session, one, list(edits.values()), len(session.layers))[0]]
+        unedited = rows[0][-1:].expand_as(rows[0])
+    found = dict(zip(edits, rows))
+    places = [len(session.layers) // 3, 2 * len(session.layers) // 3]
+    checked = [session.layers[i] for i in places]
+    oracle = sweep(session.lm, "rerun", one, where, edits["edit"], checked, session.readout.ids).cpu()
+    figures = {
+        "exchange of the whole space - whole state": largest_difference(found["whole space"], found["whole"]),
+        "exchange of rank 0 - unedited": largest_difference(found["rank 0"], unedited),
+        "exchange with itself - unedited": largest_difference(found["itself"], unedited),
+        f"{spec.intervention} by {session.engine} - rerun": largest_difference(found["edit"][places], oracle),
+    }
+    limit = session.check.tolerance
+    for name, difference in figures.items():
+        if not difference <= limit:
+            raise CheckFailed(f"self-check: {name} is {difference:.3g}, above {limit:.3g}")
+    return figures

@@ -1,0 +1,1 @@
+"""Heads, attentions and MLPs of a block."""

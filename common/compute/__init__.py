@@ -1,0 +1,1 @@
+"""Models, memory and clips at the time of a run."""

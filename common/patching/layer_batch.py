@@ -1,0 +1,99 @@
+"""Staircase: a whole run of the recipient to which a patched row joins at each layer. Spans must be aligned."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+from common.model.encoding import EncodedClip
+from common.model.head import head_reads
+from common.model.lm import AudioLM
+from common.patching.rerun import Edit, edited, patch_beside, rerun
+from common.tracing.hooks import PerPositionInputs, hooks, input_hook, output_hook
+
+
+@torch.inference_mode()
+def staircase(
+    lm: AudioLM,
+    recipient: EncodedClip,
+    positions: slice,
+    edit: Edit,
+    layers: Sequence[int],
+    tokens: Sequence[int] | None = None,
+    beside: Sequence[PerPositionInputs] = (),
+) -> torch.Tensor:
+    """Return logits [layer, vocab] or [layer, token]: the recipient's answer with h_l edited at `positions` of its span.
+
+    One full run of the recipient, to which a row joins at each of `layers`: a copy of the unpatched row 0, edited. Positions
+    beyond stay the recipient's. Layer L is the unpatched run: nothing reads the span of h_L. `beside` is what the
+    blocks are given at the positions of the rows that have joined (`given_at`).
+    """
+    last = len(lm.blocks)
+    joined = []
+
+    def join(layer: int) -> Callable[..., Any]:
+        def with_row(h: torch.Tensor) -> torch.Tensor:
+            joined.append(layer)
+            return torch.cat([h, edited(h.narrow(-3, 0, 1), positions, edit, layer)], dim=-3)
+
+        return with_row
+
+    handles = []
+    for layer in (i for i in layers if i < last):
+        handles.append(lm.blocks[layer].register_forward_pre_hook(input_hook(join(layer)), with_kwargs=True))
+        handles.append(lm.blocks[layer].register_forward_pre_hook(_share_earlier_keys, with_kwargs=True))
+    handles += patch_beside(lm, positions, beside, first=0, own_rows=1)
+    handles.append(lm.blocks[-1].register_forward_hook(output_hook(lambda h: h[..., -1:, :])))
+    with hooks(*handles), head_reads(lm, tokens) as split:
+        output = lm.model(**recipient.inputs, use_cache=False)
+    logits = split(output.logits[:, -1])[1]  # [1 + layer, vocab]
+    if joined != [i for i in layers if i < last]:
+        raise RuntimeError(f"staircase: rows joined at blocks {joined}, not once at each of {list(layers)}")
+    return torch.cat([logits[1:], *([logits[:1]] if last in layers else [])])
+
+
+def _share_earlier_keys(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Let rows that have joined read, like row 0, the keys and values that blocks hand on to later ones (Gemma 3n)."""
+    rows = (args[0] if args else kwargs["hidden_states"]).shape[-3]
+    shared = kwargs.get("shared_kv_states") or {}
+    for key, tensors in list(shared.items()):
+        shared[key] = tuple(torch.cat([t, t[:1].expand(rows - len(t), *t.shape[1:])]) for t in tensors)
+    return args, kwargs
+
+
+def sweep(
+    lm: AudioLM,
+    engine: str,
+    recipient: EncodedClip,
+    positions: slice,
+    edit: Edit,
+    layers: Sequence[int],
+    tokens: Sequence[int] | None = None,
+    beside: Sequence[PerPositionInputs] = (),
+) -> torch.Tensor:
+    """Return logits [layer, vocab] of the recipient edited at each of `layers`, by "staircase" or by one "rerun" each."""
+    if engine == "staircase":
+        return staircase(lm, recipient, positions, edit, layers, tokens, beside)
+    return torch.stack([rerun(lm, recipient, layer, positions, edit, tokens, beside) for layer in layers])
+
+
+def span_start(recipient: EncodedClip, donated: torch.Tensor) -> slice:
+    """Return where `donated` [..., pos, d_model] goes: the start of the recipient's span."""
+    return slice(recipient.span.start, recipient.span.start + donated.shape[-2])
+
+
+def aligned_beside(beside: Sequence[PerPositionInputs], length: int, how: str) -> tuple[PerPositionInputs, ...]:
+    """Return what a donor's blocks are given at its span for a recipient's span of `length` positions, as `aligned` does."""
+    return tuple({key: aligned(t, length, how) for key, t in given.items()} for given in beside)
+
+
+def aligned(donated: torch.Tensor, length: int, how: str) -> torch.Tensor:
+    """Return a donor's span states [..., pos, d_model] for a recipient's span of `length` positions.
+
+    "crop": the first positions, as many as both have. "stretch": interpolated over time to the recipient's length.
+    """
+    if how == "crop" or donated.shape[-2] == length:
+        return donated[..., :length, :]
+    over_time = donated.flatten(0, -3).transpose(-1, -2).float()  # [*, d_model, pos]
+    stretched = torch.nn.functional.interpolate(over_time, size=length, mode="linear", align_corners=True)
+    return stretched.transpose(-1, -2).to(donated.dtype).unflatten(0, donated.shape[:-2])

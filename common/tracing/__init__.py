@@ -1,0 +1,1 @@
+"""A clip's own run: what its blocks read, keep and answer."""

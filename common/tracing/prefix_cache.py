@@ -1,0 +1,49 @@
+"""A clip's front: what the blocks keep of it up to the end of its audio. Questions are read behind it, without its audio."""
+
+from typing import Any
+
+import torch
+from transformers.cache_utils import Cache, DynamicCache
+
+from common.model.encoding import EncodedClip
+from common.model.lm import AudioLM
+from common.tracing.hooks import hooks, output_hook
+from common.tracing.kv_cache import copied, for_rows, kept_tensors
+
+PrefixCache = tuple[Any, ...]  # for each block its layer of a cache of one row, in transformers' own form
+
+
+@torch.inference_mode()
+def prefix_cache_of(lm: AudioLM, clip: EncodedClip) -> PrefixCache:
+    """Run a clip up to the end of its span and return its front, in which nothing of the question behind the audio is."""
+    cache = DynamicCache(config=lm.model.config)
+    ahead = {k: t[:, : clip.span.stop] if t.shape == clip.ids.shape else t for k, t in clip.inputs.items()}
+    last_position = output_hook(lambda h: h[..., -1:, :])  # logits that nobody reads
+    with hooks(lm.blocks[-1].register_forward_hook(last_position)):
+        lm.model(**ahead, past_key_values=cache, use_cache=True)
+    return tuple(copied(layer, torch.clone) for layer in cache.layers)  # some are views of more
+
+
+def read_on(lm: AudioLM, ids: torch.Tensor, start: int, cache: Cache) -> dict[str, Any]:
+    """Return the model's inputs to read the tokens `ids` [1, pos], which stand from `start` on, behind what `cache` holds."""
+    stop = start + ids.shape[1]
+    return {
+        "input_ids": ids,
+        "attention_mask": torch.ones(1, stop, dtype=torch.long, device=lm.device),
+        "position_ids": torch.arange(start, stop, device=lm.device)[None],
+        "past_key_values": cache,
+        "use_cache": True,
+    }
+
+
+def continue_from(lm: AudioLM, clip: EncodedClip, prefix_cache: PrefixCache) -> dict[str, Any]:
+    """Return the model's inputs to read a clip's tail behind its front, which stays as it is."""
+    cache = Cache(layers=[for_rows(layer, 1, lm.device) for layer in prefix_cache])
+    return read_on(lm, clip.ids[:, clip.tail], clip.span.stop, cache)
+
+
+def stored(prefix_cache: PrefixCache) -> tuple[PrefixCache, int]:
+    """Return a front in main memory, and its size in bytes."""
+    return tuple(copied(layer, lambda t: t.to("cpu")) for layer in prefix_cache), sum(
+        t.nbytes for f in prefix_cache for t in kept_tensors(f)
+    )

@@ -1,0 +1,1 @@
+"""What made the demo clips and the two models."""

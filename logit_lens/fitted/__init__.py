@@ -1,0 +1,1 @@
+"""What is fitted on other texts: the tuned lens and the probes."""

@@ -1,0 +1,1 @@
+"""Parts of the report with more than one run in them."""

@@ -1,0 +1,229 @@
+"""What the templates show of one study: its findings, its figures, its tables."""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from activation_patching.components.plots import plot_run as plot_components
+from activation_patching.knockout.plots import plot_run as plot_knockout
+from activation_patching.span.findings import SpanEffect, SubspaceEffect, span_effects, subspace_effects
+from activation_patching.span.plots import plot_subspaces
+from common.clips.manifest import Sample
+from common.plotting import FigureStyle, estimates, figure
+from common.run.run_folder import mark_of
+from common.stats.findings import Count, Estimate, Spread, fixed, over, spreads
+from logit_lens.findings import LensFindings, Reading, lens_findings
+from logit_lens.plots import draw_win_rates, plot_probe
+from report.language import Say
+from report.markdown import checks, slug, tables_of_run
+from report.page.clips import described
+from report.runs import EXPERIMENTS, Outputs, Study, checks_of
+from report.sections.figures import plot_alignments, plot_panel
+from report.sections.ladder import Ladder, ladder, plot_ladder
+from report.sections.published import published_beside
+from report.sections.routes import Carriers, Cuts, carriers, cuts, run_below
+
+LONGEST = 90  # letters of a question that a title has room for
+
+
+class Row(NamedTuple):
+    """A row of the first page's table: an `outcome`, its `estimate`, digits, n of what; and the table's row that it is from."""
+
+    outcome: str
+    values: Mapping[str, object]
+    estimate: Estimate | None
+    digits: int
+    unit: str
+    anchor: str
+    place: str
+
+
+class Edited(NamedTuple):
+    """A run that erased or exchanged a subspace `at` a place: what it found, and the name of its figure."""
+
+    intervention: str
+    at: str
+    effects: list[SubspaceEffect]
+    figure: str
+
+
+@dataclass(frozen=True)
+class Chapter:
+    """A study as the templates show it; `figures` are files below the report, by what they show."""
+
+    name: str
+    study: Study
+    data: dict[str, Any]
+    lens: LensFindings | None
+    spans: dict[str, SpanEffect]
+    tuned: Reading | None
+    ladder: Ladder | None
+    edits: list[Edited]
+    cuts: Cuts | None
+    carriers: Carriers | None
+    spreads: list[Spread]
+    alignment: tuple[str, int, float] | None
+    published: str
+    figures: dict[str, str]
+    tables: list[tuple[str, str]]
+    over: tuple[Count, ...]
+    fixed: tuple[Count, ...]
+    checks: dict[str, Any]
+
+    @property
+    def model(self) -> str:
+        return "/".join(Path(str(self.study.first.identity["model"])).parts[-2:])
+
+    @property
+    def parameters(self) -> float | None:
+        return self.study.first.record.get("parameters")
+
+    @property
+    def prompt(self) -> str:
+        return Path(str(self.study.first.record["prompt_name"])).name
+
+    @property
+    def question(self) -> str:
+        """Return the question of the prompt; "" where it has none that a title has room for."""
+        asked = re.search(r"[^.!。！}\n]*[?？]", str(self.study.first.record["prompt_text"]).replace("{audio}", ""))
+        return asked[0].strip() if asked and len(asked[0]) <= LONGEST else ""
+
+    @property
+    def several_prompts(self) -> bool:
+        return any(run.prompts is not None for run in self.study.runs)
+
+    @property
+    def tuned_itself(self) -> bool:
+        return self.study.lens is not None and self.study.lens.identity.get("lens") == "tuned"
+
+    @property
+    def test_weight(self) -> bool:
+        return bool(self.study.first.record.get("test_weight"))
+
+    @property
+    def runs(self) -> list[Outputs]:
+        return [*self.study.runs, *self.study.beside.values()]
+
+    @property
+    def commands(self) -> list[str]:
+        return [str(run.record["command"]) for run in self.runs if "command" in run.record]
+
+    @property
+    def rows(self) -> list[Row]:
+        """Return the five rows of the first page: two answers, two effects, and where half of one is gone."""
+        rows, of_name = [], f"{self.name}: " if self.name else ""
+        layers, summary = (
+            slug(f"{of_name}{EXPERIMENTS[e]} {csv}.csv") for e, csv in (("lens", "layers"), ("patching", "summary"))
+        )
+        if self.lens:
+            answers, at = self.lens.answers, f"l = {self.lens.reading.last_layer}"
+            for what, found in (("words'", answers.words), ("voice's", answers.voice)):
+                rows.append(Row(f"answer is the {what} label", {}, found, 2, "{n} clips", layers, at))
+        halves = [f for f in self.spans.values() if f.half_effect_layer] or list(self.spans.values())
+        for kind, f in self.spans.items():
+            what = f"effect of the donor's {_cue(kind)}, layers {{first}}–{{last}}"
+            ends = {"first": f.layers[0], "last": f.layers[1]}
+            rows.append(Row(what, ends, f.effect if f.enough else None, 2, "{n} pairs", summary, kind))
+        for f in halves[: 1 if self.lens else 2]:
+            what = f"half of the {_cue(f.kind, owner=True)} effect is gone by layer"
+            rows.append(Row(what, {}, f.half_effect_layer, 1, "{n} pairs", summary, f.kind))
+        return rows
+
+
+def _cue(kind: str, *, owner: bool = False) -> str:
+    return {"semantic": "words", "prosody": "voice"}[kind] + ({"semantic": "'", "prosody": "'s"}[kind] if owner else "")
+
+
+def chapter(
+    study: Study, name: str, samples: dict[str, Sample], *, out: Path, folder: str, style: FigureStyle, say: Say
+) -> Chapter:
+    """Return a study's chapter; draw its figures into `out`/`folder`."""
+    style = replace(style, mark=mark_of(study.first.record))
+    (out / folder).mkdir(parents=True, exist_ok=True)
+    figures: dict[str, str] = {}
+
+    def draw(name: str, plot: Callable[..., Any], *what: Any) -> Any:
+        figures[name] = f"{folder}/{name}.png"
+        return plot(*what, out / figures[name], style)
+
+    draw("panel", plot_panel, study)
+    lens = lens_findings(study.lens.tables) if study.lens else None
+    if study.lens and plot_probe(study.lens.folder, out / folder, style):
+        figures["probe"] = f"{folder}/probe_curve.png"
+    if (rungs := ladder(study)) is not None:
+        draw("ladder", plot_ladder, rungs)
+    tuned = study.beside.get("tuned")
+    if tuned:
+        draw("tuned", _plot_tuned, tuned)
+    prompts = [run.prompts for run in study.runs if run.prompts is not None]
+    if prompts:
+        draw("prompts", estimates, pd.concat(prompts))
+    cut, carried = (run_below(study, name) for name in ("knockout", "components"))
+    for name_of, place, plot in (("knockout", cut, plot_knockout), ("components", carried, plot_components)):
+        if place is not None:
+            (file,) = plot(place, out / folder, style)
+            figures[name_of] = f"{folder}/{file}"
+    aligned = draw("align", plot_alignments, study.patching) if study.patching else None
+    spans = sorted(span_effects(study.patching.tables), key=lambda f: f.kind != "semantic") if study.patching else []
+    scope = (study.lens or study.first).tables["layers"].iloc[-1]
+    return Chapter(
+        name=name,
+        study=study,
+        data=described(study, samples),
+        lens=lens,
+        spans={f.kind: f for f in spans},
+        tuned=lens_findings(tuned.tables).reading if tuned else None,
+        ladder=rungs,
+        edits=_edits(study, figures, out=out, folder=folder, style=style),
+        cuts=cuts(cut) if cut else None,
+        carriers=carriers(carried) if carried else None,
+        spreads=[found for table in prompts for found in spreads(table)],
+        alignment=aligned,
+        published=published_beside(study.lens, say) if study.lens else "",
+        figures=figures,
+        tables=_tables(study, name, say),
+        over=over(scope),
+        fixed=tuple(count for count in fixed(scope) if count.name != "sources"),
+        checks=_checked([*study.runs, *study.beside.values()]),
+    )
+
+
+def _plot_tuned(run: Outputs, path: Path, style: FigureStyle) -> None:
+    with figure(path, style) as (axes,):
+        draw_win_rates(axes, run.tables["layers"], run.tables["congruent"], style)
+
+
+def _edits(study: Study, figures: dict[str, str], *, out: Path, folder: str, style: FigureStyle) -> list[Edited]:
+    found = []
+    for name, run in study.beside.items():
+        if run.experiment == "patching":
+            intervention, place = str(run.identity["intervention"]), f"{folder}/{slug(name)}"
+            (out / place).mkdir(parents=True, exist_ok=True)
+            (file,) = plot_subspaces(run.tables["layers"], intervention, out / place, style)
+            figures[name] = f"{place}/{file}"
+            found.append(Edited(intervention, str(run.identity["at"]), subspace_effects(run.tables, intervention), name))
+    return found
+
+
+def _tables(study: Study, name: str, say: Say) -> list[tuple[str, str]]:
+    """Return the tables of a study with their headings, which differ, so that links find theirs; self-checks last."""
+    of_study = f"{name}: " if name else ""
+    found = []
+    for place, run in [*(("", run) for run in study.runs), *study.beside.items()]:
+        where = f"{of_study}{EXPERIMENTS[run.experiment]} {f'{place}/' if place else ''}"
+        some = tables_of_run(run, say)
+        kept = some if not place else {csv: some[csv] for csv in ("summary.csv", "layers.csv") if csv in some}
+        found += [(f"{where}{csv}", text) for csv, text in kept.items()]
+    return [*found, (f"{of_study}{say('self-checks')}", checks([*study.runs, *study.beside.values()], say))]
+
+
+def _checked(runs: Sequence[Outputs]) -> dict[str, Any]:
+    """Return how many self-checks there are, how many failed, and the largest difference."""
+    measured = [(run.record.get("self_check", {}), checks_of(run)) for run in runs]
+    values = [(float(m[c]), float(m.get("tolerance", 0))) for m, names in measured for c in names if c in m]
+    off = sum(not value <= tolerance for value, tolerance in values)
+    return {"count": len(values), "failed": off, "largest": max((v for v, _ in values), default=0.0)}

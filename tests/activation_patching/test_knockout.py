@@ -1,0 +1,168 @@
+"""Runs of knockout: their files, their tables against a recomputation, what is refused, and when a route is named."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import activation_patching.run
+from activation_patching.knockout.findings import cut_effects, routes
+from activation_patching.knockout.tables import tables_of
+from activation_patching.knockout.windows import Positions, blocks, window_names
+from common.clips.manifest import LABELS
+from common.errors import InputError
+from tests.tiny_models.tiny import LAYERS, save_clips
+from tests.tiny_models.unlike import HYBRID
+
+EDGES = {"audio_to_question", "audio_to_last", "question_to_last", "audio_to_all"}
+
+
+def start(model: Path, data: Path, out: Path, *more: str) -> None:
+    shared = ["--model", str(model), "--data", str(data), "--device", "cpu", "--out", str(out), "--intervention", "knockout"]
+    activation_patching.run.main([*shared, *more])
+
+
+@pytest.mark.parametrize(
+    ("window", "expected"),
+    [
+        ("from", [(0, 6), (1, 6), (5, 6), (6, 6)]),
+        ("up_to", [(0, 0), (0, 1), (0, 5), (0, 6)]),
+        ("around_1", [(0, 1), (1, 2), (5, 6), (6, 6)]),
+        ("around_5", [(0, 3), (0, 4), (3, 6), (6, 6)]),
+    ],
+)
+def test_windows_are_clipped_and_end_with_the_blocks(window: str, expected: list[tuple[int, int]]) -> None:
+    assert window in window_names([1, 5])
+    assert [blocks(window, layer, 6) for layer in (0, 1, 5, 6)] == expected
+
+
+def test_edges_part_the_prompt() -> None:
+    """The question is the tail without its last token; the control is without position 0, and half as large as the audio."""
+    where = Positions(range(10, 30), 40)
+    assert where.edge("audio_to_question") == (range(10, 30), range(30, 39))
+    assert where.edge("question_to_last") == (range(30, 39), range(39, 40))
+    assert where.edge("prefix_to_all") == (range(1, 10), range(30, 40))
+    assert [Positions(range(n, n + 20), n + 30).control for n in (10, 11)] == [False, True]
+
+
+def test_a_run_writes_its_files_and_goes_on_after_a_kill(
+    tiny_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    clips = save_clips(tmp_path / "clips", texts=1, speakers=("a",))
+    more = ("--limit", "6", "--layers", "0", "2")
+    out = tmp_path / "out"
+    start(tiny_folder, clips, out, *more)
+    assert "words: audio hidden from the question" in capsys.readouterr().out
+    assert {f.name for f in out.iterdir()} == {
+        "knockout.csv",
+        "effects.csv",
+        "summary.csv",
+        "run.json",
+        "files.json",
+        "knockout_curve.png",
+    }
+    rows = pd.read_csv(out / "knockout.csv")
+    assert set(rows.edge) - {"prefix_to_all"} == EDGES and set(rows.window) == {"from", "up_to", "around_1", "around_5"}
+    assert {tuple(x) for _, x in rows.groupby("curve_id").layer} == {(0, 2, LAYERS)}
+    logits, base = (rows[[f"{name}_{label}" for label in LABELS]].to_numpy() for name in ("logit", "base"))
+    uncut = ((rows.window == "up_to") & (rows.layer == 0)) | ((rows.window != "up_to") & (rows.layer == LAYERS))
+    moved = np.abs(logits - base).max(axis=1)
+    assert (
+        moved[uncut].max() == 0
+        and moved[(rows.window == "from") & (rows.layer == 0) & (rows.edge == "audio_to_all")].min() > 1e-4
+    )
+    record = json.loads((out / "run.json").read_text())
+    assert record["identity"]["intervention"] == "knockout" and set(record["keys_hidden"]) == {
+        "prefix without position 0",
+        "audio",
+    }
+    assert record["self_check"]["audio hidden everywhere - silence, hidden everywhere"] < 1e-4
+    text = (out / "knockout.csv").read_text()
+    (out / "knockout.csv").write_text(text[: len(text) // 2])
+    (out / "run.json").write_text(json.dumps({"identity": record["identity"], "finished": False}))
+    start(tiny_folder, clips, out, *more)
+    pd.testing.assert_frame_equal(pd.read_csv(out / "knockout.csv"), rows, atol=2e-6)
+
+
+def test_what_cannot_be_cut_or_asked_is_one_line_and_writes_nothing(tiny_folder: Path, tmp_path: Path) -> None:
+    clips = save_clips(tmp_path / "clips", texts=1, speakers=("a",))
+    with pytest.raises(InputError, match="--intervention knockout: block 0 keeps more than keys and values"):
+        start(HYBRID["hybrid"](tmp_path / "model"), clips, tmp_path / "out", "--limit", "4")
+    with pytest.raises(InputError, match="--rank does not go with --intervention knockout; leave it out"):
+        start(tiny_folder, clips, tmp_path / "out", "--rank", "2")
+    assert not list((tmp_path / "out").glob("*.csv"))
+
+
+def answering(read: dict[str, str]) -> pd.DataFrame:
+    """Return rows of 100 clips that answer with the words uncut, and with what `read` says where an edge is cut in all blocks.
+
+    "words", "voice" or a constant label; texts x voices in equal numbers.
+    """
+    rows = []
+    for t in range(25):
+        for voice in LABELS:
+            words = LABELS[t % 5]
+            if words == voice:
+                continue
+            said = {"words": words, "voice": voice}
+            for edge, source in read.items():
+                for layer in range(4):
+                    cut = said.get(source, source) if layer else words  # as "up to l"
+                    logits = {f"logit_{x}": float(x == cut) for x in LABELS} | {f"base_{x}": float(x == words) for x in LABELS}
+                    names = {"sample_id": f"{t}{voice}", "text_id": str(t), "speaker": "a", "source": "s"}
+                    names |= {"semantic_label": words, "prosody_label": voice, "edge": edge, "window": "up_to", "layer": layer}
+                    rows.append({**names, **logits, "pred_base": words, "pred_cut": cut})
+    return pd.DataFrame(rows)
+
+
+def test_dependence_is_what_a_recomputation_gives() -> None:
+    """On rows with a third of their answers drawn anew: the rate of a label where the words say it, minus where it is third."""
+    rows = answering({"audio_to_question": "voice"})
+    rng = np.random.default_rng(0)
+    anew = rng.random(len(rows)) < 0.3
+    rows.loc[anew, "pred_cut"] = rng.choice(LABELS, anew.sum())
+    effects = tables_of(rows)["effects"].set_index(["kind", "layer"])
+    for layer, at in rows.groupby("layer"):
+        for kind, own, other in (("semantic", "semantic_label", "prosody_label"), ("prosody", "prosody_label", "semantic_label")):
+            total, weight, change = 0.0, 0, 0.0
+            for (y, shared), targets in at.groupby([own, other]):
+                thirds = at[(at[other] == shared) & (at[own] != y)]
+                total += len(targets) * ((targets.pred_cut == y).mean() - (thirds.pred_cut == y).mean())
+                change -= len(targets) * ((targets.pred_base == y).mean() - (thirds.pred_base == y).mean())
+                weight += len(targets)
+            found = effects.loc[(kind, layer)]
+            assert found.dependence == pytest.approx(total / weight, abs=1e-9)
+            assert found.effect == pytest.approx((total + change) / weight, abs=1e-9)
+
+
+def test_a_constant_answer_depends_on_nothing() -> None:
+    effects = tables_of(answering({"audio_to_last": "angry"}))["effects"]
+    assert effects[effects.layer > 0].dependence.abs().max() < 1e-9
+    semantic = effects[effects.kind == "semantic"].set_index("layer")
+    assert semantic.dependence[0] == 1 and semantic.effect[3] == -1 and semantic.effect_logit[3] == pytest.approx(-1)
+
+
+@pytest.mark.parametrize(
+    ("read", "named"),
+    [
+        ({"question_to_last": "voice", "audio_to_last": "words"}, 0),  # the voice is not lowered by any
+        ({"question_to_last": "voice", "audio_to_last": "angry"}, 0),  # the second lowers the words too
+    ],
+)
+def test_one_dissociation_is_no_route(read: dict[str, str], named: int) -> None:
+    assert len(routes(cut_effects(tables_of(answering(read))))) == named
+
+
+def test_a_double_dissociation_is() -> None:
+    """Uncut a third of the clips are answered with the voice, so that it too can be lowered."""
+    rows = answering({"question_to_last": "words", "audio_to_last": "words"})
+    by_voice = rows.text_id.astype(int) % 3 == 0
+    rows.loc[by_voice, ["pred_base", "pred_cut"]] = rows.prosody_label[by_voice]
+    cut = rows.layer > 0
+    rows.loc[cut & ~by_voice & (rows.edge == "question_to_last"), "pred_cut"] = "angry"
+    rows.loc[cut & by_voice & (rows.edge == "audio_to_last"), "pred_cut"] = "angry"
+    (route,) = routes(cut_effects(tables_of(rows)))
+    assert (route.words.edge, route.voice.edge, route.window) == ("question_to_last", "audio_to_last", "up_to")
+    assert route.words.effect.high < 0 and route.voice.minus_other.high < 0

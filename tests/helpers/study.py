@@ -1,0 +1,297 @@
+"""Both experiments' outputs of a model whose truth is known, made without a model: which cue it follows, from and until where."""
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+from PIL import Image
+
+import report.build
+from activation_patching.span.tables import tables_of
+from common import plotting
+from common.clips.manifest import COLUMNS, LABELS, Sample
+from common.clips.pairs import DISTURBANCES, KINDS, SAME_TEXT, PairRules, build_pairs, control_pairs
+from common.run.run_folder import write_record, write_tables
+from logit_lens.tables import conflict_rows, lens_tables
+from report.runs import EXPERIMENTS
+
+LAYERS = 7  # l = 0 to L = 6
+BEYOND = ("unanswered", "beyond_permuted", "beyond_random_weights", "beyond_duration_and_level")
+RATE = 16000
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What a model does: `gains` of words' and voice's logit from layer `begins` on; the span carries it until `ends`."""
+
+    words: float = 0.0
+    voice: float = 4.0
+    begins: float = 2.5
+    ends: float = 3.5
+    deaf: bool = False
+
+
+def save_samples(folder: Path, labels: Sequence[str], *, texts: int, speakers: Sequence[str], mark: str = "") -> list[Sample]:
+    """Write clips and their manifest; `mark` goes into every text, id, speaker and file name."""
+    folder.mkdir(parents=True, exist_ok=True)
+    samples = []
+    for words in labels:
+        for number in range(texts):
+            for voice in labels:
+                for speaker in speakers:
+                    code = f"{labels.index(words)}{number}{labels.index(voice)}{speaker}"
+                    audio = folder / f"{code}{mark.replace('/', '')}.wav"
+                    tone = np.sin(2 * np.pi * 200 * (1 + labels.index(voice)) * np.arange(RATE // 4) / RATE)
+                    soundfile.write(audio, 0.3 * tone, RATE)
+                    about = (f"a text{mark}", f"{words}{number}{mark}", words, voice, f"{speaker}{mark}", "en", f"made{mark}")
+                    samples.append(Sample(f"{code}{mark}", audio, *about))
+    rows = [asdict(s) | {"audio": s.audio.name} for s in samples]
+    pd.DataFrame(rows)[list(COLUMNS)].to_csv(folder / "manifest.csv", index=False)
+    return samples
+
+
+def save_study(
+    folder: Path,
+    truth: Truth = Truth(),
+    *,
+    labels: Sequence[str] = LABELS,
+    texts: int = 4,
+    speakers: Sequence[str] = ("a", "b"),
+    mark: str = "",
+    name: str = "model",
+    pairs: int = 120,
+    controls: bool = False,
+) -> Path:
+    """Write what both scripts would for a model of that truth: `folder`/lens, `folder`/patching and `folder`/clips."""
+    samples = save_samples(folder / "clips", list(labels), texts=texts, speakers=speakers, mark=mark)
+    logits = _logits(samples, list(labels), truth)
+    lens = _lens_rows(samples, logits, list(labels))
+    patches = _patch_rows(samples, logits, list(labels), truth, pairs=pairs, controls=controls)
+    probed = _probed(lens)
+    for experiment, rows, tables in (("lens", lens, lens_tables(lens) | probed), ("patching", patches, tables_of(patches))):
+        out = folder / experiment
+        out.mkdir(parents=True, exist_ok=True)
+        rows.to_csv(out / ("lens.csv" if experiment == "lens" else "patches.csv"), index=False)
+        write_tables(out, tables)
+        write_record(out, _record(folder, experiment, rows, list(labels), name))
+    return folder
+
+
+def save_edits(folder: Path, intervention: str, *, labels: Sequence[str] = LABELS) -> Path:
+    """Write below the patching run of a study what erasing or exchanging the voice's label would give: the voice is needed."""
+    rows = pd.read_csv(folder / "patching" / "patches.csv", keep_default_na=False, na_values=[""])
+    real = rows[rows.control == "none"].assign(intervention=intervention, at="last", rank=4, decoded=1)
+    random = real.assign(
+        pair_id=real.pair_id + "|random_subspace", control="random_subspace", flip_to_target=0, flip_from_base=0, delta_logit=0
+    )
+    random = random.assign(**{f"logit_{label}": random[f"base_{label}"] for label in labels}, pred_patch=random.pred_base)
+    whole = real.assign(pair_id=real.pair_id + "|whole", control="whole")
+    out = folder / "patching" / intervention
+    out.mkdir(parents=True)
+    found = pd.concat([real, random, *([whole] if intervention == "exchange" else [])])
+    found.to_csv(out / "patches.csv", index=False)
+    write_tables(out, tables_of(found))
+    record = json.loads((folder / "patching" / "run.json").read_text(encoding="utf-8"))
+    record["identity"] |= {"intervention": intervention, "at": "last"}
+    record["self_check"][f"{intervention} by splice - rerun"] = 0.0
+    write_record(out, record)
+    return out
+
+
+def _probed(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Return the tables of probes that decode the voice from layer 3 on, the words never."""
+    n, found, means = conflict_rows(rows).sample_id.nunique(), [], []
+    for kind in KINDS:
+        for probe, positions in (
+            ("states", ("span", "last")),
+            ("random_weights", ("span", "last")),
+            ("duration_and_level", ("clip",)),
+        ):
+            for position in positions:
+                for layer in range(LAYERS) if position != "clip" else [np.nan]:
+                    accuracy = 0.9 if probe == "states" and kind == "prosody" and layer >= 3 else 0.2
+                    row = {"label": kind, "probe": probe, "position": position, "layer": layer, "n": n, "accuracy": accuracy}
+                    found.append(
+                        row | {"accuracy_lo": accuracy - 0.1, "accuracy_hi": accuracy + 0.1, "answered": 0.5, "chance": 0.2}
+                    )
+        decoded = kind == "prosody"
+        row = {"label": kind, "n": n, "n_texts": 4, "n_speakers": 2, "clusters": "texts", "chance": 0.2}
+        for column, value in (("accuracy", 0.9 if decoded else 0.2), *((c, 0.5 if decoded else 0.0) for c in BEYOND)):
+            row |= {column: value, f"{column}_lo": value - 0.1, f"{column}_hi": value + 0.1}
+        means.append(row)
+    return {"probe": pd.DataFrame(found), "decoding": pd.DataFrame(means)}
+
+
+def _logits(samples: list[Sample], labels: list[str], truth: Truth) -> np.ndarray:
+    """Return the label logits [sample, layer, label]; at l = 0 those of all clips are alike."""
+    rng = np.random.default_rng(0)
+    habit = rng.normal(0, 0.5, (LAYERS, len(labels)))
+    logits = np.repeat(habit[None], len(samples), axis=0)
+    if truth.deaf:
+        return logits
+    of_text = {text: rng.normal(0, 0.4, (LAYERS, len(labels))) for text in sorted({s.text_id for s in samples})}
+    grown = 1 / (1 + np.exp(-4 * (np.arange(LAYERS) - truth.begins)))
+    grown[0] = 0
+    for i, sample in enumerate(samples):
+        noise = of_text[sample.text_id] + rng.normal(0, 0.4, (LAYERS, len(labels)))
+        noise[0] = 0
+        logits[i] += noise
+        logits[i, :, labels.index(sample.semantic_label)] += truth.words * grown
+        logits[i, :, labels.index(sample.prosody_label)] += truth.voice * grown
+    return logits
+
+
+def _lens_rows(samples: list[Sample], logits: np.ndarray, labels: list[str]) -> pd.DataFrame:
+    rows = []
+    for sample, of_sample in zip(samples, logits):
+        words, voice = labels.index(sample.semantic_label), labels.index(sample.prosody_label)
+        for layer, at in enumerate(of_sample):
+            winner = labels[int(at.argmax())]
+            outcomes = {sample.semantic_label: "semantic", sample.prosody_label: "prosody" if sample.conflict else "both"}
+            named = {
+                "sample_id": sample.sample_id,
+                "semantic_label": sample.semantic_label,
+                "prosody_label": sample.prosody_label,
+            }
+            told = {"layer": layer, **{f"logit_{label}": v for label, v in zip(labels, at)}, "winner": winner}
+            told |= {"outcome": outcomes.get(winner, "other"), "margin": at[voice] - at[words], "mass": layer / LAYERS}
+            last = layer == LAYERS - 1
+            told |= {"said": winner if last and len(rows) % 3 else "", "spoke": int(last)}
+            rows.append(named | told | {"text_id": sample.text_id, "speaker": sample.speaker})
+    return pd.DataFrame(rows)
+
+
+def _patch_rows(
+    samples: list[Sample], logits: np.ndarray, labels: list[str], truth: Truth, *, pairs: int, controls: bool
+) -> pd.DataFrame:
+    """Return rows of patches: at layer l the answer is between the donor's and the recipient's own, the donor's at l = 0."""
+    own = {s.sample_id: at[-1] for s, at in zip(samples, logits)}
+    conflict = [s for s in samples if s.conflict]
+    some = [p for kind in KINDS for p in build_pairs(conflict, kind, PairRules(max_pairs=pairs), seed=0)[0]]
+    carried = 1 / (1 + np.exp(4 * (np.arange(LAYERS) - truth.ends)))
+    carried[0], carried[-1] = 1, 0
+    rows = []
+    further = [c for name in DISTURBANCES if controls for c in control_pairs(some, conflict, name, seed=0)]
+    further += control_pairs([p for p in some if p.kind == "prosody"], samples, SAME_TEXT, most=50, seed=0)
+    for pair in [*some, *further]:
+        base = own[pair.recipient.sample_id]
+        donor = np.zeros_like(base) if pair.silent else own[pair.donor.sample_id]
+        patched = base + carried[:, None] * (donor - base)
+        target = labels.index(pair.target)
+        for layer, at in enumerate(patched):
+            said = labels[int(at.argmax())]
+            row: dict[str, Any] = {"pair_id": pair.pair_id, "true_pair_id": pair.true_pair_id}
+            row |= {"kind": pair.kind, "control": pair.control}
+            row |= {
+                "recipient_id": pair.recipient.sample_id,
+                "donor_id": pair.donor.sample_id,
+                "target": pair.target,
+                "layer": layer,
+            }
+            row |= {f"logit_{label}": v for label, v in zip(labels, at)}
+            row |= {f"base_{label}": v for label, v in zip(labels, base)}
+            row |= {"pred_base": labels[int(base.argmax())], "pred_donor": labels[int(donor.argmax())], "pred_patch": said}
+            row |= {"flip_to_target": int(said == pair.target), "flip_from_base": int(said != row["pred_base"])}
+            row |= {"delta_logit": at[target] - base[target], "kv_shared": 0, "own_run_difference": 0.0}
+            for role in ("recipient", "donor"):
+                for field in ("text_id", "speaker", "semantic_label", "prosody_label"):
+                    row[f"{role}_{field}"] = getattr(getattr(pair, role), field)
+            rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _record(folder: Path, experiment: str, rows: pd.DataFrame, labels: list[str], name: str) -> dict[str, Any]:
+    identity: dict[str, Any] = {
+        "model": name,
+        "model_files": None,
+        "revision": None,
+        "data": str(folder / "clips" / "manifest.csv"),
+        "data_files": "0",
+        "prompt": "{audio}How?",
+        "labels": labels,
+        "words": labels,
+        "system": None,
+        "limit": None,
+        "seed": 0,
+        "code": {"a.py": "0"},
+        "versions": {"torch": "2.13.0"},
+        "tokens": "0",
+        "engine": "splice" if experiment == "patching" else None,
+        "device": "cpu",
+        "dtype": "float32",
+    }
+    counts: dict[str, Any] = {"clips": int(rows.iloc[:, 0].nunique()), "dropped": {"over --limit": 0}}
+    if experiment == "patching":
+        identity |= {
+            "kinds": list(KINDS),
+            "rules": {"max_pairs": 120, "same_text": None},
+            "pool": "conflict",
+            "align": "splice",
+            "controls": False,
+        }
+        counts["clips"] = int(rows.recipient_id.nunique())
+        counts["pairs"] = {k: {"kept": 1, "dropped": {}, "shared": "speaker"} for k in KINDS}
+        counts["controls"] = {"row 0 - donor, all pairs": 0.0, "row L - recipient, all pairs": 0.0}
+    else:
+        conflict = rows.semantic_label != rows.prosody_label
+        counts |= {"clips": int(rows[conflict].sample_id.nunique()), "congruent clips": int(rows[~conflict].sample_id.nunique())}
+    patched = ("splice - rerun", "A patched with A - A", "row L - recipient") if experiment == "patching" else ()
+    checks: dict[str, Any] = dict.fromkeys(("lens row L - model", *patched), 0.0)
+    return {
+        "identity": identity,
+        "finished": True,
+        "commit": "0",
+        "prompt_name": "speaker",
+        "command": f"python {EXPERIMENTS[experiment]}/run.py --data 'a b.csv' --x '`|'",
+        "prompt_text": "{audio}How?",
+        "label_tokens": dict(zip(labels, labels)),
+        "model_class": "Planted",
+        "blocks": LAYERS - 1,
+        "engine": identity["engine"],
+        "self_check": checks | {"tolerance": 0.001},
+        "warnings": [],
+        "counts": counts,
+        "seconds": 1.0,
+    }
+
+
+def change_record(run: Path, **changes: Any) -> None:
+    """Change fields of a run.json; "identity.model" names a field of a field."""
+    record = json.loads((run / "run.json").read_text(encoding="utf-8"))
+    for name, value in changes.items():
+        place, *inside = name.split("__")
+        if inside:
+            record[place][inside[0]] = value
+        else:
+            record[place] = value
+    write_record(run, record)
+
+
+@contextmanager
+def nothing_drawn() -> Iterator[None]:
+    """Write an empty picture in place of every figure: drawing takes most of the time of a report."""
+
+    def save(_: object, path: Path) -> None:
+        if path.suffix == ".svg":
+            path.write_text('<svg viewBox="0 0 4 4" xmlns="http://www.w3.org/2000/svg"/>')
+        else:
+            Image.new("1", (4, 4)).save(path)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plotting, "save", save)
+        yield
+
+
+def build_report(study: Path, out: Path, *more: str) -> str:
+    """Build the report of a study, with empty figures; return its English Markdown, "" where only the Chinese was asked for."""
+    options = ["--lens", str(study / "lens"), "--patching", str(study / "patching"), "--out", str(out), "--no-audio"]
+    with nothing_drawn():
+        report.build.main([*options, *more])
+    return (out / "report.md").read_text(encoding="utf-8") if (out / "report.md").exists() else ""

@@ -1,0 +1,70 @@
+"""Both scripts with a hub id, against a server of the hub's protocol: commits, branches, no network, and every refusal."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.helpers.hub import Repo, hub, scripts
+from tests.tiny_models.tiny import save_clips, save_tiny_model
+
+OLD, NEW = "a" * 40, "b" * 40
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_clips(tmp_path_factory.mktemp("few"), texts=1, speakers=("a",))
+
+
+def line(script: str, model: str, data: Path, out: Path, *more: str) -> tuple[str, list[str]]:
+    few = ["--limit", "2"] if script == "logit_lens" else ["--max-pairs", "1", "--kinds", "prosody"]
+    return script, ["--model", model, "--data", str(data), "--out", str(out), "--device", "cpu", *few, *more]
+
+
+def commit(out: Path) -> str:
+    return str(json.loads((out / "run.json").read_text())["identity"]["commit"])
+
+
+def test_hub_ids_online_and_then_offline(tiny_folder: Path, clips: Path, tmp_path: Path) -> None:
+    newer = save_tiny_model(tmp_path / "newer", seed=1)
+    revisions = {"main": (OLD, tiny_folder), "v2": (NEW, newer), OLD: (OLD, tiny_folder), NEW: (NEW, newer)}
+    repos = {"me/tiny": Repo(revisions), "me/cut": Repo(revisions, cut={"model.safetensors": 5_000})}
+    repos |= {f"me/gated-{status}": Repo(revisions, gated=status) for status in (401, 403)}
+    home = {"HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "0"}
+    with hub(repos) as (endpoint, asked), scripts(HF_ENDPOINT=endpoint, **home) as run:
+        for script in ("logit_lens", "activation_patching"):
+            assert run(*line(script, "me/tiny", clips, tmp_path / "none", "--plan"))[0] == 0
+        assert any("tokenizer.json" in a for a in asked) and not any("safetensors" in a for a in asked)
+        assert run(*line("logit_lens", "me/tiny", clips, tmp_path / "main"))[0] == 0
+        repos["me/tiny"] = Repo(revisions | {"main": (NEW, newer)})  # the branch moves on
+        assert run(*line("activation_patching", "me/tiny", clips, tmp_path / "v2", "--revision", "v2"))[0] == 0
+        assert run(*line("logit_lens", "me/tiny", clips, tmp_path / "old", "--revision", OLD))[0] == 0
+        assert (commit(tmp_path / "main"), commit(tmp_path / "v2"), commit(tmp_path / "old")) == (OLD, NEW, OLD)
+        rows = [(tmp_path / name / "lens.csv").read_bytes() for name in ("main", "old")]
+        assert rows[0] == rows[1]
+        code, said = run(*line("logit_lens", "me/tiny", clips, tmp_path / "main"))
+        assert code == 0, said  # finished: drawn again, whatever the branch is now
+        for model, more, expected in (
+            ("me/gone", (), "no model folder or hub id that can be read (me/gone is not a local folder"),
+            ("me/gated-401", (), "no model folder or hub id that can be read (You are trying to access a gated repo"),
+            ("me/gated-403", (), "no model folder or hub id that can be read (You are trying to access a gated repo"),
+            ("me/tiny", ("--revision", "v9"), "no model folder or hub id that can be read (v9 is not a valid git identifier"),
+            ("me/cut", (), "cannot be loaded (RemoteProtocolError: peer closed connection without sending complete message body"),
+        ):
+            code, said = run(*line("logit_lens", model, clips, tmp_path / "none", *more))
+            assert (code, said.startswith(f"error: --model {model}: {expected}")) == (2, True), said
+            assert not (tmp_path / "none").exists()
+        repos["me/cut"] = Repo(revisions)
+        assert run(*line("logit_lens", "me/cut", clips, tmp_path / "resumed"))[0] == 0
+        assert (tmp_path / "resumed" / "lens.csv").read_bytes() == rows[0]
+        assert sum("GET /me/tiny/resolve" in a and "safetensors" in a for a in asked) == 2  # each commit's weights once
+        server = asked[:]
+    with scripts(HF_ENDPOINT=endpoint, **home | {"HF_HUB_OFFLINE": "1"}) as run:
+        for script, folder, more in (("logit_lens", "lens", ()), ("activation_patching", "patching", ("--revision", "v2"))):
+            code, said = run(*line(script, "me/tiny", clips, tmp_path / folder, *more))
+            assert code == 0, said
+        assert (commit(tmp_path / "lens"), commit(tmp_path / "patching")) == (OLD, NEW)
+        assert (tmp_path / "lens" / "lens.csv").read_bytes() == rows[0]
+        code, said = run(*line("logit_lens", "me/new", clips, tmp_path / "none"))
+        assert (code, "me/new: no model folder or hub id that can be read (" in said) == (2, True), said
+    assert asked == server

@@ -1,0 +1,254 @@
+"""The identities of record and of every way of patching, on a random model of a real class."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from common.errors import CheckFailed, UnknownBlock
+from common.model.encoding import EncodedClip, encode_clip
+from common.model.lm import AudioLM
+from common.model.load import load_model
+from common.model.prompts import PROMPTS
+from common.patching import ENGINES, engine_check
+from common.patching import self_check as self_check_module
+from common.patching.layer_batch import aligned, staircase, sweep
+from common.patching.rerun import put, rerun
+from common.patching.self_check import self_check
+from common.patching.splice import splice
+from common.tracing.trace import Trace, lens, own_logits, record, states_at
+from tests.tiny_models.tiny import LAYERS, save_tiny_model
+
+PROMPT = PROMPTS["speaker"]
+TOKENS = (7, 3, 260)
+
+
+@pytest.fixture(scope="module")
+def clips(lm: AudioLM, manifest: Path) -> dict[str, EncodedClip]:
+    """a and b are equally long, c is longer."""
+    names = {"a": "happy_0_sad_a", "b": "happy_0_angry_a", "c": "surprised_1_sad_b"}
+    return {k: encode_clip(lm, manifest.parent / f"{name}.wav", PROMPT) for k, name in names.items()}
+
+
+def span_length(clip: EncodedClip) -> int:
+    return clip.span.stop - clip.span.start
+
+
+def test_the_clips_are_what_the_tests_below_take_them_for(lm: AudioLM, clips: dict[str, EncodedClip]) -> None:
+    assert span_length(clips["a"]) == span_length(clips["b"]) < span_length(clips["c"])
+    answers = torch.stack([own_logits(lm, clip) for clip in clips.values()])
+    assert torch.pdist(answers, p=torch.inf).min() > 0.1  # else the identities would hold of anything
+
+
+def test_lens_row_L_is_the_models_own_answer(lm: AudioLM, clips: dict[str, EncodedClip]) -> None:
+    _, lens = record(lm, clips["a"])
+    assert lens.shape[0] == LAYERS + 1
+    torch.testing.assert_close(lens[-1], own_logits(lm, clips["a"]), atol=1e-5, rtol=0)
+
+
+def test_lens_equals_norm_and_head_of_each_h_l(lm: AudioLM, clips: dict[str, EncodedClip]) -> None:
+    """In this family the way out is head(norm(h)); `hidden_states` of transformers give h_0..h_L-1 independently of our hooks."""
+    _, lens = record(lm, clips["a"])
+    with torch.inference_mode():
+        hidden = lm.model(**clips["a"].inputs, output_hidden_states=True).hidden_states
+        expected = [lm.model.lm_head(lm.model.model.language_model.norm(h[0, -1])) for h in hidden[:-1]]
+    torch.testing.assert_close(lens[:-1], torch.stack(expected), atol=1e-5, rtol=0)
+
+
+def test_trace_holds_the_tail_states_and_only_prefix_and_audio_of_the_cache(lm: AudioLM, clips: dict[str, EncodedClip]) -> None:
+    clip = clips["c"]
+    trace, _ = record(lm, clip)
+    torch.testing.assert_close(trace.tail, states_at(lm, clip, clip.tail), atol=1e-5, rtol=0)
+    assert len(trace.cache) == trace.reach == LAYERS
+    assert {t.shape[-2] for layer in trace.cache for t in (layer.keys, layer.values)} == {clip.span.stop} == {trace.span_stop}
+
+
+def test_splice_equals_rerun_at_every_layer_on_an_equal_length_pair(lm: AudioLM, clips: dict[str, EncodedClip]) -> None:
+    a, b = clips["a"], clips["b"]
+    patched = splice(lm, record(lm, b)[0], [record(lm, a)[0]])[0]
+    donated = states_at(lm, b, b.span)
+    oracle = torch.stack([rerun(lm, a, layer, a.span, put(donated)) for layer in range(LAYERS + 1)])
+    torch.testing.assert_close(patched, oracle, atol=1e-4, rtol=0)
+    assert (oracle[1] - oracle[0]).abs().max() > 1e-2  # the patch does something, and something else at each layer
+
+
+def test_splice_is_the_patch_of_the_donors_tail_whatever_the_lengths(lm: AudioLM, clips: dict[str, EncodedClip]) -> None:
+    a, c = clips["a"], clips["c"]
+    trace = record(lm, a)[0]
+    patched = splice(lm, record(lm, c)[0], [trace])[0]
+    oracle = torch.stack([rerun(lm, c, layer, c.tail, put(trace.tail)) for layer in range(LAYERS + 1)])
+    torch.testing.assert_close(patched, oracle, atol=1e-4, rtol=0)
+
+
+def test_row_0_is_the_donor_and_row_L_the_recipient_for_all_recipients_of_a_pass(
+    lm: AudioLM, clips: dict[str, EncodedClip]
+) -> None:
+    recipients = [record(lm, clips[k])[0] for k in "abc"]
+    patched = splice(lm, record(lm, clips["c"])[0], recipients)
+    for row, name in zip(patched, "abc"):
+        torch.testing.assert_close(row[0], own_logits(lm, clips["c"]), atol=1e-4, rtol=0)
+        torch.testing.assert_close(row[-1], own_logits(lm, clips[name]), atol=1e-4, rtol=0)
+
+
+def test_recipients_of_one_pass_do_not_touch_each_other(lm: AudioLM, clips: dict[str, EncodedClip]) -> None:
+    donor, a, b = (record(lm, clips[k])[0] for k in "cab")
+    together = splice(lm, donor, [a, b])
+    alone = torch.cat([splice(lm, donor, [a]), splice(lm, donor, [b])])
+    torch.testing.assert_close(together, alone, atol=1e-4, rtol=0)
+
+
+def test_recipients_whose_tails_enter_with_other_states_keep_a_row_0_each(lm: AudioLM, clips: dict[str, EncodedClip]) -> None:
+    donor, a, b = (record(lm, clips[k])[0] for k in "cab")
+    moved = replace(b, tail=b.tail + 0.1)
+    together = splice(lm, donor, [a, moved])
+    alone = torch.cat([splice(lm, donor, [a]), splice(lm, donor, [moved])])
+    torch.testing.assert_close(together, alone, atol=1e-4, rtol=0)
+    assert (together[0, 0] - together[1, 0]).abs().max() > 1e-2
+
+
+def test_the_head_computes_the_asked_tokens_alone_and_is_whole_again(lm: AudioLM, clips: dict[str, EncodedClip]) -> None:
+    donor, a, b = (record(lm, clips[k])[0] for k in "cab")
+    head, seen = lm.model.get_output_embeddings(), []
+    handle = head.register_forward_hook(lambda module, args, output: seen.append(output.shape[-1]))
+    own = own_logits(lm, clips["a"])
+    torch.testing.assert_close(splice(lm, donor, [a, b], TOKENS), splice(lm, donor, [a, b])[..., list(TOKENS)], atol=1e-5, rtol=0)
+    handle.remove()
+    assert seen == [len(own), 3, len(own)] and torch.equal(own_logits(lm, clips["a"]), own)
+    with pytest.raises(IndexError):
+        splice(lm, donor, [a], (10**6,))
+    assert torch.equal(own_logits(lm, clips["a"]), own)
+
+
+def test_a_clip_patched_with_itself_does_not_move(lm: AudioLM, clips: dict[str, EncodedClip]) -> None:
+    trace, lens = record(lm, clips["c"])
+    patched = splice(lm, trace, [trace])[0]
+    torch.testing.assert_close(patched, lens[-1].expand_as(patched), atol=1e-4, rtol=0)
+
+
+def test_splice_leaves_its_traces_as_they_were(lm: AudioLM, clips: dict[str, EncodedClip]) -> None:
+    donor, recipient = record(lm, clips["b"])[0], record(lm, clips["a"])[0]
+
+    def tensors() -> list[torch.Tensor]:
+        return [*(t for layer in donor.cache for t in (layer.keys, layer.values)), recipient.tail]
+
+    before = [t.clone() for t in tensors()]
+    splice(lm, donor, [recipient])
+    assert all(torch.equal(x, y) for x, y in zip(before, tensors(), strict=True))
+
+
+def test_no_hook_is_left_behind(lm: AudioLM, clips: dict[str, EncodedClip]) -> None:
+    def hooks() -> list[int]:  # transformers may keep some of its own
+        return [len(block._forward_hooks) + len(block._forward_pre_hooks) for block in lm.blocks]
+
+    before, own = hooks(), own_logits(lm, clips["a"])
+    splice(lm, record(lm, clips["b"])[0], [record(lm, clips["a"])[0]])
+    rerun(lm, clips["a"], 1, clips["a"].span, put(states_at(lm, clips["b"], clips["b"].span)))
+    assert hooks() == before and torch.equal(own_logits(lm, clips["a"]), own)
+
+
+@pytest.mark.parametrize("block", range(LAYERS))
+def test_a_planted_block_shows_as_a_step(block: int, clips: dict[str, EncodedClip], tmp_path: Path) -> None:
+    """With everything happening in block k, rows up to k are one answer and rows above k another."""
+    folder = str(save_tiny_model(tmp_path, only_block=block))
+    planted = load_model(folder, device=torch.device("cpu"), dtype=torch.float32)
+    (a, lens), (c, _) = record(planted, clips["a"]), record(planted, clips["c"])
+    for rows in (lens, splice(planted, c, [a])[0]):
+        torch.testing.assert_close(rows[: block + 1], rows[:1].expand(block + 1, -1), atol=1e-5, rtol=0)
+        torch.testing.assert_close(rows[block + 1 :], rows[-1:].expand(LAYERS - block, -1), atol=1e-5, rtol=0)
+        assert (rows[block] - rows[block + 1]).abs().max() > 0.05
+
+
+def test_self_check_gives_its_figures(lm: AudioLM, clips: dict[str, EncodedClip]) -> None:
+    check = self_check(lm, clips["a"], [clips["b"], clips["c"]], tokens=TOKENS)
+    assert check.patch.engine == "splice" and check.patch.reach == LAYERS and check.patch.oracle == "span of A"
+    assert check.audio_tokens == check.moved_by_audio == span_length(clips["a"])
+    assert check.tolerance < 1e-3 < 0.1 < check.contrast
+    patch = check.patch
+    differences = (check.lens_last, check.in_float32, *patch.from_rerun.values(), patch.onto_itself, patch.row_0, patch.row_last)
+    assert max(differences) < 1e-4
+    figures = check.figures()
+    assert max(v for k, v in figures.items() if " - " in k and not k.startswith("A - B")) < 1e-4
+    assert self_check(lm, clips["a"], [clips["c"]], tokens=TOKENS).patch.oracle == "tail of the donor"
+
+
+def test_without_engines_nothing_is_patched(lm: AudioLM, clips: dict[str, EncodedClip], monkeypatch: pytest.MonkeyPatch) -> None:
+    """As for the lens, which must not fail on what only patching needs."""
+    for name in ("splice", "sweep", "rerun", "record"):
+        monkeypatch.setattr(engine_check, name, lambda *_: 1 / 0)
+    check = self_check(lm, clips["a"], [clips["b"]], tokens=TOKENS, engines=())
+    assert check.patch is None and check.lens_last < 1e-5 and "row L - recipient" not in check.figures()
+
+
+@pytest.mark.parametrize("other", "bc")
+@pytest.mark.parametrize("engine", ENGINES)
+def test_every_engine_gives_what_a_rerun_gives(engine: str, other: str, lm: AudioLM, clips: dict[str, EncodedClip]) -> None:
+    patch = self_check(lm, clips["a"], [clips[other]], tokens=TOKENS, engines=[engine]).patch
+    assert patch.engine == engine and patch.from_rerun[engine] < 1e-4
+
+
+def test_staircase_equals_rerun_at_every_layer_and_in_parts(lm: AudioLM, clips: dict[str, EncodedClip]) -> None:
+    a, c = clips["a"], clips["c"]
+    donated = aligned(states_at(lm, c, c.span), a.span_length, "stretch")
+    whole = staircase(lm, a, a.span, put(donated), range(LAYERS + 1))
+    torch.testing.assert_close(whole, sweep(lm, "rerun", a, a.span, put(donated), range(LAYERS + 1)), atol=1e-4, rtol=0)
+    parts = [sweep(lm, "staircase", a, a.span, put(donated), layers) for layers in (range(2), range(2, 4), range(4, LAYERS + 1))]
+    torch.testing.assert_close(whole, torch.cat(parts), atol=1e-4, rtol=0)
+
+
+def test_alignments() -> None:
+    donated = torch.arange(2 * 1 * 4 * 3.0).view(2, 1, 4, 3)  # [layer, 1, pos, d_model]
+    assert torch.equal(aligned(donated, 4, "stretch"), donated) and torch.equal(aligned(donated, 9, "crop"), donated)
+    assert torch.equal(aligned(donated, 2, "crop"), donated[..., :2, :])
+    stretched = aligned(donated, 7, "stretch")
+    assert torch.equal(stretched[..., ::2, :], donated)
+    assert torch.equal(stretched[..., 1, :], (donated[..., 0, :] + donated[..., 1, :]) / 2)
+
+
+def test_a_splice_that_is_wrong_gives_way_to_the_staircase(
+    lm: AudioLM, clips: dict[str, EncodedClip], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(lm: AudioLM, donor: Trace, recipients: list[Trace]) -> torch.Tensor:
+        return splice(lm, donor, recipients).roll(1, dims=1)
+
+    monkeypatch.setattr(engine_check, "splice", broken)
+    patch = self_check(lm, clips["a"], [clips["b"]], tokens=TOKENS).patch
+    assert patch.engine == "staircase" and patch.from_rerun["splice"] > 0.01 > 1e-4 > patch.from_rerun["staircase"]
+    assert patch.row_0 < 1e-4  # of equal spans
+    monkeypatch.setattr(engine_check, "splice", lambda *_: torch.zeros(2)[5])
+    patch = self_check(lm, clips["a"], [clips["c"]], tokens=TOKENS).patch
+    assert patch.engine == "staircase" and patch.figures()["splice - rerun"] == "does not run" and patch.row_0 is None
+
+
+@pytest.mark.parametrize(
+    ("name", "broken"),
+    [
+        ("lens", lambda lm, clip, tokens: [logits + 1 for logits in lens(lm, clip, tokens)]),
+        ("lens", lambda lm, clip, tokens: (lens(lm, clip, tokens)[0], lens(lm, clip, tokens)[1].roll(1, dims=-1))),
+        ("sweep", lambda lm, engine, *given, **more: sweep(lm, engine, *given, **more) + (engine == "rerun")),
+        ("audio_states", lambda lm, clip: span_length(clip) - 1),
+        ("own_logits", lambda lm, clip: own_logits(lm, clip) * torch.nan),
+    ],
+)
+def test_self_check_stops_a_run_whose_code_is_wrong(name, broken, lm, clips, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    monkeypatch.setattr(engine_check if name == "sweep" else self_check_module, name, broken)
+    with pytest.raises(CheckFailed, match="self-check"):
+        self_check(lm, clips["a"], [clips["b"]], tokens=TOKENS)
+
+
+def test_an_unknown_kind_of_block_output_raises(lm: AudioLM, clips: dict[str, EncodedClip]) -> None:
+    handle = lm.blocks[-1].register_forward_hook(lambda module, args, output: {"states": output})
+    try:
+        with pytest.raises(UnknownBlock, match="a block passes dict"):
+            record(lm, clips["a"])
+    finally:
+        handle.remove()
+
+
+def test_a_hook_that_is_never_reached_raises(lm: AudioLM, clips: dict[str, EncodedClip], tiny_folder: Path) -> None:
+    stranger = load_model(str(tiny_folder), device=torch.device("cpu"), dtype=torch.float32)
+    mixed = replace(lm, blocks=stranger.blocks)
+    with pytest.raises(RuntimeError, match="reached 0 times"):
+        rerun(mixed, clips["a"], 1, clips["a"].span, lambda layer, h: h)
+    with pytest.raises(RuntimeError, match="not reached once each"):
+        states_at(mixed, clips["a"], clips["a"].span)

@@ -1,0 +1,54 @@
+"""A run that names no model: the small model where it can be had, else a test weight that is said to be one."""
+
+import json
+from argparse import Namespace
+from pathlib import Path
+from subprocess import CompletedProcess
+
+import pytest
+
+import logit_lens.run
+from common.errors import InputError
+from common.run import default_model
+
+
+def assembled(monkeypatch: pytest.MonkeyPatch, folder: Path, code: int, says: str = "") -> None:
+    """Let the small model lie in `folder`, and putting it together end with a code."""
+    monkeypatch.setattr(default_model, "SMALL", folder)
+    monkeypatch.setattr(default_model, "_assemble", lambda: CompletedProcess([], code, stderr=says))
+
+
+def test_the_small_model_is_put_together_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assembled(monkeypatch, tmp_path, 0)
+    args = Namespace(model=None, redraw=False)
+    assert default_model.settle(args) == "" and args.model == str(tmp_path)
+    (tmp_path / "model.safetensors").touch()
+    monkeypatch.setattr(default_model, "_assemble", lambda: pytest.fail("it is there already"))
+    assert default_model.settle(Namespace(model=None, redraw=False)) == ""
+    named = Namespace(model="mine", redraw=False)
+    assert default_model.settle(named) == "" and named.model == "mine"
+
+
+def test_without_its_weights_a_test_weight_goes_on_in_a_folder_of_its_own(
+    tmp_path: Path, tiny_folder: Path, manifest: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    assembled(monkeypatch, tmp_path / "none", default_model.NOT_DOWNLOADED)
+    monkeypatch.setattr(default_model, "TEST_WEIGHT", tiny_folder.resolve())
+    monkeypatch.setattr(logit_lens.run, "HERE", tmp_path / "logit_lens")
+    logit_lens.run.main(["--data", str(manifest), "--limit", "4"])
+    out = tmp_path / "logit_lens" / "outputs" / tiny_folder.name
+    assert json.loads((out / "run.json").read_text())["test_weight"] is True
+    printed = capsys.readouterr().out.strip()
+    assert printed.startswith("its weights could not be downloaded") and printed.splitlines()[-1].endswith("any other model")
+
+
+def test_any_other_failure_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assembled(monkeypatch, tmp_path, 2, "error: the SHA-256 is another one\n")
+    with pytest.raises(InputError, match=r"could not be put together \(the SHA-256 is another one\); --model names another one"):
+        default_model.settle(Namespace(model=None, redraw=False))
+
+
+def test_the_exit_code_of_a_failed_download_is_that_of_assemble() -> None:
+    from data.making.small_model.base import NOT_DOWNLOADED
+
+    assert NOT_DOWNLOADED == default_model.NOT_DOWNLOADED and default_model.ASSEMBLE.is_file()
