@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
+from itertools import cycle
 from pathlib import Path
 from textwrap import fill
 from typing import IO, Any
@@ -232,6 +233,16 @@ def _spread(places: list[float], heights: list[float]) -> list[float]:
 def over_layers(axes: Axes, layers: pd.Series, style: FigureStyle) -> None:
     """Make the x-axis that both experiments share, from l = 0 to l = L."""
     axes.set(xlim=(layers.min() - 0.5, layers.max() + 0.5), xlabel=style.say("layer l"))
+
+
+def label_logits(axes: Axes, table: pd.DataFrame, style: FigureStyle) -> None:
+    """Draw the mean logit of each label over the layers, from the rows of any clips or pairs."""
+    means = table.groupby("layer", as_index=False).mean(numeric_only=True)
+    for color, column in zip(cycle(PALETTE), (c for c in means if c.startswith("logit_"))):
+        thin(axes, means, column, color=color, name=column.removeprefix("logit_"))
+    axes.set_ylabel(style.say("logit"))
+    over_layers(axes, means.layer, style)
+    name_curves(axes)
 
 
 def legend_above(axes: Axes) -> None:

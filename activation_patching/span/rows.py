@@ -17,7 +17,13 @@ SHARED = ("text_id", "speaker", "source", "semantic_label", "prosody_label")  # 
 
 
 def patch_pairs(
-    session: Session, groups: Sequence[list[Pair]], *, of: int, earlier: Path, align: str, cache_gb: float | None
+    session: Session,
+    groups: Sequence[list[Pair]],
+    *,
+    of: int | None = None,
+    earlier: Path | None = None,
+    align: str = "splice",
+    cache_gb: float | None = None,
 ) -> Iterator[list[dict[str, Any]]]:
     """Yield the rows of all pairs of a donor at a time; a pair's rows always come together.
 
@@ -26,12 +32,13 @@ def patch_pairs(
     the whole span is spliced in, row 0 the donor's. A pair beyond the tolerance of the dtype is patched again by rerun.
 
     Raises CheckFailed where a rerun does no better or more than 1 % of the run's pairs, `of` in all, are like that, with those
-    of `earlier` starts.
+    whose rows an `earlier` start has written.
     """
     spliced = session.engine == "splice"
     own = own_runs(session, [donor_of(g[0]) for g in groups] if spliced else [], budget=cache_bytes(cache_gb))
     batch_size = max(1, MAX_ROWS // len(session.layers)) if spliced else len(session.layers)  # recipients, layers
-    again = donors_again(earlier, session.engine)
+    again = donors_again(earlier, session.engine) if earlier else []
+    of = of or sum(map(len, groups))
     for group in groups:
         if spliced:
             patched, batch_size = by_splice(session, own, group, batch_size)

@@ -71,6 +71,14 @@ class Session:
             raise CheckFailed(f"{sample.sample_id}: {difference}")
         return clip
 
+    def check_clips(self, *samples: Sample) -> None:
+        """Raise InputError for a clip that cannot be read, is not heard whole, or has a label that nobody asked for."""
+        for sample in samples:
+            if strange := {sample.semantic_label, sample.prosody_label}.difference(self.readout.labels):
+                allowed = ", ".join(self.readout.labels)
+                raise InputError(f"{sample.sample_id}: labelled {min(strange)}; the model was asked for {allowed}")
+        _lengths(self.lm, self.question, samples)
+
     def prefix_cache(self, sample: Sample, clip: EncodedClip, *, silent: bool = False) -> PrefixCache | None:
         """Return the front of a clip, encoded by this session, that the runs of several prompts share; else none."""
         if self.shared is None:
@@ -238,7 +246,7 @@ def _lengths(lm: AudioLM, question: Question, samples: Sequence[Sample]) -> list
     """Return how long each clip is: in samples of its audio, which is read and heard whole; or in letters, where it is a text."""
     if question.input != "audio":
         return [len(written(question, s)) for s in samples]
-    seen = tqdm(samples, desc="checking the audio", leave=False, disable=not is_leader())
+    seen = tqdm(samples, desc="checking the audio", leave=False, disable=not is_leader() or len(samples) < 3)
     lengths = [len(load_clip(lm, s.audio)) for s in seen]
     check_window(lm, [s.audio for s in samples], lengths, question.prompt)
     return lengths

@@ -17,8 +17,9 @@ from common.model import ModelChoice
 from common.model.prompts import Question
 
 ROOT = Path(__file__).resolve().parents[2]
-# Where code makes no rows: lines, names, figures, who has which clip.
+# Where code makes no rows: lines, names, figures, who has which clip; and what only calls the code that makes them.
 NO_ROWS = (
+    "common/__init__.py",
     "common/run",
     "common/processes.py",
     "common/digests.py",
