@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -22,12 +22,35 @@ from common.clips.pairs import (
     lacking_third_labels,
     listed_pairs,
 )
-from common.errors import InputError
+from common.digests import digest
+from common.errors import InputError, first_line
 from common.stats.splits import halves, held_out
 
 _LEAST = 3  # clips of each label that a subspace is learned from
 _SAME_TEXT = 50  # prosody pairs whose donor has the same text and labels besides: does the voice count beyond its label?
 _LACKING = 0.2  # share of pairs that may lack third labels: with more, donors with the recipient's labels are the baseline
+
+
+@dataclass(frozen=True)
+class PairChoice:
+    """Which pairs a run makes: of how many clips (`limit`), from which `pool`, by which `rules` or of which `pairs_file`."""
+
+    limit: int | None
+    seed: int
+    controls: bool
+    kinds: Sequence[str]
+    pool: str
+    rules: PairRules
+    pairs_file: Path | None
+    trim: bool
+
+    def record(self) -> dict[str, Any]:
+        """Return the same as run.json keeps it, a list of pairs by what it says. Raises InputError where that cannot be read."""
+        try:
+            text = self.pairs_file.read_text(encoding="utf-8-sig") if self.pairs_file else None
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"--pairs-file {self.pairs_file}: cannot be read ({first_line(error)})") from None
+        return asdict(self) | {"pairs_file": text and digest(text)}
 
 
 def choose_pairs(

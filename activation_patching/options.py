@@ -1,11 +1,48 @@
-"""The arguments that say what is done to the states."""
+"""The arguments that say what is done to the states, and of which pairs."""
 
 import argparse
+from dataclasses import fields
 
+from activation_patching.choose import PairChoice
 from activation_patching.intervention import INTERVENTIONS, POSITIONS, InterventionSpec
+from common.clips.audio import MAX_SECONDS
+from common.clips.manifest import LABELS
+from common.clips.pairs import KINDS, PairRules
 from common.errors import InputError
 from common.patching import ALIGNMENTS
+from common.paths import given_path
 from common.run import command_line
+
+
+def add_pairs(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments that say which clips make a pair, and how many pairs are taken."""
+    add = parser.add_argument_group("pairs").add_argument
+    where, given = argparse.BooleanOptionalAction, "(default: where the data has such pairs)"
+    add("--kinds", nargs="+", choices=KINDS, default=list(KINDS), help="what differs in a pair (default: both, a run of each)")
+    add("--pool", choices=("conflict", "all"), default="conflict", help="clips that pairs are built from (default: conflict)")
+    add("--same-speaker", action=where, help=f"both clips of a pair are of one speaker {given}")
+    add("--same-text", action=where, help=f"both clips of a prosody pair say the same text {given}")
+    add(
+        "--equal-length",
+        nargs="?",
+        type=command_line.number(0, MAX_SECONDS),
+        const=0.0,
+        metavar="SECONDS",
+        help="the most that lengths may differ, 0 to 3600 (alone: 0)",
+    )
+    add(
+        "--pairs-per-recipient",
+        type=command_line.whole_number(1),
+        metavar="N",
+        help="at most N pairs, 1 or more, with the same recipient",
+    )
+    add("--max-pairs", type=command_line.whole_number(1), default=300, metavar="N", help="pairs of each kind, 1 or more (300)")
+    add(
+        "--pairs-file",
+        type=given_path,
+        metavar="CSV",
+        help="take the pairs it lists: kind,recipient_id,donor_id, as in patches.csv",
+    )
 
 
 def add_patching(parser: argparse.ArgumentParser) -> None:
@@ -26,32 +63,29 @@ def add_patching(parser: argparse.ArgumentParser) -> None:
     add("--cache-gb", type=command_line.number(0, 100_000), metavar="GB", help=memory)
 
 
-def check_alone(args: argparse.Namespace) -> None:
-    """Raise InputError where an option does not go with knockout or components, which change the run in ways of their own."""
-    if args.intervention not in ("knockout", "components"):
-        return
-    given = {
-        "--at": args.at != "span",
-        "--rank": args.rank is not None,
-        "--align": args.align is not None,
-        "--controls": args.controls,
-    }
-    if named := [name for name, there in given.items() if there]:
-        raise InputError(f"{named[0]} does not go with --intervention {args.intervention}; leave it out")
+def chosen_pairs(args: argparse.Namespace) -> PairChoice:
+    """Return which pairs the command line asks for."""
+    rules = PairRules(**{field.name: getattr(args, field.name) for field in fields(PairRules)})
+    return PairChoice(**{f.name: getattr(args, f.name) for f in fields(PairChoice) if f.name != "rules"}, rules=rules)
 
 
-def chosen_intervention(args: argparse.Namespace, labels: int) -> InterventionSpec:
+def chosen_intervention(args: argparse.Namespace) -> InterventionSpec:
     """Return what the command line asks for. Raises InputError where its options do not go together."""
-    aligned = args.intervention == "exchange" and args.at == "span"
-    if args.intervention == "erase" and args.pairs_file is not None:
+    intervention, labels = args.intervention, len(args.labels or LABELS)
+    aligned = intervention == "exchange" and args.at == "span"
+    if intervention in ("knockout", "components"):  # which change the run in ways of their own
+        given = {"--at": args.at != "span", "--rank": args.rank, "--align": args.align, "--controls": args.controls}
+        if named := [name for name, there in given.items() if there]:
+            raise InputError(f"{named[0]} does not go with --intervention {intervention}; leave it out")
+    if intervention == "erase" and args.pairs_file is not None:
         raise InputError(f"--pairs-file {args.pairs_file}: not with --intervention erase, which takes single clips")
-    if args.intervention == "span" and (args.at != "span" or args.rank is not None):
+    if intervention == "span" and (args.at != "span" or args.rank is not None):
         raise InputError("--at and --rank say how --intervention erase and --intervention exchange work; a span is patched whole")
-    if args.rank is not None and (args.intervention != "exchange" or args.rank >= labels):
+    if args.rank is not None and (intervention != "exchange" or args.rank >= labels):
         raise InputError(f"--rank {args.rank}: allowed: 1 to {labels - 1} (labels - 1), with --intervention exchange")
-    if args.align is not None and args.intervention != "span" and (not aligned or args.align == "splice"):
+    if args.align is not None and intervention != "span" and (not aligned or args.align == "splice"):
         raise InputError(
             f"--align {args.align}: allowed: stretch, crop with --intervention exchange --at span, whose states stand in pairs"
         )
-    rank = None if args.intervention == "span" else args.rank or labels - 1
-    return InterventionSpec(args.intervention, args.at, rank, args.align or ("stretch" if aligned else "splice"))
+    rank = None if intervention == "span" else args.rank or labels - 1
+    return InterventionSpec(intervention, args.at, rank, args.align or ("stretch" if aligned else "splice"))

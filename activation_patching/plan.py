@@ -1,6 +1,5 @@
 """What a run of this experiment would take."""
 
-import argparse
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -8,41 +7,34 @@ from typing import Any, cast
 
 import torch
 
-from activation_patching import options
-from activation_patching.choose import choose_pairs, clips_of, groups_of
+from activation_patching.choose import PairChoice, choose_pairs, clips_of, groups_of
 from activation_patching.intervention import InterventionSpec
 from activation_patching.span.patch import Clip, OwnRun, Patched, by_splice, by_sweep, donor_of, own_runs
 from activation_patching.span.rows import MAX_ROWS, pair_rows
 from activation_patching.subspace.edits import at_last, at_span, before_last
 from activation_patching.subspace.rows import MAX_EDITED_ROWS
-from common.clips.manifest import read_clips
 from common.clips.pairs import Pair
 from common.compute.activation_cache import ActivationCache
 from common.compute.memory import cache_bytes
-from common.compute.usable_clips import usable_clips
-from common.model.prompts import variants
 from common.patching.rerun import put
-from common.run import command_line
 from common.run.plan import Cost, Plan, checks_seconds, open_plan, tell, written
+from common.run.settings import Settings
+from common.run.stages import usable
 from common.tracing.trace import states_at
 
 _QUICK = 1.0  # seconds of a pass for one pair up to which a full pass is timed as well
 
 
-def plan_run(args: argparse.Namespace) -> str:
-    """Return what the run that the command line asks for would be given and would take. Raises InputError as the run does."""
-    model, question = command_line.chosen_model(args), command_line.asked_question(args, args.prompt)
-    clips, others = read_clips(args.data, args.labels)
-    spec = options.chosen_intervention(args, len(question.labels))
-    clips, bad = usable_clips(clips, model, question) if args.skip_bad else (clips, {})
-    choice = {"limit": args.limit, "seed": args.seed, "controls": args.controls, **command_line.pair_options(args)}
-    pairs, counts = choose_pairs(clips, labels=question.labels, **choice, intervention=spec.intervention)
-    counts["dropped"] |= {**others, **bad}
+def plan_run(settings: Settings, spec: InterventionSpec, choice: PairChoice, *, cache_gb: float | None) -> str:
+    """Return what the run that is asked for would be given and would take. Raises InputError as the run does."""
+    question = settings.question
+    clips, bad, _ = usable(settings, question)
+    pairs, counts = choose_pairs(clips, labels=question.labels, **vars(choice), intervention=spec.intervention)
+    counts["dropped"] |= bad
     counts["pairs with their controls"] = len(pairs)
-    plan = open_plan(model, question, clips_of(pairs), engines=spec.engines, layers=args.layers)
-    prompts = len(variants(args.prompt)) if args.prompts == "all" else 1
-    cost = cost_of(plan, groups_of(pairs, spec.intervention), spec, budget=cache_bytes(args.cache_gb))
-    return tell(plan, cost, counts, prompts=prompts)
+    plan = open_plan(settings.model, question, clips_of(pairs), engines=spec.engines, layers=settings.layers)
+    cost = cost_of(plan, groups_of(pairs, spec.intervention), spec, budget=cache_bytes(cache_gb))
+    return tell(plan, cost, counts, prompts=len(settings.questions))
 
 
 def cost_of(plan: Plan, groups: Sequence[list[Pair]], spec: InterventionSpec, *, budget: int) -> Cost:

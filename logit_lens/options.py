@@ -1,9 +1,19 @@
 """The options of this experiment alone."""
 
 import argparse
+from dataclasses import dataclass
 
 from common.model.prompts import INPUTS
 from common.run.command_line import whole_number
+
+
+@dataclass(frozen=True)
+class LensOptions:
+    """Which `lens`, how many clips answer in free text besides, and whether states are kept for a `probe`."""
+
+    lens: str
+    generate: int
+    probe: bool
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

@@ -1,30 +1,23 @@
 """What a run of this experiment would take."""
 
-import argparse
-
-from common.clips.manifest import read_clips
-from common.compute.usable_clips import usable_clips
 from common.model.generation import MOST_TOKENS
-from common.model.prompts import variants
-from common.run import command_line
 from common.run.plan import Cost, Plan, checks_seconds, open_plan, tell, written
-from logit_lens.choose import choose_clips
+from common.run.settings import Settings
+from common.run.stages import choose
+from logit_lens.options import LensOptions
 from logit_lens.rows import layers_of
+from logit_lens.stages import experiment
 
 
-def plan_run(args: argparse.Namespace) -> str:
-    """Return what the run that the command line asks for would be given and would take. Raises InputError as the run does."""
-    model, question = command_line.chosen_model(args), command_line.asked_question(args, args.prompt)
-    clips, others = read_clips(args.data, args.labels, texts=args.input != "audio" and not args.skip_bad)
-    clips, bad = usable_clips(clips, model, question) if args.skip_bad else (clips, {})
-    samples, counts = choose_clips(clips, limit=args.limit, seed=args.seed)
-    counts["dropped"] |= {**others, **bad}
-    plan = open_plan(model, question, samples, engines=(), layers=args.layers)
-    prompts = len(variants(args.prompt)) if args.prompts == "all" else 1
-    return tell(plan, cost_of(plan, len(samples), args), counts, prompts=prompts)
+def plan_run(settings: Settings, lens: LensOptions) -> str:
+    """Return what the run that is asked for would be given and would take. Raises InputError as the run does."""
+    question = settings.question
+    chosen = choose(experiment(settings, lens), settings, question)
+    plan = open_plan(settings.model, question, chosen.clips, engines=(), layers=settings.layers)
+    return tell(plan, cost_of(plan, len(chosen.clips), lens), chosen.counts, prompts=len(settings.questions))
 
 
-def cost_of(plan: Plan, clips: int, args: argparse.Namespace) -> Cost:
+def cost_of(plan: Plan, clips: int, lens: LensOptions) -> Cost:
     """Return what the rows of so many clips take: one is made with the code of the run."""
 
     def one_clip() -> list[dict[str, object]]:
@@ -32,8 +25,8 @@ def cost_of(plan: Plan, clips: int, args: argparse.Namespace) -> Cost:
 
     run_seconds = plan.weightless.seconds(one_clip)
     _, row_bytes = written(one_clip)
-    runs = clips * (1 + (args.lens == "tuned") + args.probe) + args.generate * MOST_TOKENS / 4
+    runs = clips * (1 + (lens.lens == "tuned") + lens.probe) + lens.generate * MOST_TOKENS / 4
     layers = len(plan.session.layers)
-    states = 2 * 2 * clips * layers * plan.session.lm.model.config.get_text_config().hidden_size * 4 if args.probe else 0
+    states = 2 * 2 * clips * layers * plan.session.lm.model.config.get_text_config().hidden_size * 4 if lens.probe else 0
     seconds = runs * run_seconds + checks_seconds(plan, clips, run_seconds)
     return Cost(seconds, clips * layers, row_bytes, files=states)

@@ -1,81 +1,79 @@
 """The stages of `--intervention components`: rows of pairs, their tables, figure and findings."""
 
-import argparse
-import time
-from collections import Counter
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from activation_patching.choose import choose_pairs, clips_of, groups_of, half_of
+from activation_patching.choose import PairChoice, choose_pairs, clips_of, groups_of, half_of
 from activation_patching.components.findings import component_effects, headline, heads_ablated, heads_together
 from activation_patching.components.plots import plot_run
 from activation_patching.components.tables import tables_of
 from activation_patching.span.summary import CUES, units_of
 from common import processes
 from common.clips.csvfile import read_table
-from common.clips.manifest import read_clips
+from common.clips.manifest import Sample
 from common.clips.pairs import Pair
-from common.compute.memory import PrefixCacheStore
-from common.plotting import FigureStyle
-from common.run import command_line, run_folder, terminal
-from common.run.record import identify
+from common.run import run_folder, terminal
+from common.run.run_folder import Run, Work
+from common.run.settings import Settings
+from common.run.stages import Chosen, Ended, Experiment, Kind, Prepared, Results
+
+if TYPE_CHECKING:
+    from common.compute.session import Session
 
 _SHOWN = 5  # of the strongest parts of each kind
 
 
-def run(args: argparse.Namespace, shared: PrefixCacheStore | None, prompt: str, out: Path) -> None:
-    began, model, question = time.time(), command_line.chosen_model(args), command_line.asked_question(args, prompt)
-    clips, others = read_clips(args.data, args.labels)
-    choice = {"limit": args.limit, "seed": args.seed, "controls": False, **command_line.pair_options(args)}
-    asked = command_line.recorded(choice) | {"intervention": args.intervention, "skip_bad": args.skip_bad, "layers": args.layers}
-    identity = identify("activation_patching", model=model, question=question, data=args.data, clips=clips, options=asked)
-    this = run_folder.Run(out / "components.csv", "patch_id", identity)
-    if not run_folder.is_finished(this, overwrite=args.overwrite):
-        from activation_patching.components.checks import no_attribution  # torch, which drawing does without
-        from activation_patching.components.rows import blocks_of, maker, parts_of, patches_of
-        from common.compute.session import open_session
-        from common.compute.usable_clips import left_out, usable_clips
+@dataclass(frozen=True)
+class HalvedPairs:
+    """The pairs of a run, and the half of the texts that each clip belongs to, by its id."""
 
-        every = len(clips)
-        clips, bad = usable_clips(clips, model, question) if args.skip_bad else (clips, Counter())
-        pairs, counts = choose_pairs(clips, labels=question.labels, **choice, intervention=args.intervention)
-        counts["dropped"] |= {**others, **bad}
-        form = run_folder.recorded_form(this, overwrite=args.overwrite)
-        used = clips_of(pairs)
-        session = open_session(model, question, used, engines=(), layers=args.layers, shared=shared, pool=clips, form=form)
-        session = session.warned(left_out(bad, every), *counts.pop("warnings"))
-        parts, half = parts_of(session), half_of(clips, seed=args.seed)
-        of_recipient = groups_of(pairs, args.intervention)
-        groups = [patches_of(group, parts, half) for group in of_recipient]
-        session = session.warned(no_attribution(session, parts))
-        make, checked = maker(session, groups, parts, cache_gb=args.cache_gb)
-        if processes.is_leader():
-            print(f"{len(pairs)} pairs of {counts['clips']} clips x parts of {session.describe(prompt)}")
-        this = this.known(session.identity())
-        work = run_folder.Work(make, groups, lambda patch: patch.name, blocks_of(session))
-        leads = run_folder.make_rows(this, work, overwrite=args.overwrite)
-        if _heads_together(this, leads, session, parts, of_recipient, half, args):
-            facts = session.facts() | command_line.told(args, prompt)
-            facts["self_check"] |= checked
-            run_folder.finish(this, facts, counts, began=began)
-    if processes.is_leader():
-        draw(args, prompt, out)
+    pairs: list[Pair]
+    half: dict[str, int]
 
 
-def _heads_together(
-    this: run_folder.Run,
-    leads: bool,
-    session: Any,
+def experiment(settings: Settings, choice: PairChoice, *, cache_gb: float | None) -> Experiment:
+    options = choice.record() | {"intervention": "components", "skip_bad": settings.skip_bad, "layers": settings.layers}
+    ready = partial(prepare, seed=settings.seed, cache_gb=cache_gb)
+    return Experiment("activation_patching", KIND, options, partial(choose, choice=choice), ready)
+
+
+def choose(clips: list[Sample], labels: Sequence[str], *, choice: PairChoice) -> Chosen:
+    pairs, counts = choose_pairs(clips, labels=labels, **vars(choice), intervention="components")
+    warnings = tuple(counts.pop("warnings"))
+    return Chosen(clips_of(pairs), counts, HalvedPairs(pairs, half_of(clips, seed=choice.seed)), warnings)
+
+
+def prepare(session: "Session", chosen: Chosen, this: Run, *, seed: int, cache_gb: float | None) -> Prepared:
+    from activation_patching.components.checks import no_attribution  # torch, which drawing does without
+    from activation_patching.components.rows import blocks_of, maker, parts_of, patches_of
+
+    pairs, half, parts = chosen.units.pairs, chosen.units.half, parts_of(session)
+    groups = groups_of(pairs, "components")
+    patches = [patches_of(group, parts, half) for group in groups]
+    session = session.warned(no_attribution(session, parts))
+    make, checked = maker(session, patches, parts, cache_gb=cache_gb)
+    work = Work(make, patches, lambda patch: patch.name, blocks_of(session))
+    together = partial(make_heads_together, session, parts, groups, half, seed=seed, cache_gb=cache_gb)
+    title = f"{len(pairs)} pairs of {chosen.counts['clips']} clips x parts of"
+    return Prepared(session, work, title, checked, end=together)
+
+
+def make_heads_together(
+    session: "Session",
     parts: Any,
     groups: list[list[Pair]],
     half: dict[str, int],
-    args: argparse.Namespace,
-) -> bool:
-    """Make the rows of the strongest heads put together, and taken out of clips; return True to the process that goes on.
+    this: Run,
+    *,
+    seed: int,
+    cache_gb: float | None,
+) -> Ended:
+    """Make the rows of the strongest heads put together, and taken out of clips.
 
     They are ranked by the rows of single heads. Nothing is made where the texts make no two halves.
     """
@@ -83,28 +81,24 @@ def _heads_together(
     from activation_patching.components.rows import Patch
     from activation_patching.components.set_rows import ranked_heads, set_rows, steps
 
-    ranked = processes.broadcast(ranked_heads(read_table(this.rows)) if leads else None)
-    if not ranked:
-        return leads
-    told = {"parts": parts, "ranked": ranked, "cache_gb": args.cache_gb}
-    together = [[Patch(p, "together", half[p.recipient.sample_id]) for p in group if p.kind in ranked] for group in groups]
-    sets = run_folder.Work(partial(set_rows, session, **told), list(filter(None, together)), lambda p: p.name, steps(ranked))
-    run_folder.make_rows(replace(this, rows=this.out / "sets.csv"), sets, overwrite=False)
-    used = clips_of([pair for group in groups for pair in group])
-    without = [[Ablation(s, kind, heads) for kind in ranked for heads in SETS] for s in used]
-    make = partial(ablation_rows, session, half=half, samples=used, seed=args.seed, **told)
-    ablated = replace(this, rows=this.out / "ablated.csv", unit="ablation_id")
-    return run_folder.make_rows(ablated, run_folder.Work(make, without, lambda a: a.name, steps(ranked)), overwrite=False)
+    ranked = processes.broadcast(ranked_heads(read_table(this.rows)) if processes.is_leader() else None)
+    if ranked:
+        told = {"parts": parts, "ranked": ranked, "cache_gb": cache_gb}
+        together = [[Patch(p, "together", half[p.recipient.sample_id]) for p in group if p.kind in ranked] for group in groups]
+        sets = Work(partial(set_rows, session, **told), list(filter(None, together)), lambda p: p.name, steps(ranked))
+        run_folder.make_rows(replace(this, rows=this.out / "sets.csv"), sets, overwrite=False)
+        used = clips_of([pair for group in groups for pair in group])
+        without = [[Ablation(s, kind, heads) for kind in ranked for heads in SETS] for s in used]
+        make = partial(ablation_rows, session, half=half, samples=used, seed=seed, **told)
+        ablated = replace(this, rows=this.out / "ablated.csv", unit="ablation_id")
+        run_folder.make_rows(ablated, Work(make, without, lambda a: a.name, steps(ranked)), overwrite=False)
+    return Ended()
 
 
-def draw(args: argparse.Namespace, prompt: str, out: Path) -> None:
-    record, rows = run_folder.finished_run(out, "components.csv")
+def results(out: Path, record: dict[str, Any], rows: pd.DataFrame) -> Results:
     sets, ablated = (read_table(f) if f.exists() else None for f in (out / "sets.csv", out / "ablated.csv"))
     tables = tables_of(rows, sets, ablated)
-    run_folder.write_tables(out, tables, record)
-    figures = plot_run(out, out, FigureStyle(formats=command_line.figure_formats(args), mark=run_folder.mark_of(record)))
-    following = "python report/build.py"
-    print(terminal.ended(record, units_of(record), summary(tables), out=out, figures=figures, following=following))
+    return Results(tables, units_of(record), summary(tables))
 
 
 def summary(tables: dict[str, pd.DataFrame]) -> list[str]:
@@ -123,5 +117,4 @@ def summary(tables: dict[str, pd.DataFrame]) -> list[str]:
     return rows if found else ["too few pairs: no part is chosen on one half of the texts and estimated on the other"]
 
 
-def main_results(out: Path) -> pd.DataFrame:
-    return headline({"strongest": run_folder.read_table(out, "strongest")})
+KIND = Kind("components.csv", "patch_id", results, plot_run, headline, main="strongest")

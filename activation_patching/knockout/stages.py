@@ -1,9 +1,10 @@
 """The stages of `--intervention knockout`: rows of clips, their tables, figure and findings."""
 
-import argparse
-import time
 from collections import Counter
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -11,68 +12,52 @@ from activation_patching.knockout.findings import cut_effects, headline, routes
 from activation_patching.knockout.plots import EDGES, WINDOWS, plot_run
 from activation_patching.knockout.tables import tables_of
 from activation_patching.knockout.windows import window_names
-from common import processes
-from common.clips.manifest import conflict_clips, read_clips
-from common.clips.manifest import draw as draw_clips
-from common.compute.memory import PrefixCacheStore
-from common.plotting import FigureStyle
-from common.run import command_line, run_folder, terminal
-from common.run.record import identify
+from common.clips.manifest import Sample, conflict_clips, draw
+from common.run import terminal
+from common.run.run_folder import Run, Work
+from common.run.settings import Settings
+from common.run.stages import Chosen, Experiment, Kind, Prepared, Results
+
+if TYPE_CHECKING:
+    from common.compute.session import Session
 
 CUES = {"semantic": "words", "prosody": "voice"}
 
 
-def run(args: argparse.Namespace, shared: PrefixCacheStore | None, prompt: str, out: Path) -> None:
-    began, model, question = time.time(), command_line.chosen_model(args), command_line.asked_question(args, prompt)
-    clips, others = read_clips(args.data, args.labels)
-    windows = window_names(args.windows)
-    asked = {"intervention": args.intervention, "windows": windows, "limit": args.limit, "seed": args.seed}
-    asked |= {"skip_bad": args.skip_bad, "layers": args.layers}
-    this = run_folder.Run(
-        out / "knockout.csv",
-        "curve_id",
-        identify("activation_patching", model=model, question=question, data=args.data, clips=clips, options=asked),
-    )
-    if not run_folder.is_finished(this, overwrite=args.overwrite):
-        from activation_patching.knockout.rows import curves_of, edges_of, maker, positions  # torch, which drawing does without
-        from common.compute.session import open_session
-        from common.compute.usable_clips import left_out, usable_clips
-
-        every = len(clips)
-        clips, bad = usable_clips(clips, model, question) if args.skip_bad else (clips, Counter())
-        conflict, dropped = conflict_clips(clips)
-        drawn = draw_clips(conflict, args.limit, seed=args.seed)
-        dropped += Counter({"over --limit": len(conflict) - len(drawn)}) + Counter({**others, **bad})
-        form = run_folder.recorded_form(this, overwrite=args.overwrite)
-        session = open_session(model, question, drawn, engines=(), layers=args.layers, shared=shared, pool=clips, form=form)
-        session = session.warned(left_out(bad, every))
-        where, edges = positions(session.first), edges_of(session)
-        keys = {"prefix without position 0": max(0, where.audio.start - 1), "audio": len(where.audio)}
-        if not where.control:
-            session = session.warned(
-                f"no control: the prompt has {keys['prefix without position 0']} tokens before the audio to hide"
-            )
-        groups = curves_of(drawn, edges, windows)
-        make, checked = maker(session, groups)
-        if processes.is_leader():
-            print(f"{len(drawn)} clips x {len(edges)} edges x {len(windows)} windows x {session.describe(prompt)}")
-        this = this.known(session.identity())
-        work = run_folder.Work(make, groups, lambda curve: curve.name, session.layers)
-        if run_folder.make_rows(this, work, overwrite=args.overwrite):
-            facts = session.facts() | command_line.told(args, prompt) | {"keys_hidden": keys}
-            facts["self_check"] |= checked
-            run_folder.finish(this, facts, {"clips": len(drawn), "dropped": dict(dropped)}, began=began)
-    if processes.is_leader():
-        draw(args, prompt, out)
+def experiment(settings: Settings, around: Sequence[int]) -> Experiment:
+    windows = window_names(around)
+    options: dict[str, Any] = {"intervention": "knockout", "windows": windows, "limit": settings.limit, "seed": settings.seed}
+    options |= {"skip_bad": settings.skip_bad, "layers": settings.layers}
+    chosen = partial(choose, limit=settings.limit, seed=settings.seed)
+    return Experiment("activation_patching", KIND, options, chosen, partial(prepare, windows=windows))
 
 
-def draw(args: argparse.Namespace, prompt: str, out: Path) -> None:
-    record, rows = run_folder.finished_run(out, "knockout.csv")
-    tables = tables_of(rows)
-    run_folder.write_tables(out, tables, record)
-    figures = plot_run(out, out, FigureStyle(formats=command_line.figure_formats(args), mark=run_folder.mark_of(record)))
-    units = f"{record['counts']['clips']} conflict clips · prompt {record['prompt_name']}"
-    print(terminal.ended(record, units, summary(tables), out=out, figures=figures, following="python report/build.py"))
+def choose(clips: list[Sample], labels: Sequence[str], *, limit: int | None, seed: int) -> Chosen:
+    conflict, dropped = conflict_clips(clips)
+    drawn = draw(conflict, limit, seed=seed)
+    dropped += Counter({"over --limit": len(conflict) - len(drawn)})
+    return Chosen(drawn, {"clips": len(drawn), "dropped": dict(dropped)}, drawn)
+
+
+def prepare(session: "Session", chosen: Chosen, this: Run, *, windows: Sequence[str]) -> Prepared:
+    from activation_patching.knockout.rows import curves_of, edges_of, maker, positions  # torch, which drawing does without
+
+    where, edges = positions(session.first), edges_of(session)
+    keys = {"prefix without position 0": max(0, where.audio.start - 1), "audio": len(where.audio)}
+    if not where.control:
+        session = session.warned(
+            f"no control: the prompt has {keys['prefix without position 0']} tokens before the audio to hide"
+        )
+    groups = curves_of(chosen.units, edges, windows)
+    make, checked = maker(session, groups)
+    work = Work(make, groups, lambda curve: curve.name, session.layers)
+    title = f"{len(groups)} clips x {len(edges)} edges x {len(windows)} windows x"
+    return Prepared(session, work, title, checked, {"keys_hidden": keys})
+
+
+def results(out: Path, record: dict[str, Any], rows: pd.DataFrame) -> Results:
+    tables, units = tables_of(rows), f"{record['counts']['clips']} conflict clips · prompt {record['prompt_name']}"
+    return Results(tables, units, summary(tables))
 
 
 def summary(tables: dict[str, pd.DataFrame]) -> list[str]:
@@ -87,5 +72,4 @@ def summary(tables: dict[str, pd.DataFrame]) -> list[str]:
     return rows if len(found) else ["no inner layer has rows: no effect is estimated"]
 
 
-def main_results(out: Path) -> pd.DataFrame:
-    return headline({"summary": run_folder.read_table(out, "summary")})
+KIND = Kind("knockout.csv", "curve_id", results, plot_run, headline)

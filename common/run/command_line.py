@@ -3,26 +3,26 @@
 import argparse
 import shlex
 import sys
+from collections import Counter
 from collections.abc import Callable
-from dataclasses import asdict, fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from common.clips.audio import MAX_SECONDS
-from common.clips.manifest import LABELS
-from common.clips.pairs import KINDS, PairRules
-from common.digests import digest
+from common.clips.manifest import LABELS, read_clips
 from common.environment import patient_streams
 from common.errors import CheckFailed, InputError, first_line
 from common.model import ModelChoice
-from common.model.prompts import MAIN_PROMPTS, PROMPTS, Question, ask
+from common.model.prompts import MAIN_PROMPTS, PROMPTS, ask, variants
 from common.paths import given_path, path_or_name
 from common.processes import shutdown
-from common.run.default_model import is_test_weight
+from common.run.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
 SEEDS = 2**32 - 1  # the largest that every library takes
 DTYPES = ("auto", "float32", "bfloat16", "float16")
+_OF_MODEL = ("device", "dtype", "attention", "revision", "trust_remote_code", "device_map", "trim")
+_AS_GIVEN = ("data", "limit", "seed", "skip_bad", "layers", "overwrite", "redraw")
 DEFAULTS = {"model": "data/small_model/assembled", "data": "data/demo/manifest.csv", "prompt": "speaker"}
 
 
@@ -74,64 +74,25 @@ def argument_parser(description: str) -> argparse.ArgumentParser:
     return parser
 
 
-def chosen_model(args: argparse.Namespace) -> ModelChoice:
-    names = ("device", "dtype", "attention", "revision", "trust_remote_code", "device_map", "trim")
-    named = {name: getattr(args, name) for name in names}
-    return ModelChoice(args.model, **named, level=args.match_level)
-
-
-def add_pair_rules(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments that say which clips make a pair, and how many pairs are taken."""
-    add = parser.add_argument_group("pairs").add_argument
-    where, given = argparse.BooleanOptionalAction, "(default: where the data has such pairs)"
-    add("--kinds", nargs="+", choices=KINDS, default=list(KINDS), help="what differs in a pair (default: both, a run of each)")
-    add("--pool", choices=("conflict", "all"), default="conflict", help="clips that pairs are built from (default: conflict)")
-    add("--same-speaker", action=where, help=f"both clips of a pair are of one speaker {given}")
-    add("--same-text", action=where, help=f"both clips of a prosody pair say the same text {given}")
-    add(
-        "--equal-length",
-        nargs="?",
-        type=number(0, MAX_SECONDS),
-        const=0.0,
-        metavar="SECONDS",
-        help="the most that lengths may differ, 0 to 3600 (alone: 0)",
+def settings(args: argparse.Namespace, command: str) -> Settings:
+    """Return what the command line asks of both experiments. Raises InputError as `ask` and `read_clips` do."""
+    several = args.prompts == "all"
+    names = variants(args.prompt) if several else [args.prompt]
+    said = {"input": getattr(args, "input", "audio"), "answer_prefix": args.answer_prefix.rstrip(), "thinking": args.thinking}
+    asked = {"labels": args.labels or LABELS, "words": args.words, "system": args.system}
+    texts = said["input"] != "audio" and not args.skip_bad
+    clips, others = ([], Counter[str]()) if args.redraw else read_clips(args.data, args.labels, texts=texts)
+    model = {field: getattr(args, field) for field in _OF_MODEL}
+    return Settings(
+        model=ModelChoice(args.model or "", **model, level=args.match_level),
+        questions={name: replace(ask(name, **asked), **said) for name in names},
+        clips=clips,
+        others=others,
+        several=several,
+        formats=("png", *(kind for kind in ("svg", "pdf") if getattr(args, kind))),
+        command=command,
+        **{field: getattr(args, field) for field in _AS_GIVEN},
     )
-    add("--pairs-per-recipient", type=whole_number(1), metavar="N", help="at most N pairs, 1 or more, with the same recipient")
-    add("--max-pairs", type=whole_number(1), default=300, metavar="N", help="pairs of each kind, 1 or more (300)")
-    add(
-        "--pairs-file",
-        type=given_path,
-        metavar="CSV",
-        help="take the pairs it lists: kind,recipient_id,donor_id, as in patches.csv",
-    )
-
-
-def pair_options(args: argparse.Namespace) -> dict[str, Any]:
-    """Return what `add_pair_rules` has added, as choose_pairs takes it."""
-    rules = PairRules(**{field.name: getattr(args, field.name) for field in fields(PairRules)})
-    return {"kinds": args.kinds, "pool": args.pool, "rules": rules, "pairs_file": args.pairs_file, "trim": args.trim}
-
-
-def recorded(options: dict[str, Any]) -> dict[str, Any]:
-    """Return the same as run.json keeps it; a list of pairs is known by what it says. Raises InputError for one that is none."""
-    listed = options["pairs_file"]
-    try:
-        text = listed.read_text(encoding="utf-8-sig") if listed else None
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"--pairs-file {listed}: cannot be read ({first_line(error)})") from None
-    return options | {"rules": asdict(options["rules"]), "pairs_file": text and digest(text)}
-
-
-def asked_question(args: argparse.Namespace, prompt: str) -> Question:
-    """Return what the command line asks of every clip, heard unless it has --input. Raises InputError as `ask` does."""
-    question = ask(prompt, labels=args.labels or LABELS, words=args.words, system=args.system)
-    said = {"answer_prefix": args.answer_prefix.rstrip(), "thinking": args.thinking}
-    return replace(question, input=getattr(args, "input", question.input), **said)
-
-
-def figure_formats(args: argparse.Namespace) -> tuple[str, ...]:
-    """Return the formats that figures were asked for in."""
-    return ("png", *(kind for kind in ("svg", "pdf") if getattr(args, kind)))
 
 
 def prompt_name(text: str) -> str:
@@ -181,11 +142,6 @@ class _Layers(argparse.Action):
 def command(experiment: str, argv: list[str] | None) -> str:
     """Return the command that was given, quoted for a shell."""
     return shlex.join(["python", f"{experiment}/run.py", *(sys.argv[1:] if argv is None else argv)])
-
-
-def told(args: argparse.Namespace, prompt: str) -> dict[str, Any]:
-    """Return what run.json says of how a run was asked for, beside its identity."""
-    return {"prompt_name": prompt, "command": args.command, "test_weight": is_test_weight(args.model)}
 
 
 def main_of(main: Callable[[list[str] | None], None]) -> None:

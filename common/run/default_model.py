@@ -2,11 +2,12 @@
 
 import subprocess
 import sys
-from argparse import Namespace
+from dataclasses import replace
 from pathlib import Path
 
 from common import processes
 from common.errors import InputError
+from common.model import ModelChoice
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = ROOT / "data" / "small_model" / "assembled"
@@ -16,16 +17,16 @@ NOT_DOWNLOADED = 4  # its exit code
 CAUTION = "a test weight, for checking the instruments: its numbers say nothing of any other model"
 
 
-def settle(args: Namespace) -> str:
-    """Put the model into `args` where none was named; return the folder below the default one that the run belongs into.
+def settle(model: ModelChoice, *, redraw: bool) -> tuple[ModelChoice, str]:
+    """Return the choice with a model where it names none, and the folder below the default one that the run belongs into.
 
     That is "" but for a test weight that stands in. Raises InputError where the small model cannot be put together for another
     reason than that its base is not to be had.
     """
-    if args.model is not None or args.redraw:
-        return ""
-    args.model = str(default_model())
-    return TEST_WEIGHT.name if is_test_weight(args.model) else ""
+    if model.name or redraw:
+        return model, ""
+    name = str(default_model())
+    return replace(model, name=name), TEST_WEIGHT.name if is_test_weight(name) else ""
 
 
 def default_model() -> Path:

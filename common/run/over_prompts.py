@@ -1,47 +1,49 @@
 """`--prompts all`: the same experiment over paraphrases and orders of the options, and how far its results move."""
 
-import argparse
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import pandas as pd
 
 from common.compute.memory import PrefixCacheStore
 from common.files import check
-from common.model.prompts import variants
 from common.plotting import FigureStyle, estimates
 from common.processes import is_leader
-from common.run.command_line import figure_formats
 from common.run.run_folder import mark_of, read_record, write_tables
+from common.run.settings import Settings
 from common.stats.findings import spreads
 
 
 def over_prompts(
-    args: argparse.Namespace,
-    run: Callable[[argparse.Namespace, PrefixCacheStore | None, str, Path], None],
-    draw: Callable[[argparse.Namespace, str, Path], None],
+    settings: Settings,
+    out: Path,
+    *,
+    run: Callable[[Settings, str, Path, PrefixCacheStore | None], None],
+    draw: Callable[[Settings, Path], None],
     headline: Callable[[Path], pd.DataFrame],
+    cache_gb: float | None = None,
 ) -> None:
     """Run the prompt asked for, or draw its finished run again; with `--prompts all` each of its variants, and how far they move.
 
     Each variant has a folder of its own. `headline` reads the main results from that of a finished run (what, unit, value, lo,
     hi, kind, n); they end in prompts.csv and prompts.png.
     """
-    several = args.prompts == "all"
-    shared = PrefixCacheStore(getattr(args, "cache_gb", None)) if several and not args.redraw else None
-    one = partial(draw, args) if args.redraw else partial(run, args, shared)
-    folders = {n: args.out / "prompts" / n for n in variants(args.prompt)} if several else {args.prompt: args.out}
+    several = settings.several
+    shared = PrefixCacheStore(cache_gb) if several and not settings.redraw else None
+    folders = {name: out / "prompts" / name if several else out for name in settings.questions}
     for folder in folders.values():
         check(folder)  # all of them before any work
     for name, folder in folders.items():
-        one(name, folder)
+        if settings.redraw:
+            draw(settings, folder)
+        else:
+            run(settings, name, folder, shared)
     if several and is_leader():
         table = pd.concat([headline(folder).assign(prompt=name) for name, folder in folders.items()])
-        write_tables(args.out, {"prompts": table})
+        write_tables(out, {"prompts": table})
         marks = {mark_of(read_record(folder)) for folder in folders.values()}
-        estimates(table, args.out / "prompts.png", FigureStyle(formats=figure_formats(args), mark="".join(sorted(marks))))
-        print(moved(table), f"written to {args.out}: prompts.csv, prompts.png", sep="\n")
+        estimates(table, out / "prompts.png", FigureStyle(formats=settings.formats, mark="".join(sorted(marks))))
+        print(moved(table), f"written to {out}: prompts.csv, prompts.png", sep="\n")
 
 
 def moved(table: pd.DataFrame) -> str:

@@ -1,14 +1,16 @@
 """A run that names no model: the small model where it can be had, else a test weight that is said to be one."""
 
 import json
-from argparse import Namespace
 from pathlib import Path
 from subprocess import CompletedProcess
+from typing import Any
 
 import pytest
 
+import activation_patching.run
 import logit_lens.run
 from common.errors import InputError
+from common.model import ModelChoice
 from common.run import default_model
 
 
@@ -20,13 +22,15 @@ def assembled(monkeypatch: pytest.MonkeyPatch, folder: Path, code: int, says: st
 
 def test_the_small_model_is_put_together_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assembled(monkeypatch, tmp_path, 0)
-    args = Namespace(model=None, redraw=False)
-    assert default_model.settle(args) == "" and args.model == str(tmp_path)
+    nothing, named = ModelChoice(""), ModelChoice("mine")
+    assert default_model.settle(nothing, redraw=False) == (ModelChoice(str(tmp_path)), "")
     (tmp_path / "model.safetensors").touch()
     monkeypatch.setattr(default_model, "_assemble", lambda: pytest.fail("it is there already"))
-    assert default_model.settle(Namespace(model=None, redraw=False)) == ""
-    named = Namespace(model="mine", redraw=False)
-    assert default_model.settle(named) == "" and named.model == "mine"
+    assert default_model.settle(nothing, redraw=False) == (ModelChoice(str(tmp_path)), "")
+    assert default_model.settle(named, redraw=False) == (named, "") and default_model.settle(nothing, redraw=True) == (
+        nothing,
+        "",
+    )
 
 
 def test_without_its_weights_a_test_weight_goes_on_in_a_folder_of_its_own(
@@ -45,10 +49,28 @@ def test_without_its_weights_a_test_weight_goes_on_in_a_folder_of_its_own(
 def test_any_other_failure_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assembled(monkeypatch, tmp_path, 2, "error: the SHA-256 is another one\n")
     with pytest.raises(InputError, match=r"could not be put together \(the SHA-256 is another one\); --model names another one"):
-        default_model.settle(Namespace(model=None, redraw=False))
+        default_model.settle(ModelChoice(""), redraw=False)
 
 
 def test_the_exit_code_of_a_failed_download_is_that_of_assemble() -> None:
     from data.making.small_model.base import NOT_DOWNLOADED
 
     assert NOT_DOWNLOADED == default_model.NOT_DOWNLOADED and default_model.ASSEMBLE.is_file()
+
+
+@pytest.mark.parametrize(
+    ("script", "wrong", "says"),
+    [
+        (logit_lens.run, ["--words", "a", "b"], "--words a b: must be 5 different words"),
+        (logit_lens.run, ["--data", "none.csv"], "none.csv: no such manifest"),
+        (activation_patching.run, ["--rank", "2"], "--at and --rank say how"),
+        (activation_patching.run, ["--pairs-file", "none.csv"], "--pairs-file .*none.csv: cannot be read"),
+        (activation_patching.run, ["--intervention", "knockout", "--at", "last", "--plan"], "--at does not go with"),
+    ],
+)
+def test_a_wrong_option_is_told_before_a_model_is_put_together(
+    script: Any, wrong: list[str], says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(default_model, "default_model", lambda: pytest.fail("a model was put together"))
+    with pytest.raises(InputError, match=says):
+        script.main(wrong)
