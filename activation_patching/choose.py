@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from activation_patching.intervention import InterventionSpec
 from common.clips.manifest import Sample, conflict_clips, draw
 from common.clips.pairs import (
     DISTURBANCES,
@@ -24,6 +25,7 @@ from common.clips.pairs import (
 )
 from common.digests import digest
 from common.errors import InputError, first_line
+from common.run.stages import Chosen
 from common.stats.splits import halves, held_out
 
 _LEAST = 3  # clips of each label that a subspace is learned from
@@ -109,6 +111,14 @@ def choose_pairs(
     of_controls = Counter(f"{p.kind}, {p.control}" for p in pairs if p.control != "none")
     counts = {"clips": used, "dropped": dict(dropped), "pairs": kept, "control pairs": dict(of_controls)}
     return pairs, counts | {"warnings": missing + said}
+
+
+def choose(clips: list[Sample], labels: Sequence[str], *, choice: PairChoice, spec: InterventionSpec) -> Chosen:
+    """Return the pairs of a run and, where subspaces are learned, the clips to learn from: both before a model is loaded."""
+    pairs, counts = choose_pairs(clips, labels=labels, **vars(choice), intervention=spec.intervention)
+    warnings = tuple(counts.pop("warnings"))
+    held_out = held_out_clips(clips, pairs, seed=choice.seed) if spec.learns else None
+    return Chosen(clips if held_out else clips_of(pairs), counts, (pairs, held_out), warnings)
 
 
 def half_of(clips: Sequence[Sample], *, seed: int) -> dict[str, int]:

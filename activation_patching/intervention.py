@@ -22,6 +22,11 @@ class InterventionSpec:
         return self.intervention == "span"
 
     @property
+    def learns(self) -> bool:
+        """Tell whether subspaces of the states are learned first."""
+        return self.intervention in ("erase", "exchange")
+
+    @property
     def engines(self) -> tuple[str, ...]:
         """The ways of patching that serve, fastest first.
 

@@ -11,56 +11,91 @@ from common.clips.pairs import KINDS, PairRules
 from common.errors import InputError
 from common.patching import ALIGNMENTS
 from common.paths import given_path
-from common.run import command_line
+from common.run.command_line import Groups, number, whole_number
 
-
-def add_pairs(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments that say which clips make a pair, and how many pairs are taken."""
-    add = parser.add_argument_group("pairs").add_argument
-    where, given = argparse.BooleanOptionalAction, "(default: where the data has such pairs)"
-    add("--kinds", nargs="+", choices=KINDS, default=list(KINDS), help="what differs in a pair (default: both, a run of each)")
-    add("--pool", choices=("conflict", "all"), default="conflict", help="clips that pairs are built from (default: conflict)")
-    add("--same-speaker", action=where, help=f"both clips of a pair are of one speaker {given}")
-    add("--same-text", action=where, help=f"both clips of a prosody pair say the same text {given}")
-    add(
-        "--equal-length",
-        nargs="?",
-        type=command_line.number(0, MAX_SECONDS),
-        const=0.0,
-        metavar="SECONDS",
-        help="the most that lengths may differ, 0 to 3600 (alone: 0)",
-    )
-    add(
-        "--pairs-per-recipient",
-        type=command_line.whole_number(1),
-        metavar="N",
-        help="at most N pairs, 1 or more, with the same recipient",
-    )
-    add("--max-pairs", type=command_line.whole_number(1), default=300, metavar="N", help="pairs of each kind, 1 or more (300)")
-    add(
-        "--pairs-file",
-        type=given_path,
-        metavar="CSV",
-        help="take the pairs it lists: kind,recipient_id,donor_id, as in patches.csv",
-    )
-
-
-def add_patching(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument_group("patching").add_argument
-    edits = (
-        "span (default): the donor's audio span is put in; erase, exchange: what the states tell of a label; knockout: attention "
-        "between audio, question and last token is cut; components: heads, attentions and MLPs are the donor's"
-    )
-    add("--intervention", choices=INTERVENTIONS, default="span", help=edits)
-    around = "with --intervention knockout: cut also in windows of N blocks around l (default: 1 5)"
-    add("--window", dest="windows", type=command_line.whole_number(1), nargs="*", default=[1, 5], metavar="N", help=around)
-    add("--at", choices=POSITIONS, default="span", help="positions that are erased or exchanged (default: the audio span)")
-    add("--rank", type=command_line.whole_number(1, 9), metavar="K", help="of what is exchanged, 1 to labels - 1 (default: that)")
-    aligns = "for spans of unequal length: splice (default) needs none; stretch (default of --intervention exchange) or crop"
-    add("--align", choices=ALIGNMENTS, help=aligns)
-    add("--controls", action="store_true", help="also patch donors that only disturb: the recipient's own labels, silence")
-    memory = "main memory for recorded clips, 0 to 100000 (default: a quarter of what is free)"
-    add("--cache-gb", type=command_line.number(0, 100_000), metavar="GB", help=memory)
+_WHERE = {"action": argparse.BooleanOptionalAction}
+_GIVEN = "(default: where the data has such pairs)"
+OPTIONS: Groups = {
+    "pairs": {
+        "--kinds": {
+            "nargs": "+",
+            "choices": KINDS,
+            "default": list(KINDS),
+            "help": "what differs in a pair (default: both, a run of each)",
+        },
+        "--pool": {
+            "choices": ("conflict", "all"),
+            "default": "conflict",
+            "help": "clips that pairs are built from (default: conflict)",
+        },
+        "--same-speaker": {**_WHERE, "help": f"both clips of a pair are of one speaker {_GIVEN}"},
+        "--same-text": {**_WHERE, "help": f"both clips of a prosody pair say the same text {_GIVEN}"},
+        "--equal-length": {
+            "nargs": "?",
+            "type": number(0, MAX_SECONDS),
+            "const": 0.0,
+            "metavar": "SECONDS",
+            "help": "the most that lengths may differ, 0 to 3600 (alone: 0)",
+        },
+        "--pairs-per-recipient": {
+            "type": whole_number(1),
+            "metavar": "N",
+            "help": "at most N pairs, 1 or more, with the same recipient",
+        },
+        "--max-pairs": {
+            "type": whole_number(1),
+            "default": 300,
+            "metavar": "N",
+            "help": "pairs of each kind, 1 or more (300)",
+        },
+        "--pairs-file": {
+            "type": given_path,
+            "metavar": "CSV",
+            "help": "take the pairs it lists: kind,recipient_id,donor_id, as in patches.csv",
+        },
+    },
+    "patching": {
+        "--intervention": {
+            "choices": INTERVENTIONS,
+            "default": "span",
+            "help": "span (default): the donor's audio span is put in; erase, exchange: what the states tell of a label; "
+            "knockout: attention between audio, question and last token is cut; components: heads, attentions and MLPs are the "
+            "donor's",
+        },
+        "--window": {
+            "dest": "windows",
+            "type": whole_number(1),
+            "nargs": "*",
+            "default": [1, 5],
+            "metavar": "N",
+            "help": "with --intervention knockout: cut also in windows of N blocks around l (default: 1 5)",
+        },
+        "--at": {
+            "choices": POSITIONS,
+            "default": "span",
+            "help": "positions that are erased or exchanged (default: the audio span)",
+        },
+        "--rank": {
+            "type": whole_number(1, 9),
+            "metavar": "K",
+            "help": "of what is exchanged, 1 to labels - 1 (default: that)",
+        },
+        "--align": {
+            "choices": ALIGNMENTS,
+            "help": "for spans of unequal length: splice (default) needs none; stretch (default of --intervention exchange) or "
+            "crop",
+        },
+        "--controls": {
+            "action": "store_true",
+            "help": "also patch donors that only disturb: the recipient's own labels, silence",
+        },
+        "--cache-gb": {
+            "type": number(0, 100_000),
+            "metavar": "GB",
+            "help": "main memory for recorded clips, 0 to 100000 (default: a quarter of what is free)",
+        },
+    },
+}
 
 
 def chosen_pairs(args: argparse.Namespace) -> PairChoice:

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import torch
 
-from activation_patching.choose import PairChoice, choose_pairs, clips_of, groups_of
+from activation_patching.choose import PairChoice, choose, clips_of, groups_of
 from activation_patching.intervention import InterventionSpec
 from activation_patching.span.patch import Clip, OwnRun, Patched, by_splice, by_sweep, donor_of, own_runs
 from activation_patching.span.rows import MAX_ROWS, pair_rows
@@ -29,9 +29,9 @@ def plan_run(settings: Settings, spec: InterventionSpec, choice: PairChoice, *, 
     """Return what the run that is asked for would be given and would take. Raises InputError as the run does."""
     question = settings.question
     clips, bad, _ = usable(settings, question)
-    pairs, counts = choose_pairs(clips, labels=question.labels, **vars(choice), intervention=spec.intervention)
-    counts["dropped"] |= bad
-    counts["pairs with their controls"] = len(pairs)
+    chosen = choose(clips, question.labels, choice=choice, spec=spec)
+    pairs, _ = chosen.units
+    counts = chosen.counts | {"dropped": chosen.counts["dropped"] | bad, "pairs with their controls": len(pairs)}
     plan = open_plan(settings.model, question, clips_of(pairs), engines=spec.engines, layers=settings.layers)
     cost = cost_of(plan, groups_of(pairs, spec.intervention), spec, budget=cache_bytes(cache_gb))
     return tell(plan, cost, counts, prompts=len(settings.questions))

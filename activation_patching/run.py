@@ -1,9 +1,10 @@
 """Experiment 2, activation patching: put one clip's audio states into another clip's run, at every layer."""
 
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -16,24 +17,29 @@ from common.environment import prepare
 prepare(__file__)
 
 from activation_patching import options
-from activation_patching.choose import PairChoice
+from activation_patching.choose import PairChoice, choose, groups_of
 from activation_patching.components import stages as components
 from activation_patching.intervention import InterventionSpec
 from activation_patching.knockout import stages as knockout
-from activation_patching.span import stages as span
-from common.run import command_line, lock, stages
+from activation_patching.span.findings import headline
+from activation_patching.span.plots import plot_run
+from activation_patching.span.summary import summary, units_of
+from activation_patching.span.tables import tables_of
+from common import processes
+from common.clips.csvfile import read_table
+from common.compute.noise import noise_of, own_run_differences
+from common.run import command_line, lock, run_folder, stages
 from common.run.default_model import settle
 from common.run.over_prompts import over_prompts
-from common.run.run_folder import read_record
 from common.run.settings import Settings
+
+if TYPE_CHECKING:
+    from common.compute.session import Session  # torch, which drawing does without
 
 
 def main(argv: list[str] | None = None) -> None:
     # 1. What is asked, checked before any model is put together or downloaded.
-    parser = command_line.argument_parser(__doc__)
-    options.add_pairs(parser)
-    options.add_patching(parser)
-    args = parser.parse_args(argv)
+    args = command_line.argument_parser(__doc__, options.OPTIONS).parse_args(argv)
     spec, choice = options.chosen_intervention(args), options.chosen_pairs(args)
     settings = command_line.settings(args, command_line.command(HERE.name, argv))
     experiment = experiment_of(settings, spec, choice, windows=args.windows, cache_gb=args.cache_gb)
@@ -41,40 +47,72 @@ def main(argv: list[str] | None = None) -> None:
     model, below = settle(settings.model, redraw=args.redraw)
     settings = replace(settings, model=model)
     if args.plan:
-        from activation_patching.plan import plan_run  # torch, which drawing does without
+        from activation_patching.plan import plan_run
 
         return print(plan_run(settings, spec, choice, cache_gb=args.cache_gb))
-    # 3. The run of each prompt: choose, open the model, prepare, make the rows, draw (common/run/stages.py).
+    # 3. For each prompt: choose, open the model, set up, make the rows, end, draw (common/run/stages.py has their order).
     out = args.out or HERE / "outputs" / below / ("" if spec.whole_span else spec.intervention)
-    each = partial(stages.run, experiment, draw)
     with lock.held(out):
-        over_prompts(settings, out, run=each, draw=draw, headline=headline, cache_gb=args.cache_gb)
+        over_prompts(experiment, settings, out, draw, cache_gb=args.cache_gb)
 
 
 def experiment_of(
     settings: Settings, spec: InterventionSpec, choice: PairChoice, *, windows: list[int], cache_gb: float | None
 ) -> stages.Experiment:
     """Return what a run of the intervention does."""
+    asked: dict[str, Any]
     if spec.intervention == "knockout":
-        return knockout.experiment(settings, windows)
-    if spec.intervention == "components":
-        return components.experiment(settings, choice, cache_gb=cache_gb)
-    return span.experiment(settings, spec, choice, cache_gb=cache_gb)
+        asked, *work = knockout.steps(settings, windows)
+    elif spec.intervention == "components":
+        asked, *work = components.steps(choice, spec, cache_gb=cache_gb)
+    else:
+        asked = choice.record() | asdict(spec)
+        work = [partial(choose, choice=choice, spec=spec), partial(set_up, spec=spec, seed=settings.seed, cache_gb=cache_gb)]
+        work.append(spec.engines)
+    return stages.Experiment(HERE.name, kind_of, asked | {"skip_bad": settings.skip_bad, "layers": settings.layers}, *work)
 
 
-def kind_of(out: Path) -> stages.Kind:
-    """Return the kind of the run in `out`: its record says which intervention that was."""
-    intervention = read_record(out)["identity"].get("intervention")
-    return {"knockout": knockout.KIND, "components": components.KIND}.get(intervention, span.KIND)
+def set_up(
+    session: "Session",
+    chosen: stages.Chosen,
+    run: run_folder.Run,
+    *,
+    spec: InterventionSpec,
+    seed: int,
+    cache_gb: float | None,
+) -> stages.Prepared:
+    """Return the work on pairs that are patched whole, or in a subspace."""
+    from activation_patching.subspace.rows import maker
+
+    pairs, held_out = chosen.units
+    groups = groups_of(pairs, spec.intervention)
+    make, checked = maker(session, groups, spec, held_out, seed=seed, earlier=run.rows, cache_gb=cache_gb)
+    work = run_folder.Work(make, groups, lambda pair: pair.pair_id, session.layers)
+    title = f"{len(pairs)} pairs of {chosen.counts['clips']} clips x"
+    return stages.Prepared(session, work, title, checked, end=partial(end, engine=session.engine))
 
 
-def draw(settings: Settings, out: Path) -> None:
-    stages.draw(kind_of(out), settings, out)
+def end(run: run_folder.Run, *, engine: str | None) -> stages.Ended:
+    """Return what noise did to the rows, and how far their ends are from the clips' own runs."""
+    if not processes.is_leader():
+        return {}, []
+    rows = read_table(run.rows)
+    noise, warnings = noise_of(rows, engine=engine)
+    return own_run_differences(rows) | noise, warnings
 
 
-def headline(out: Path) -> pd.DataFrame:
-    return stages.headline(kind_of(out), out)
+def results(out: Path, record: dict[str, Any], rows: pd.DataFrame) -> stages.Results:
+    tables = tables_of(rows)
+    return stages.Results(tables, units_of(record), summary(tables, record["identity"]["intervention"]))
 
+
+def kind_of(intervention: str) -> stages.Kind:
+    """Return what a run of the intervention leaves, and how that is shown."""
+    others = {"knockout": knockout.KIND, "components": components.KIND}
+    return others.get(intervention) or stages.Kind("patches.csv", "pair_id", results, plot_run, headline)
+
+
+draw = partial(stages.draw, kind_of)
 
 if __name__ == "__main__":
     command_line.main_of(main)

@@ -1,10 +1,9 @@
 """The options of this experiment alone."""
 
-import argparse
 from dataclasses import dataclass
 
 from common.model.prompts import INPUTS
-from common.run.command_line import whole_number
+from common.run.command_line import Groups, whole_number
 
 
 @dataclass(frozen=True)
@@ -16,15 +15,27 @@ class LensOptions:
     probe: bool
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument_group("lens").add_argument
-    add(
-        "--lens",
-        choices=("logit", "tuned"),
-        default="logit",
-        help="tuned: states pass a map fitted on other texts first",
-    )
-    given = "transcript: a clip's text in quotes in its place; told: text and tone by name (default: audio)"
-    add("--input", choices=INPUTS, default="audio", help=given)
-    add("--generate", type=whole_number(0), default=0, metavar="N", help="N clips, 0 or more, answer in free text too (0)")
-    add("--probe", action="store_true", help="keep the states, and say how well a linear probe tells words and voice from them")
+OPTIONS: Groups = {
+    "lens": {
+        "--lens": {
+            "choices": ("logit", "tuned"),
+            "default": "logit",
+            "help": "tuned: states pass a map fitted on other texts first",
+        },
+        "--input": {
+            "choices": INPUTS,
+            "default": "audio",
+            "help": "transcript: a clip's text in quotes in its place; told: text and tone by name (default: audio)",
+        },
+        "--generate": {
+            "type": whole_number(0),
+            "default": 0,
+            "metavar": "N",
+            "help": "N clips, 0 or more, answer in free text too (0)",
+        },
+        "--probe": {
+            "action": "store_true",
+            "help": "keep the states, and say how well a linear probe tells words and voice from them",
+        },
+    }
+}

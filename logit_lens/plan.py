@@ -3,16 +3,15 @@
 from common.model.generation import MOST_TOKENS
 from common.run.plan import Cost, Plan, checks_seconds, open_plan, tell, written
 from common.run.settings import Settings
-from common.run.stages import choose
+from common.run.stages import Experiment, choose
 from logit_lens.options import LensOptions
 from logit_lens.rows import layers_of
-from logit_lens.stages import experiment
 
 
-def plan_run(settings: Settings, lens: LensOptions) -> str:
+def plan_run(experiment: Experiment, settings: Settings, lens: LensOptions) -> str:
     """Return what the run that is asked for would be given and would take. Raises InputError as the run does."""
     question = settings.question
-    chosen = choose(experiment(settings, lens), settings, question)
+    chosen = choose(experiment, settings, question)
     plan = open_plan(settings.model, question, chosen.clips, engines=(), layers=settings.layers)
     return tell(plan, cost_of(plan, len(chosen.clips), lens), chosen.counts, prompts=len(settings.questions))
 

@@ -1,7 +1,6 @@
 """Read the answer that every layer would give."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -16,6 +15,7 @@ from common.errors import InputError
 from common.model.encoding import load_clip
 from common.model.generation import generated, said
 from common.model.readout import Readout, tied
+from common.run.run_folder import Work
 from common.tracing.tolerance import check_finite
 from common.tracing.trace import lens, lens_and_states
 from logit_lens.choose import choose_speaking
@@ -27,26 +27,18 @@ FileOfStates = tuple[States, States]  # of the model as trained, and with random
 Maps = Callable[[Sample], Sequence[Callable[[torch.Tensor], torch.Tensor]]]
 
 
-@dataclass(frozen=True)
-class Maker:
-    """What makes rows: `make` of groups of clips, `whole` tells which of the clips with rows need not be made again.
+def work_of(
+    session: Session, samples: list[Sample], out: Path, *, lens: str, generate: int, probe: bool, seed: int
+) -> tuple[Work, FileOfStates | None]:
+    """Return what makes the rows of `samples` by the `lens`, of which `generate` clips answer in free text besides.
 
-    `states` are the files of a run with probes.
+    And the files of their states, of a run with probes: a clip with rows that lacks its states is made again.
     """
-
-    make: Callable[[Iterable[list[Sample]]], Iterator[list[dict[str, Any]]]]
-    whole: Callable[[set[str]], set[str]] = set
-    states: FileOfStates | None = None
-
-
-def maker(session: Session, samples: list[Sample], out: Path, *, lens: str, generate: int, probe: bool, seed: int) -> Maker:
-    """Return what makes the rows of `samples` by the `lens`, of which `generate` clips answer in free text besides."""
     maps = tuned_lens(session, samples) if lens == "tuned" else None
+    states, whole = open_states(session, samples, out) if probe else (None, set)
     speaking = choose_speaking(samples, generate, seed=seed)
-    if not probe:
-        return Maker(partial(layers_of, session, maps=maps, speaking=speaking))
-    states, whole = open_states(session, samples, out)
-    return Maker(partial(layers_of, session, maps=maps, speaking=speaking, states=states[0]), whole, states)
+    make = partial(layers_of, session, maps=maps, speaking=speaking, states=states and states[0])
+    return Work(make, [[s] for s in samples], lambda s: s.sample_id, session.layers, whole), states
 
 
 def layers_of(

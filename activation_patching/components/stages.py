@@ -1,26 +1,24 @@
 """The stages of `--intervention components`: rows of pairs, their tables, figure and findings."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from activation_patching.choose import PairChoice, choose_pairs, clips_of, groups_of, half_of
+from activation_patching.choose import PairChoice, choose, clips_of, groups_of, half_of
 from activation_patching.components.findings import component_effects, headline, heads_ablated, heads_together
 from activation_patching.components.plots import plot_run
 from activation_patching.components.tables import tables_of
+from activation_patching.intervention import InterventionSpec
 from activation_patching.span.summary import CUES, units_of
 from common import processes
 from common.clips.csvfile import read_table
-from common.clips.manifest import Sample
 from common.clips.pairs import Pair
 from common.run import run_folder, terminal
 from common.run.run_folder import Run, Work
-from common.run.settings import Settings
-from common.run.stages import Chosen, Ended, Experiment, Kind, Prepared, Results
+from common.run.stages import Chosen, Ended, Kind, Prepared, Results
 
 if TYPE_CHECKING:
     from common.compute.session import Session
@@ -28,31 +26,17 @@ if TYPE_CHECKING:
 _SHOWN = 5  # of the strongest parts of each kind
 
 
-@dataclass(frozen=True)
-class HalvedPairs:
-    """The pairs of a run, and the half of the texts that each clip belongs to, by its id."""
-
-    pairs: list[Pair]
-    half: dict[str, int]
+def steps(choice: PairChoice, spec: InterventionSpec, *, cache_gb: float | None) -> tuple[dict[str, Any], Any, Any]:
+    """Return what is asked for, and the stages that choose and set up."""
+    ready = partial(set_up, seed=choice.seed, cache_gb=cache_gb)
+    return choice.record() | {"intervention": spec.intervention}, partial(choose, choice=choice, spec=spec), ready
 
 
-def experiment(settings: Settings, choice: PairChoice, *, cache_gb: float | None) -> Experiment:
-    options = choice.record() | {"intervention": "components", "skip_bad": settings.skip_bad, "layers": settings.layers}
-    ready = partial(prepare, seed=settings.seed, cache_gb=cache_gb)
-    return Experiment("activation_patching", KIND, options, partial(choose, choice=choice), ready)
-
-
-def choose(clips: list[Sample], labels: Sequence[str], *, choice: PairChoice) -> Chosen:
-    pairs, counts = choose_pairs(clips, labels=labels, **vars(choice), intervention="components")
-    warnings = tuple(counts.pop("warnings"))
-    return Chosen(clips_of(pairs), counts, HalvedPairs(pairs, half_of(clips, seed=choice.seed)), warnings)
-
-
-def prepare(session: "Session", chosen: Chosen, this: Run, *, seed: int, cache_gb: float | None) -> Prepared:
+def set_up(session: "Session", chosen: Chosen, this: Run, *, seed: int, cache_gb: float | None) -> Prepared:
     from activation_patching.components.checks import no_attribution  # torch, which drawing does without
     from activation_patching.components.rows import blocks_of, maker, parts_of, patches_of
 
-    pairs, half, parts = chosen.units.pairs, chosen.units.half, parts_of(session)
+    (pairs, _), half, parts = chosen.units, half_of(chosen.pool, seed=seed), parts_of(session)
     groups = groups_of(pairs, "components")
     patches = [patches_of(group, parts, half) for group in groups]
     session = session.warned(no_attribution(session, parts))
@@ -92,7 +76,7 @@ def make_heads_together(
         make = partial(ablation_rows, session, half=half, samples=used, seed=seed, **told)
         ablated = replace(this, rows=this.out / "ablated.csv", unit="ablation_id")
         run_folder.make_rows(ablated, Work(make, without, lambda a: a.name, steps(ranked)), overwrite=False)
-    return Ended()
+    return {}, []
 
 
 def results(out: Path, record: dict[str, Any], rows: pd.DataFrame) -> Results:

@@ -16,7 +16,7 @@ from common.clips.manifest import Sample, conflict_clips, draw
 from common.run import terminal
 from common.run.run_folder import Run, Work
 from common.run.settings import Settings
-from common.run.stages import Chosen, Experiment, Kind, Prepared, Results
+from common.run.stages import Chosen, Kind, Prepared, Results
 
 if TYPE_CHECKING:
     from common.compute.session import Session
@@ -24,12 +24,11 @@ if TYPE_CHECKING:
 CUES = {"semantic": "words", "prosody": "voice"}
 
 
-def experiment(settings: Settings, around: Sequence[int]) -> Experiment:
+def steps(settings: Settings, around: Sequence[int]) -> tuple[dict[str, Any], Any, Any]:
+    """Return what is asked for, and the stages that choose and set up."""
     windows = window_names(around)
-    options: dict[str, Any] = {"intervention": "knockout", "windows": windows, "limit": settings.limit, "seed": settings.seed}
-    options |= {"skip_bad": settings.skip_bad, "layers": settings.layers}
-    chosen = partial(choose, limit=settings.limit, seed=settings.seed)
-    return Experiment("activation_patching", KIND, options, chosen, partial(prepare, windows=windows))
+    drawn: Any = {"limit": settings.limit, "seed": settings.seed}
+    return {"intervention": "knockout", "windows": windows} | drawn, partial(choose, **drawn), partial(set_up, windows=windows)
 
 
 def choose(clips: list[Sample], labels: Sequence[str], *, limit: int | None, seed: int) -> Chosen:
@@ -39,7 +38,7 @@ def choose(clips: list[Sample], labels: Sequence[str], *, limit: int | None, see
     return Chosen(drawn, {"clips": len(drawn), "dropped": dict(dropped)}, drawn)
 
 
-def prepare(session: "Session", chosen: Chosen, this: Run, *, windows: Sequence[str]) -> Prepared:
+def set_up(session: "Session", chosen: Chosen, this: Run, *, windows: Sequence[str]) -> Prepared:
     from activation_patching.knockout.rows import curves_of, edges_of, maker, positions  # torch, which drawing does without
 
     where, edges = positions(session.first), edges_of(session)

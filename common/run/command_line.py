@@ -18,6 +18,7 @@ from common.paths import given_path, path_or_name
 from common.processes import shutdown
 from common.run.settings import Settings
 
+Groups = dict[str, dict[str, dict[str, Any]]]  # of options: title, name, keywords of argparse
 ROOT = Path(__file__).resolve().parents[2]
 SEEDS = 2**32 - 1  # the largest that every library takes
 DTYPES = ("auto", "float32", "bfloat16", "float16")
@@ -26,51 +27,14 @@ _AS_GIVEN = ("data", "limit", "seed", "skip_bad", "layers", "overwrite", "redraw
 DEFAULTS = {"model": "data/small_model/assembled", "data": "data/demo/manifest.csv", "prompt": "speaker"}
 
 
-def argument_parser(description: str) -> argparse.ArgumentParser:
-    """Return a parser with the arguments that both experiments share."""
+def argument_parser(description: str, *more: Groups) -> argparse.ArgumentParser:
+    """Return a parser with the arguments that both experiments share, and `more` of one."""
     parser = argparse.ArgumentParser(description=description)
-    add = parser.add_argument_group("model").add_argument
-    add(
-        "--model",
-        type=path_or_name,
-        help="folder or hub id (default: the small model, put together at first use)",
-    )
-    add("--revision", help="branch, tag or commit of a hub id")
-    add("--trust-remote-code", action="store_true", help="run model code that comes with the checkpoint")
-    add("--device", default="auto", help="cpu, cuda, cuda:1 or mps; auto (default) takes the first of cuda, mps, cpu")
-    spread = "spread one model over several GPUs: auto, balanced, sequential, or a JSON file of modules and devices; one process"
-    add("--device-map", metavar="HOW", help=spread)
-    add("--dtype", default="auto", choices=DTYPES, help="auto (default): bfloat16 on a GPU that has it, float32 elsewhere")
-    add("--attention", metavar="NAME", help="attention implementation, such as eager or sdpa (default: the model's own)")
-    add = parser.add_argument_group("clips").add_argument
-    add("--data", type=given_path, default=ROOT / DEFAULTS["data"], help="manifest, a CSV (default: the demo)")
-    add("--limit", type=whole_number(1), metavar="N", help="use N clips, 1 or more, drawn with --seed (all)")
-    add("--skip-bad", action="store_true", help="leave out, and count, clips that cannot be read or heard whole (default: stop)")
-    add("--trim", action="store_true", help="take away the silence at both ends of every clip")
-    level = "bring every clip to one level by gain alone, -70 to 0 dB of full scale (alone: -26), so that loudness is no cue"
-    add("--match-level", nargs="?", type=number(-70, 0), const=-26.0, metavar="DB", help=level)
-    add = parser.add_argument_group("question").add_argument
-    prompts = ", ".join(p for p in MAIN_PROMPTS if not p.endswith("-zh"))
-    asked = f"{prompts}, with -zh in Chinese, or a text file with {{audio}} and {{labels}} (default: speaker)"
-    add("--prompt", type=prompt_name, default=DEFAULTS["prompt"], metavar="PROMPT", help=asked)
-    add("--prompts", choices=("one", "all"), default="one", help="all: also paraphrases and other orders of the options")
-    add("--labels", nargs="+", metavar="LABEL", help=f"the labels, 2 to 10 (default: {' '.join(LABELS)}); others are left out")
-    words = "a word for each label, read as given, ' happy' with its space (default: the labels, in the form the model prefers)"
-    add("--words", nargs="+", metavar="WORD", help=words)
-    add("--system", metavar="TEXT", help="system prompt, for chat templates that take one")
-    add("--answer-prefix", default="", metavar="TEXT", help='words that the answer begins with, such as "The speaker sounds"')
-    thought = "ask for no thought: by the chat template where it knows that, else by an empty thought before the answer"
-    add("--no-thinking", dest="thinking", action="store_false", help=thought)
-    add = parser.add_argument_group("run").add_argument
-    listed = "rows at these layers alone, such as 0:36:4 or 1 5 12, and at 0 and L, the run's own controls (default: all)"
-    add("--layers", nargs="+", type=layer_range, action=_Layers, metavar="L", help=listed)
-    add("--seed", type=whole_number(0, SEEDS), default=0, metavar="N", help=f"draws clips and pairs; 0 to {SEEDS} (0)")
-    add("--out", type=given_path, help="output folder (default: outputs/ beside this script)")
-    add("--plan", action="store_true", help="before you book a GPU: show the prompt, what is left out, memory, hours; no weights")
-    add("--overwrite", action="store_true", help="start anew where --out holds another run")
-    add("--redraw", action="store_true", help="tables and figures of the finished run in --out anew, from its rows; no model")
-    add("--svg", action="store_true", help="figures as SVG beside the PNG")
-    add("--pdf", action="store_true", help="figures as PDF beside the PNG, with the fonts in it")
+    for groups in (OPTIONS, *more):
+        for title, options in groups.items():
+            group = parser.add_argument_group(title)
+            for name, about in options.items():
+                group.add_argument(name, **about)
     return parser
 
 
@@ -165,3 +129,107 @@ def main_of(main: Callable[[list[str] | None], None]) -> None:
 def _say(line: str, code: int) -> int:
     print(line, file=sys.stderr)
     return code
+
+
+OPTIONS: Groups = {
+    "model": {
+        "--model": {"type": path_or_name, "help": "folder or hub id (default: the small model, put together at first use)"},
+        "--revision": {"help": "branch, tag or commit of a hub id"},
+        "--trust-remote-code": {"action": "store_true", "help": "run model code that comes with the checkpoint"},
+        "--device": {"default": "auto", "help": "cpu, cuda, cuda:1 or mps; auto (default) takes the first of cuda, mps, cpu"},
+        "--device-map": {
+            "metavar": "HOW",
+            "help": "spread one model over several GPUs: auto, balanced, sequential, or a JSON file of modules and devices; "
+            "one process",
+        },
+        "--dtype": {
+            "default": "auto",
+            "choices": DTYPES,
+            "help": "auto (default): bfloat16 on a GPU that has it, float32 elsewhere",
+        },
+        "--attention": {
+            "metavar": "NAME",
+            "help": "attention implementation, such as eager or sdpa (default: the model's own)",
+        },
+    },
+    "clips": {
+        "--data": {"type": given_path, "default": ROOT / DEFAULTS["data"], "help": "manifest, a CSV (default: the demo)"},
+        "--limit": {"type": whole_number(1), "metavar": "N", "help": "use N clips, 1 or more, drawn with --seed (all)"},
+        "--skip-bad": {
+            "action": "store_true",
+            "help": "leave out, and count, clips that cannot be read or heard whole (default: stop)",
+        },
+        "--trim": {"action": "store_true", "help": "take away the silence at both ends of every clip"},
+        "--match-level": {
+            "nargs": "?",
+            "type": number(-70, 0),
+            "const": -26.0,
+            "metavar": "DB",
+            "help": "bring every clip to one level by gain alone, -70 to 0 dB of full scale (alone: -26), so that loudness is "
+            "no cue",
+        },
+    },
+    "question": {
+        "--prompt": {
+            "type": prompt_name,
+            "default": DEFAULTS["prompt"],
+            "metavar": "PROMPT",
+            "help": f"{', '.join(p for p in MAIN_PROMPTS if not p.endswith('-zh'))}, with -zh in Chinese, or a text file with "
+            "{audio} and {labels} (default: speaker)",
+        },
+        "--prompts": {
+            "choices": ("one", "all"),
+            "default": "one",
+            "help": "all: also paraphrases and other orders of the options",
+        },
+        "--labels": {
+            "nargs": "+",
+            "metavar": "LABEL",
+            "help": f"the labels, 2 to 10 (default: {' '.join(LABELS)}); others are left out",
+        },
+        "--words": {
+            "nargs": "+",
+            "metavar": "WORD",
+            "help": "a word for each label, read as given, ' happy' with its space (default: the labels, in the form the model "
+            "prefers)",
+        },
+        "--system": {"metavar": "TEXT", "help": "system prompt, for chat templates that take one"},
+        "--answer-prefix": {
+            "default": "",
+            "metavar": "TEXT",
+            "help": 'words that the answer begins with, such as "The speaker sounds"',
+        },
+        "--no-thinking": {
+            "dest": "thinking",
+            "action": "store_false",
+            "help": "ask for no thought: by the chat template where it knows that, else by an empty thought before the answer",
+        },
+    },
+    "run": {
+        "--layers": {
+            "nargs": "+",
+            "type": layer_range,
+            "action": _Layers,
+            "metavar": "L",
+            "help": "rows at these layers alone, such as 0:36:4 or 1 5 12, and at 0 and L, the run's own controls (default: all)",
+        },
+        "--seed": {
+            "type": whole_number(0, SEEDS),
+            "default": 0,
+            "metavar": "N",
+            "help": f"draws clips and pairs; 0 to {SEEDS} (0)",
+        },
+        "--out": {"type": given_path, "help": "output folder (default: outputs/ beside this script)"},
+        "--plan": {
+            "action": "store_true",
+            "help": "before you book a GPU: show the prompt, what is left out, memory, hours; no weights",
+        },
+        "--overwrite": {"action": "store_true", "help": "start anew where --out holds another run"},
+        "--redraw": {
+            "action": "store_true",
+            "help": "tables and figures of the finished run in --out anew, from its rows; no model",
+        },
+        "--svg": {"action": "store_true", "help": "figures as SVG beside the PNG"},
+        "--pdf": {"action": "store_true", "help": "figures as PDF beside the PNG, with the fonts in it"},
+    },
+}

@@ -11,22 +11,21 @@ from common.plotting import FigureStyle, estimates
 from common.processes import is_leader
 from common.run.run_folder import mark_of, read_record, write_tables
 from common.run.settings import Settings
+from common.run.stages import Experiment, headline, run
 from common.stats.findings import spreads
 
 
 def over_prompts(
+    experiment: Experiment,
     settings: Settings,
     out: Path,
-    *,
-    run: Callable[[Settings, str, Path, PrefixCacheStore | None], None],
     draw: Callable[[Settings, Path], None],
-    headline: Callable[[Path], pd.DataFrame],
+    *,
     cache_gb: float | None = None,
 ) -> None:
     """Run the prompt asked for, or draw its finished run again; with `--prompts all` each of its variants, and how far they move.
 
-    Each variant has a folder of its own. `headline` reads the main results from that of a finished run (what, unit, value, lo,
-    hi, kind, n); they end in prompts.csv and prompts.png.
+    Each variant has a folder of its own. The main results of each end in prompts.csv and prompts.png.
     """
     several = settings.several
     shared = PrefixCacheStore(cache_gb) if several and not settings.redraw else None
@@ -34,12 +33,12 @@ def over_prompts(
     for folder in folders.values():
         check(folder)  # all of them before any work
     for name, folder in folders.items():
-        if settings.redraw:
+        if not settings.redraw:
+            run(experiment, settings, name, folder, shared)
+        if is_leader():
             draw(settings, folder)
-        else:
-            run(settings, name, folder, shared)
     if several and is_leader():
-        table = pd.concat([headline(folder).assign(prompt=name) for name, folder in folders.items()])
+        table = pd.concat([headline(experiment.kind_of, folder).assign(prompt=name) for name, folder in folders.items()])
         write_tables(out, {"prompts": table})
         marks = {mark_of(read_record(folder)) for folder in folders.values()}
         estimates(table, out / "prompts.png", FigureStyle(formats=settings.formats, mark="".join(sorted(marks))))

@@ -23,24 +23,18 @@ from common.run.settings import Settings
 if TYPE_CHECKING:
     from common.compute.session import Session  # torch, which drawing does without
 
+Ended = tuple[dict[str, Any], list[str]]  # what is known once all rows are there: further counts and warnings for run.json
+
 
 @dataclass(frozen=True)
 class Chosen:
-    """The clips that a run hears, `counts` of what is kept and dropped, and the `units` of its work, as `prepare` takes them."""
+    """The clips that a run hears, `counts` of what is kept and dropped, and the `units` of its work, as `set_up` takes them."""
 
     clips: list[Sample]
     counts: dict[str, Any]
     units: Any
     warnings: tuple[str, ...] = ()
     pool: list[Sample] = field(default_factory=list)  # all clips that the run could use
-
-
-@dataclass(frozen=True)
-class Ended:
-    """What is known once all rows are there: further `counts` and `warnings` for run.json."""
-
-    counts: dict[str, Any] = field(default_factory=dict)
-    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -55,7 +49,7 @@ class Prepared:
     title: str
     checked: dict[str, float] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
-    end: Callable[[Run], Ended] = lambda _: Ended()
+    end: Callable[[Run], Ended] = lambda _: ({}, [])
 
 
 @dataclass(frozen=True)
@@ -87,37 +81,29 @@ class Kind:
 class Experiment:
     """What a run does: `options` beside the settings for its record, the ways of patching that it may use, and two stages.
 
-    `choose` takes the clips that the model can be given, and the labels; `prepare` the model, what was chosen, and the run.
+    `choose` takes the clips that the model can be given, and the labels; `set_up` the model, what was chosen, and the run.
+    `kind_of` tells the kind of a run by its intervention, of which the lens has none.
     """
 
     name: str
-    kind: Kind
+    kind_of: Callable[[Any], Kind]
     options: dict[str, Any]
     choose: Callable[[list[Sample], Sequence[str]], Chosen]
-    prepare: Callable[["Session", Chosen, Run], Prepared]
+    set_up: Callable[["Session", Chosen, Run], Prepared]
     engines: Sequence[str] = ()
 
 
-def run(
-    experiment: Experiment,
-    draw: Callable[[Settings, Path], None],
-    settings: Settings,
-    prompt: str,
-    out: Path,
-    shared: PrefixCacheStore | None,
-) -> None:
-    """Make the rows of a prompt that are not there yet in `out`, and draw them."""
-    began, question, kind = time.time(), settings.questions[prompt], experiment.kind
+def run(experiment: Experiment, settings: Settings, prompt: str, out: Path, shared: PrefixCacheStore | None) -> None:
+    """Make the rows of a prompt that are not in `out` yet."""
+    began, question, kind = time.time(), settings.questions[prompt], experiment.kind_of(experiment.options.get("intervention"))
     name, data, clips = experiment.name, settings.data, settings.clips
     known = identify(name, model=settings.model, question=question, data=data, clips=clips, options=experiment.options)
     this = Run(out / kind.rows, kind.unit, known)
     if not run_folder.is_finished(this, overwrite=settings.overwrite):
         chosen = choose(experiment, settings, question)
         session = open_model(experiment, settings, question, chosen, this, shared)
-        ready = experiment.prepare(session, chosen, this)
+        ready = experiment.set_up(session, chosen, this)
         make(this, ready, chosen, settings, prompt, began=began)
-    if processes.is_leader():
-        draw(settings, out)
 
 
 def choose(experiment: Experiment, settings: Settings, question: Question) -> Chosen:
@@ -157,16 +143,17 @@ def make(this: Run, ready: Prepared, chosen: Chosen, settings: Settings, prompt:
         print(f"{ready.title} {session.describe(prompt)}")
     this = this.known(session.identity())
     leads = run_folder.make_rows(this, ready.work, overwrite=settings.overwrite)
-    ended = ready.end(this)
+    counts, warnings = ready.end(this)
     if leads:
         asked = {"prompt_name": prompt, "command": settings.command, "test_weight": is_test_weight(settings.model.name)}
-        facts = session.warned(*ended.warnings).facts() | asked | ready.facts
+        facts = session.warned(*warnings).facts() | asked | ready.facts
         facts["self_check"] |= ready.checked
-        run_folder.finish(this, facts, chosen.counts | ended.counts, began=began)
+        run_folder.finish(this, facts, chosen.counts | counts, began=began)
 
 
-def draw(kind: Kind, settings: Settings, out: Path) -> None:
-    """Make tables and figures of the finished run in `out`, and show what it found."""
+def draw(kind_of: Callable[[Any], Kind], settings: Settings, out: Path) -> None:
+    """Make tables and figures of the finished run in `out`, of the kind that its record names, and show what it found."""
+    kind = kind_of(run_folder.read_record(out)["identity"].get("intervention"))
     record, rows = run_folder.finished_run(out, kind.rows)
     found = kind.results(out, record, rows)
     run_folder.write_tables(out, found.tables, record)
@@ -174,6 +161,7 @@ def draw(kind: Kind, settings: Settings, out: Path) -> None:
     print(terminal.ended(record, found.units, found.lines, out=out, figures=figures, following=found.following))
 
 
-def headline(kind: Kind, out: Path) -> pd.DataFrame:
+def headline(kind_of: Callable[[Any], Kind], out: Path) -> pd.DataFrame:
     """Return the main results of the finished run in `out`."""
+    kind = kind_of(run_folder.read_record(out)["identity"].get("intervention"))
     return kind.headline({kind.main: run_folder.read_table(out, kind.main)})

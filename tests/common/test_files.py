@@ -190,7 +190,8 @@ def test_every_script_leaves_the_files_of_a_user_alone(
     assert {p: p.read_bytes() for p in table.rglob("*") if p.is_file()} == before
 
 
-def test_a_run_of_the_script_keeps_what_was_put_beside_it(tmp_path: Path) -> None:
+def test_a_run_of_the_script_keeps_what_was_put_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logit_lens.run, "plot_lens", lambda *_: [])  # most of the time
     model, data = save_tiny_model(tmp_path / "model"), save_clips(tmp_path / "clips", texts=2)
     options = ["--model", str(model), "--data", str(data), "--out", str(tmp_path / "out"), "--limit", "4"]
     logit_lens.run.main(options)

@@ -66,6 +66,7 @@ def test_what_is_missing_is_told_from_what_is_there(tmp_path: Path) -> None:
 def test_a_folder_named_by_its_home_is_the_same_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
+    monkeypatch.setattr(logit_lens.run, "plot_lens", lambda *_: [])
     monkeypatch.setenv("HOME", str(tmp_path))
     save_tiny_model(tmp_path / "model")
     save_clips(tmp_path / "$clips #1", texts=1)

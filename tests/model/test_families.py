@@ -48,7 +48,9 @@ if WHOLE:
 
 
 @pytest.fixture(autouse=True)
-def _vision_left_out() -> Iterator[None]:
+def _vision_and_figures_left_out(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(logit_lens.run, "plot_lens", lambda *_: [])  # half of the time, and the same for every family
+    monkeypatch.setattr(activation_patching.run, "plot_run", lambda *_: [])
     with without_vision_tower():
         yield
 

@@ -8,6 +8,8 @@ import pandas as pd
 import pytest
 import torch
 
+import activation_patching.run
+import logit_lens.run
 from common.clips.manifest import read_clips
 from common.compute import memory, session
 from common.compute.memory import PrefixCacheStore
@@ -61,6 +63,8 @@ def test_all_prompts_hear_a_clip_once_and_find_what_each_alone_finds(
     def rows(out: Path) -> pd.DataFrame:
         return pd.read_csv(out / ROWS[name], dtype={"text_id": str})
 
+    monkeypatch.setattr(logit_lens.run, "plot_lens", lambda *_: [])  # most of the time
+    monkeypatch.setattr(activation_patching.run, "plot_run", lambda *_: [])
     monkeypatch.setattr(session, "prefix_cache_of", counting)
     start_script(name, tiny_folder, manifest, tmp_path / "all", "--prompts", "all", *FEW[name])
     assert set(made.values()) == {1} and len(made) >= 8  # by five prompts

@@ -50,8 +50,8 @@ ALLOWED = {
 WITHOUT_TORCH = (
     *("common.errors", "common.plotting", "common.clips", "common.stats", "report"),
     *("logit_lens.fitted.probe", "logit_lens.fitted.state_file"),
-    *(f"logit_lens.{part}" for part in ("findings", "plots", "stages", "summary", "tables")),
-    *(f"activation_patching.span.{part}" for part in ("effects", "findings", "plots", "stages", "summary", "tables")),
+    *(f"logit_lens.{part}" for part in ("findings", "plots", "summary", "tables")),
+    *(f"activation_patching.span.{part}" for part in ("effects", "findings", "plots", "summary", "tables")),
     *(
         f"activation_patching.{of}.{part}"
         for of in ("knockout", "components")
@@ -91,7 +91,7 @@ def own(names: set[str]) -> set[str]:
 
 
 def test_an_import_of_a_module_is_seen_as_such() -> None:
-    assert "common.processes" in imported("logit_lens.stages") and "common.run" not in imported("logit_lens.stages")
+    assert "common.processes" in imported("logit_lens.run") and "common.run" not in imported("logit_lens.run")
 
 
 @pytest.mark.parametrize("module", modules())
