@@ -210,15 +210,15 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 
 def main(argv: list[str] | None = None) -> None:
-    args = parse(argv)
     try:
-        print(run(args))
+        print(run(argv))
     except InputError as error:
         sys.exit(_say(f"error: {error}"))
 
 
-def run(args: argparse.Namespace) -> str:
+def run(argv: list[str] | None) -> str:
     """Do what the command line asks; return what is to be said."""
+    args = parse(argv)
     dataset, rename = DATASETS[args.name], dict(r.split("=") for r in args.rename)
     semantic = read_semantic_labels(args.semantic_labels, rename, args.labels) if args.semantic_labels else None
     imported = import_dataset(dataset, args.folder, labels=args.labels, semantic=semantic, rename=rename)

@@ -59,7 +59,9 @@ def main(argv: list[str] | None = None) -> None:
     add("--no-audio", action="store_true", help="leave the clips' audio out of the page")
     args = parser.parse_args(argv)
     try:
-        print(closing(build(args), *read_studies(args.lens, args.patching)[0]))
+        languages = [args.lang] if args.lang else LANGUAGES
+        written = build(args.lens, args.patching, out=args.out, languages=languages, note=args.note, audio=not args.no_audio)
+        print(closing(written, *read_studies(args.lens, args.patching)[0]))
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
@@ -86,22 +88,24 @@ def closing(written: Sequence[Path], study: Study, *others: Study) -> str:
     return "\n".join(lines)
 
 
-def build(args: argparse.Namespace) -> list[Path]:
-    """Write the report in each language that was asked for; return its files. Raises InputError where there is none."""
-    files.check(args.out)
-    studies, troubles = read_studies(args.lens, args.patching)
+def build(
+    lens: Sequence[Path], patching: Sequence[Path], *, out: Path, languages: Sequence[str], note: str, audio: bool
+) -> list[Path]:
+    """Write the report of the runs' folders in each language; return its files. Raises InputError where there is none."""
+    files.check(out)
+    studies, troubles = read_studies(lens, patching)
     names = names_of(studies)
     clips, strange = zip(*map(read_samples, studies))
     troubles += dict.fromkeys(t for some in strange for t in some)
-    data = page_data(studies, names, clips, audio=not args.no_audio)
+    data = page_data(studies, names, clips, audio=audio)
     written: list[Path] = []
     try:
-        files.take(args.out)
-        for language in [args.lang] if args.lang else LANGUAGES:
+        files.take(out)
+        for language in languages:
             chapters = [(study, name, known) for study, name, known in zip(studies, names, clips)]
-            written += _write(chapters, troubles, data, out=args.out, language=language, note=args.note)
+            written += _write(chapters, troubles, data, out=out, language=language, note=note)
     except OSError as error:
-        raise InputError(f"--out {args.out}: cannot be written ({error.strerror})") from None
+        raise InputError(f"--out {out}: cannot be written ({error.strerror})") from None
     return written
 
 

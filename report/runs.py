@@ -128,7 +128,7 @@ def _edit(folder: Path) -> str | None:
         identity = read_record(folder)["identity"]
     except InputError:
         return None
-    return str(identity.get("intervention", "span")) if "kinds" in identity else None
+    return identity.get("intervention")
 
 
 def _joined(troubles: list[Trouble]) -> list[Trouble]:
@@ -160,14 +160,14 @@ def read_outputs(experiment: str, folder: Path, *, beside: bool = False) -> Outp
     except InputError as error:
         return Trouble("missing", why(error))
     identity = record["identity"]
-    if ("kinds" in identity) != (experiment == "patching"):
+    if ("intervention" in identity) != (experiment == "patching"):
         return Trouble("other experiment", told | {"why": f"its run is of the other experiment, not of {told['script']}"})
     if (form := identity.get("input", "audio")) != given:
         return Trouble("other input", told | {"why": f"its clips were given as {form}, not as {given}"})
     if beside and experiment == "lens" and (through := identity.get("lens", "logit")) != lens:
         return Trouble("other input", told | {"why": f"it was read by a {through} lens, not by a {lens} lens"})
     if not beside and identity.get("intervention", "span") != "span":
-        why_not = "its run erased or exchanged a subspace; a report shows it where it lies below a patching run's folder"
+        why_not = f"its run is one of --intervention {identity['intervention']}; a report shows it below a patching run's folder"
         return Trouble("other experiment", told | {"why": why_not})
     if not record["finished"]:
         return Trouble("partial", told | {"why": "its run has not finished; the same command goes on with it"})

@@ -9,13 +9,13 @@ import torch
 
 from activation_patching.components.rows import own_runs
 from activation_patching.components.set_rows import Ranked, steps
+from activation_patching.knockout.rows import clip_rows
 from common.clips.manifest import Sample
 from common.components.submodules import Parts
 from common.components.substitution import Activations, Component, patch_components
 from common.compute.memory import cache_bytes
 from common.compute.session import Session
 from common.errors import CheckFailed
-from common.model.readout import tied
 from common.tracing.tolerance import check_finite, largest_difference
 
 SETS = ("chosen", "random")  # heads; random ones are of the same blocks
@@ -63,7 +63,8 @@ def ablation_rows(
         if not (off := largest_difference(logits[0], run.label_logits)) <= session.check.tolerance:
             raise CheckFailed(f"{sample.sample_id}: whole it is {off:.3g} from its own run")
         for ablation, of_set in zip(group, logits[1:].unflatten(0, (len(group), -1))):
-            rows += _rows(session, ablation, counts, logits[0], of_set)
+            what, of_counts = {"carry": ablation.kind, "heads": ablation.heads}, dict(zip(counts, of_set, strict=True))
+            rows += clip_rows(session.readout, sample, {"ablation_id": ablation.name}, what, base=logits[0], logits=of_counts)
         yield rows
 
 
@@ -93,25 +94,3 @@ def _sets(
             chosen = drawn
         sets.append([Component(block, "head", head) for block, head in chosen if parts[block].heads > head])
     return sets
-
-
-def _rows(
-    session: Session, ablation: Ablation, counts: Sequence[int], base: torch.Tensor, logits: torch.Tensor
-) -> list[dict[str, Any]]:
-    readout, sample = session.readout, ablation.sample
-    names = ("sample_id", "text_id", "speaker", "source", "semantic_label", "prosody_label")
-    fixed = {"ablation_id": ablation.name, **{name: getattr(sample, name) for name in names}}
-    fixed |= {"carry": ablation.kind, "heads": ablation.heads}
-    untouched = {f"base_{label}": logit for label, logit in zip(readout.labels, base.tolist())}
-    return [
-        {
-            **fixed,
-            "layer": count,
-            **{f"logit_{label}": logit for label, logit in zip(readout.labels, row.tolist())},
-            **untouched,
-            "pred_base": readout.answer(base),
-            "pred_cut": readout.answer(row),
-            "tied": int(tied(row)),
-        }
-        for count, row in zip(counts, logits, strict=True)
-    ]

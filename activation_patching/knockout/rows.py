@@ -13,7 +13,7 @@ from common.compute.activation_cache import in_chunks
 from common.compute.session import Session
 from common.errors import CheckFailed, InputError, UnknownBlock
 from common.model.encoding import EncodedClip
-from common.model.readout import tied
+from common.model.readout import Readout, tied
 from common.patching.knockout import Cut, knockout, knockout_rerun, refusal
 from common.patching.tail_pass import Reading, last_of, tail_of
 from common.tracing.tolerance import check_finite, equal, largest_difference
@@ -65,7 +65,13 @@ def knockout_rows(session: Session, groups: Sequence[list[Curve]]) -> Iterator[l
         off = largest_difference(bases, bases[:1].expand_as(bases))
         if not off <= session.check.tolerance:
             raise CheckFailed(f"{sample.sample_id}: the answers of its passes differ by {off:.3g}, uncut")
-        yield [row for curve in group for row in curve_rows(session, curve, *found[curve.name])]
+        rows = []
+        for curve in group:
+            base, logits = found[curve.name]
+            what = {"edge": curve.edge, "window": curve.window}
+            of_layers = dict(zip(session.layers, logits, strict=True))
+            rows += clip_rows(session.readout, sample, {"curve_id": curve.name}, what, base=base, logits=of_layers)
+        yield rows
 
 
 def _cut(
@@ -78,16 +84,18 @@ def _cut(
     return [(base, of_curve) for of_curve in torch.stack(logits).unflatten(0, (len(curves), -1))]
 
 
-def curve_rows(session: Session, curve: Curve, base: torch.Tensor, logits: torch.Tensor) -> list[dict[str, Any]]:
-    """Return a row for each layer of a curve; `base_*` and `pred_base`: the clip's own answer, of the same pass, uncut."""
-    readout, sample = session.readout, curve.sample
+def clip_rows(
+    readout: Readout,
+    sample: Sample,
+    unit: dict[str, str],
+    what: dict[str, str],
+    *,
+    base: torch.Tensor,
+    logits: dict[int, torch.Tensor],
+) -> list[dict[str, Any]]:
+    """Return a row for each layer of a `unit` in which `what` was cut; `base_*`, `pred_base`: the clip's own answer, uncut."""
     names = ("sample_id", "text_id", "speaker", "source", "semantic_label", "prosody_label")
-    fixed = {
-        "curve_id": curve.name,
-        **{name: getattr(sample, name) for name in names},
-        "edge": curve.edge,
-        "window": curve.window,
-    }
+    fixed = {**unit, **{name: getattr(sample, name) for name in names}, **what}
     untouched = {f"base_{label}": logit for label, logit in zip(readout.labels, base.tolist())}
     return [
         {
@@ -99,7 +107,7 @@ def curve_rows(session: Session, curve: Curve, base: torch.Tensor, logits: torch
             "pred_cut": readout.answer(row),
             "tied": int(tied(row)),
         }
-        for layer, row in zip(session.layers, logits, strict=True)
+        for layer, row in logits.items()
     ]
 
 

@@ -126,8 +126,8 @@ def _observe(lm: AudioLM, parts: Sequence[Parts], reading: Reading) -> tuple[lis
         signs = _signs(last)
         return torch.cat([last, -last, last + last.abs().max(), signs, -signs], dim=1)
 
-    def of_head(_: Any, args: tuple[torch.Tensor, ...], logits: torch.Tensor) -> None:
-        out.update(states=args[0][0].double(), logits=logits[0])
+    def of_head(_: Any, inputs: tuple[torch.Tensor, ...], logits: torch.Tensor) -> None:
+        out.update(states=inputs[0][0].double(), logits=logits[0])
 
     handles = []
     for i, block in enumerate(lm.blocks):

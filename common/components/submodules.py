@@ -45,7 +45,7 @@ def find_parts(lm: AudioLM, clip: EncodedClip, reading: Reading) -> list[Parts]:
     """
     given: list[Given] = []
     keep = (
-        b.register_forward_pre_hook(lambda _, args, kwargs: given.append((args, kwargs)), with_kwargs=True) for b in lm.blocks
+        b.register_forward_pre_hook(lambda _, passed, kwargs: given.append((passed, kwargs)), with_kwargs=True) for b in lm.blocks
     )
     with hooks(*keep):
         lm.model(**clip.inputs, use_cache=False)
@@ -100,12 +100,12 @@ def _run(block: nn.Module, given: Given, change: Change) -> tuple[dict[str, torc
     left: list[torch.Tensor] = []
 
     def keep(name: str, module: nn.Module) -> Iterator[RemovableHandle]:
-        def before(_: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            x = args[0] if args else kwargs.get("hidden_states")
+        def before(_: Any, passed: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            x = passed[0] if passed else kwargs.get("hidden_states")
             if isinstance(x, torch.Tensor) and x.dim() == 3:
                 seen[name] = x[:, -1].clone()
 
-        def after(_: Any, args: tuple[Any, ...], output: Any) -> None:
+        def after(_: Any, passed: tuple[Any, ...], output: Any) -> None:
             h = output[0] if isinstance(output, tuple) else output
             if isinstance(h, torch.Tensor) and h.dim() == 3 and h.shape[-1] == left_width:
                 fits.add(name)

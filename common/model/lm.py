@@ -66,7 +66,7 @@ def wrap_model(model: Any, processor: Any, *, device: torch.device, adapters: tu
     return lm
 
 
-def _draw_alike(module: Any, args: Any) -> None:
+def _draw_alike(module: Any, inputs: Any) -> None:
     """Let a model that adds noise to what it hears (VibeVoice) add the same in every run: patching compares two runs."""
     torch.manual_seed(0)
 

@@ -52,13 +52,13 @@ def staircase(
     return torch.cat([logits[1:], *([logits[:1]] if last in layers else [])])
 
 
-def _share_earlier_keys(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+def _share_earlier_keys(module: Any, inputs: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Let rows that have joined read, like row 0, the keys and values that blocks hand on to later ones (Gemma 3n)."""
-    rows = (args[0] if args else kwargs["hidden_states"]).shape[-3]
+    rows = (inputs[0] if inputs else kwargs["hidden_states"]).shape[-3]
     shared = kwargs.get("shared_kv_states") or {}
     for key, tensors in list(shared.items()):
         shared[key] = tuple(torch.cat([t, t[:1].expand(rows - len(t), *t.shape[1:])]) for t in tensors)
-    return args, kwargs
+    return inputs, kwargs
 
 
 def sweep(

@@ -123,7 +123,7 @@ def text_within(lm: AudioLM, clip: EncodedClip) -> int:
 def _other_draw(lm: AudioLM, clip: EncodedClip, own: torch.Tensor) -> float:
     """Return how far the answer moves with another seed than every run's: 0 unless the model adds noise to what it hears."""
 
-    def draw(module: Any, args: Any) -> None:
+    def draw(module: Any, inputs: Any) -> None:
         torch.manual_seed(1)
 
     with hooks(lm.model.register_forward_pre_hook(draw)):  # runs after the hook that seeds every run

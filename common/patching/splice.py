@@ -63,11 +63,11 @@ def splice(lm: AudioLM, donor: Trace, recipients: Sequence[Trace], tokens: Seque
     return torch.cat([row_0[None], others]).transpose(0, 1)
 
 
-def _readout_position_alone(module: Any, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
+def _readout_position_alone(module: Any, inputs: tuple[Any, ...]) -> tuple[Any, ...] | None:
     """Hand the last block's MLP the readout position alone: nothing reads the others, and the residual sum broadcasts."""
-    if not args or not isinstance(args[0], torch.Tensor) or args[0].dim() != 3:
+    if not inputs or not isinstance(inputs[0], torch.Tensor) or inputs[0].dim() != 3:
         return None  # another kind of MLP: it computes every position
-    return args[0][:, -1:], *args[1:]
+    return inputs[0][:, -1:], *inputs[1:]
 
 
 @contextmanager

@@ -92,4 +92,4 @@ def read_rows(
 
 def hook_kwargs(module: Any, edit: Callable[[dict[str, Any]], dict[str, Any]]) -> Any:
     """Register a pre-hook that edits what a module is given by name."""
-    return module.register_forward_pre_hook(lambda _, args, kwargs: (args, edit(kwargs)), with_kwargs=True)
+    return module.register_forward_pre_hook(lambda _, inputs, kwargs: (inputs, edit(kwargs)), with_kwargs=True)

@@ -19,6 +19,7 @@ from common.files import write_whole
 from common.run.record import commit, differences
 from common.run.rows import append_rows, complete, finished_units, part_names
 
+_LONG = 90  # seconds: how long a run takes is said where it is more
 _OFFER = "give another --out, or --overwrite to start anew"
 
 
@@ -91,9 +92,17 @@ def make_rows(run: Run, work: Work, *, overwrite: bool) -> bool:
     groups = processes.part_of(left)
     unit = run.unit.partition("_")[0]
     with tqdm(total=sum(map(len, groups)), desc=run.rows.stem, unit=unit, disable=not processes.is_leader()) as bar:
-        for rows in work.make(groups):
+        for number, rows in enumerate(work.make(groups)):
             append_rows(parts[processes.rank()], rows)
             bar.update(len(rows) // len(work.layers))
+            if number == 0:
+                first, warm = bar.n, time.monotonic()  # of what comes once alone
+            elif (
+                number == 1
+                and bar.n > first
+                and (seconds := (time.monotonic() - warm) / (bar.n - first) * (bar.total - bar.n)) > _LONG
+            ):
+                bar.write(f"{bar.total - bar.n} {unit}s are left: about {seconds / 60:.0f} minutes")
     return complete(run.rows, run.unit, work.layers, order=[work.name(item) for group in work.groups for item in group])
 
 

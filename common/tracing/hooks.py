@@ -26,10 +26,10 @@ def hooks(*handles: RemovableHandle) -> Iterator[None]:
 def input_hook(edit: Callable[[torch.Tensor], torch.Tensor]) -> Callable[..., Any]:
     """Make a pre-hook that edits the states entering a block."""
 
-    def hook(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        if args:
-            return (edit(_checked(args[0])), *args[1:]), kwargs
-        return args, {**kwargs, "hidden_states": edit(_checked(kwargs.get("hidden_states")))}
+    def hook(module: Any, inputs: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        if inputs:
+            return (edit(_checked(inputs[0])), *inputs[1:]), kwargs
+        return inputs, {**kwargs, "hidden_states": edit(_checked(kwargs.get("hidden_states")))}
 
     return hook
 
@@ -37,7 +37,7 @@ def input_hook(edit: Callable[[torch.Tensor], torch.Tensor]) -> Callable[..., An
 def output_hook(edit: Callable[[torch.Tensor], torch.Tensor]) -> Callable[..., Any]:
     """Make a hook that edits the states leaving a block."""
 
-    def hook(module: Any, args: tuple[Any, ...], output: Any) -> Any:
+    def hook(module: Any, inputs: tuple[Any, ...], output: Any) -> Any:
         if isinstance(output, tuple):
             return (edit(_checked(output[0])), *output[1:])
         return edit(_checked(output))
@@ -48,11 +48,11 @@ def output_hook(edit: Callable[[torch.Tensor], torch.Tensor]) -> Callable[..., A
 def extra_input_hook(edit: Callable[[PerPositionInputs, int], PerPositionInputs]) -> Callable[..., Any]:
     """Make a pre-hook that edits what a block is given for each position beside its states of so many rows."""
 
-    def hook(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        given = dict(enumerate(args)) | kwargs
-        states = _checked(given.pop(0 if args else "hidden_states", None))
+    def hook(module: Any, inputs: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        given = dict(enumerate(inputs)) | kwargs
+        states = _checked(given.pop(0 if inputs else "hidden_states", None))
         edited = edit({k: t for k, t in given.items() if _per_position(t, states)}, states.shape[-3])
-        return tuple(edited.get(i, arg) for i, arg in enumerate(args)), {k: edited.get(k, v) for k, v in kwargs.items()}
+        return tuple(edited.get(i, arg) for i, arg in enumerate(inputs)), {k: edited.get(k, v) for k, v in kwargs.items()}
 
     return hook
 

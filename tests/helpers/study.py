@@ -230,6 +230,7 @@ def _record(folder: Path, experiment: str, rows: pd.DataFrame, labels: list[str]
     counts: dict[str, Any] = {"clips": int(rows.iloc[:, 0].nunique()), "dropped": {"over --limit": 0}}
     if experiment == "patching":
         identity |= {
+            "intervention": "span",
             "kinds": list(KINDS),
             "rules": {"max_pairs": 120, "same_text": None},
             "pool": "conflict",
