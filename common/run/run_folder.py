@@ -97,12 +97,10 @@ def make_rows(run: Run, work: Work, *, overwrite: bool) -> bool:
             bar.update(len(rows) // len(work.layers))
             if number == 0:
                 first, warm = bar.n, time.monotonic()  # of what comes once alone
-            elif (
-                number == 1
-                and bar.n > first
-                and (seconds := (time.monotonic() - warm) / (bar.n - first) * (bar.total - bar.n)) > _LONG
-            ):
-                bar.write(f"{bar.total - bar.n} {unit}s are left: about {seconds / 60:.0f} minutes")
+            if number == 1 and bar.n:  # 0 where the bar is not shown
+                seconds = (time.monotonic() - warm) / (bar.n - first) * (bar.total - bar.n)
+                if seconds > _LONG:
+                    bar.write(f"{bar.total - bar.n} {unit}s are left: about {seconds / 60:.0f} minutes")
     return complete(run.rows, run.unit, work.layers, order=[work.name(item) for group in work.groups for item in group])
 
 
