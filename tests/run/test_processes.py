@@ -28,17 +28,7 @@ def test_two_processes_give_the_same_tables_as_one(
     name: str, more: tuple[str, ...], tiny_folder: Path, manifest: Path, tmp_path: Path
 ) -> None:
     start(name, tiny_folder, manifest, tmp_path / "one", *more)
-    options = (
-        "--model",
-        str(tiny_folder),
-        "--data",
-        str(manifest),
-        "--out",
-        str(tmp_path / "two"),
-        "--device",
-        "cpu",
-        *FEW[name],
-    )
+    where = ("--model", str(tiny_folder), "--data", str(manifest), "--out", str(tmp_path / "two"), "--device", "cpu")
     launch = (sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2")
     done = subprocess.run(
         [*launch, str(ROOT / name / "run.py"), *where, "--device", "cpu", *FEW[name], *more], capture_output=True, text=True
