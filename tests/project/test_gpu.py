@@ -12,10 +12,9 @@ import tests.gpu.__main__ as command
 from common.errors import InputError
 from tests.bench.measure import operations
 from tests.gpu import loops, profile, right, speed, wheels
-from tests.gpu.models import model_of
-from tests.gpu.results import AGAIN, read, records
-from tests.gpu.runner import PARTS, Part, _ended, run_part
-from tests.gpu.screen import screen
+from tests.gpu.__main__ import screen
+from tests.gpu.runner import AGAIN, PARTS, Part, _ended, read, records, run_part
+from tests.gpu.speed import model_of
 from tests.gpu.worker import keep_setting, setting, work
 
 FAULTS = Part("gpu_faults", "What goes wrong?", limit=60, package="tests.helpers")

@@ -208,7 +208,7 @@ WRONG = {
 }
 
 
-PROGRAM = "no such device"
+PROGRAM = "unknown label"
 
 
 @pytest.fixture(scope="module")
