@@ -4,9 +4,10 @@ Of modules whose mistakes are silent: numbers come out, and they are wrong. Ends
 """
 
 import argparse
+import importlib
 import os
+import resource
 import shutil
-import signal
 import sys
 import tempfile
 from collections.abc import Iterable
@@ -18,21 +19,29 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 CODE = ("common", "logit_lens", "activation_patching", "report", "data", "tests", "pyproject.toml")
 NOT_CODE = shutil.ignore_patterns("__pycache__", "outputs", "demo", "base", "assembled", "*.safetensors", "*.png", "*.html")
-ALLOWED, LIMIT = 2, 300  # seconds for the tests of one mistake: one that hangs is noticed
+SLOW_IMPORTS = (  # once for all: each mistake's tests run in a fork of this process
+    *("torch", "pandas", "scipy.stats", "sklearn.model_selection", "matplotlib.pyplot", "accelerate", "soundfile", "PIL.Image"),
+    *("transformers.models.qwen2_audio.modeling_qwen2_audio", "concept_erasure", "transformers.generation"),
+)
+ALLOWED, LIMIT = 2, 300  # seconds of a processor for the tests of one mistake: one that never ends is noticed
 
 
 class Mutant(NamedTuple):
     file: str
     old: str
     new: str
-    tests: str  # files, or tests of them, separated by spaces
+    tests: str  # a file, or a test of it
 
 
-TRACE, KEYS = "tests/patching/test_trace.py", "tests/patching/test_prefix_cache.py"
+TRACE, KEYS = (
+    "tests/patching/test_trace.py",
+    "tests/patching/test_prefix_cache.py::test_a_question_behind_a_front_is_answered_as_behind_audio",
+)
 LEACE, PAIRS = "tests/patching/test_leace.py", "tests/clips/test_pairs.py"
 EFFECTS, INTERVALS = "tests/activation_patching/test_effects.py", "tests/stats/test_intervals.py"
 READOUT, FORM, MODELS = "tests/model/test_readout.py", "tests/model/test_answer_form.py", "tests/model/test_models.py"
 TUNED, CROSSINGS = "tests/logit_lens/test_tuned_lens.py", "tests/stats/test_crossings.py"
+PROBE, LOOP = "tests/logit_lens/test_probe_run.py", "tests/patching/test_own_loop.py"
 
 MUTANTS = (
     Mutant("common/patching/splice.py", "tails[inner.index(layer)]", "tails[inner.index(layer) - 1]", TRACE),
@@ -46,15 +55,28 @@ MUTANTS = (
         TRACE,
     ),
     Mutant(
-        "common/tracing/trace.py", "wide.mean(dim=-2, keepdim=True)", "wide[..., :1, :]", "tests/logit_lens/test_probe_run.py"
+        "common/tracing/trace.py",
+        "wide.mean(dim=-2, keepdim=True)",
+        "wide[..., :1, :]",
+        f"{PROBE}::test_states_are_those_of_the_clips_own_run_in_the_order_of_the_rows",
     ),
     Mutant("common/tracing/trace.py", "max((i + 1 for", "max((i for", TRACE),
     Mutant("common/tracing/kv_cache.py", "    cache.activate_past_recording()\n", "", KEYS),
     Mutant("common/tracing/prefix_cache.py", "torch.arange(start, stop,", "torch.arange(start + 1, stop + 1,", KEYS),
     Mutant("common/patching/layer_batch.py", "h.narrow(-3, 0, 1)", "h.narrow(-3, h.shape[-3] - 1, 1)", TRACE),
     Mutant("common/patching/layer_batch.py", "align_corners=True", "align_corners=False", TRACE),
-    Mutant("common/patching/rerun.py", "beside[layer:], first=layer", "beside, first=0", "tests/patching/test_own_loop.py"),
-    Mutant("common/patching/self_check.py", "moved[-1] >= clip.span.stop", "moved[-1] > clip.span.stop", MODELS),
+    Mutant(
+        "common/patching/rerun.py",
+        "beside[layer:], first=layer",
+        "beside, first=0",
+        f"{LOOP}::test_patches_are_those_of_a_loop_over_layers[shared keys]",
+    ),
+    Mutant(
+        "common/patching/self_check.py",
+        "moved[-1] >= clip.span.stop",
+        "moved[-1] > clip.span.stop",
+        f"{MODELS}::test_audio_that_does_not_reach_the_span_stops_the_run",
+    ),
     Mutant("common/patching/leace.py", "* (len(along) - 1)", "* len(along)", LEACE),
     Mutant("common/patching/leace.py", "-subspace.part(h - subspace.mean)", "-subspace.part(h)", LEACE),
     Mutant("common/patching/leace.py", "drawn - own.T @ (own @ drawn)", "drawn", LEACE),
@@ -63,21 +85,41 @@ MUTANTS = (
         "common/patching/knockout.py",
         "cut.start <= number < cut.stop",
         "cut.start <= number <= cut.stop",
-        "tests/patching/test_knockout.py",
+        "tests/patching/test_knockout.py::test_rows_are_those_of_a_forward_for_each_window[grouped keys]",
     ),
     Mutant(
         "common/components/substitution.py",
         "(component.head + 1) * size)",
         "(component.head + 1) * size - 1)",
-        "tests/patching/test_components.py",
+        "tests/patching/test_components.py::test_rows_are_those_of_a_forward_for_each_component[grouped keys]",
     ),
-    Mutant("common/components/attribution.py", "direction = scales[0] * direction", "pass", "tests/patching/test_attribution.py"),
+    Mutant(
+        "common/components/attribution.py",
+        "direction = scales[0] * direction",
+        "pass",
+        "tests/patching/test_attribution.py::test_what_is_added_sums_to_the_logits[grouped keys]",
+    ),
     Mutant("common/model/readout.py", "start = max((i + 1 for", "start = 0 * max((i + 1 for", READOUT),
     Mutant("common/model/readout.py", "softmax(dim=-1)[..., list(self.ids)]", "[..., list(self.ids)].softmax(dim=-1)", READOUT),
-    Mutant("common/model/answer_form.py", ".sum()]).prod()", ".sum()])[-1]", FORM),
-    Mutant("common/model/answer_form.py", "self.probability >= 0.5", "self.probability >= 0.05", FORM),
-    Mutant("common/model/encoding.py", "slice(positions[0], positions[-1] + 1)", "slice(positions[0], positions[-1])", MODELS),
-    Mutant("common/model/encoding.py", "if length > high + lm.rate // 20", "if length > high + lm.rate", MODELS),
+    Mutant("common/model/answer_form.py", ".sum()]).prod()", ".sum()])[-1]", f"{FORM}::test_probabilities_by_hand"),
+    Mutant(
+        "common/model/answer_form.py",
+        "self.probability >= 0.5",
+        "self.probability >= 0.05",
+        f"{FORM}::test_labels_that_the_model_does_not_say_are_marked",
+    ),
+    Mutant(
+        "common/model/encoding.py",
+        "slice(positions[0], positions[-1] + 1)",
+        "slice(positions[0], positions[-1])",
+        f"{MODELS}::test_encode_puts_the_span_between_shared_prefix_and_tail",
+    ),
+    Mutant(
+        "common/model/encoding.py",
+        "if length > high + lm.rate // 20",
+        "if length > high + lm.rate",
+        f"{MODELS}::test_a_clip_beyond_the_models_window_is_refused",
+    ),
     Mutant("common/clips/pairs.py", "        donor = self.true_donor or self.donor\n", "        donor = self.donor\n", PAIRS),
     Mutant("common/clips/pairs.py", "if s.speaker == recipient.speaker] or alike", "]", PAIRS),
     Mutant("common/clips/pairs.py", "            if control == SAME_TEXT:", "            if False:", PAIRS),
@@ -118,14 +160,44 @@ MUTANTS = (
         "residual = flat - flat.mean(axis=0)",
         INTERVALS,
     ),
-    Mutant("common/stats/clusters.py", "if n >= MIN_LEVELS]", "if n > MIN_LEVELS]", INTERVALS),
-    Mutant("common/stats/clusters.py", "np.where(np.stack(repeats, axis=1), -1, codes)", "codes", INTERVALS),
-    Mutant("common/stats/intervals.py", "reach_of(of)[:, None], share", "reach_of(of)[:1, None], share", INTERVALS),
-    Mutant("common/stats/intervals.py", "reach**2 / (4 * units**2)", "reach**2 / (2 * units**2)", INTERVALS),
-    Mutant("common/stats/intervals.py", "(p - p_low) * (q_high - q)", "(p - p_low) * (q - q_low)", INTERVALS),
-    Mutant("common/stats/layer_tables.py", "np.clip(np.nan_to_num(shared), -1, 1)", "np.nan_to_num(shared)", INTERVALS),
     Mutant(
-        "common/stats/layer_tables.py", "(at + 2 * place + 1, at + 2 * place)", "(at + 2 * place, at + 2 * place + 1)", INTERVALS
+        "common/stats/clusters.py",
+        "if n >= MIN_LEVELS]",
+        "if n > MIN_LEVELS]",
+        f"{INTERVALS}::test_fewer_than_five_speakers_or_texts_are_held_fixed_and_the_estimate_says_so",
+    ),
+    Mutant(
+        "common/stats/clusters.py",
+        "np.where(np.stack(repeats, axis=1), -1, codes)",
+        "codes",
+        f"{INTERVALS}::test_a_cluster_that_both_clips_of_a_pair_are_in_counts_once",
+    ),
+    Mutant(
+        "common/stats/intervals.py",
+        "reach_of(of)[:, None], share",
+        "reach_of(of)[:1, None], share",
+        f"{INTERVALS}::test_every_result_has_the_reach_of_its_own_degrees_of_freedom",
+    ),
+    Mutant(
+        "common/stats/intervals.py", "reach**2 / (4 * units**2)", "reach**2 / (2 * units**2)", f"{INTERVALS}::test_wilson_by_hand"
+    ),
+    Mutant(
+        "common/stats/intervals.py",
+        "(p - p_low) * (q_high - q)",
+        "(p - p_low) * (q - q_low)",
+        f"{INTERVALS}::test_difference_of_shares_by_hand",
+    ),
+    Mutant(
+        "common/stats/layer_tables.py",
+        "np.clip(np.nan_to_num(shared), -1, 1)",
+        "np.nan_to_num(shared)",
+        f"{INTERVALS}::test_sides_are_never_more_than_wholly_related",
+    ),
+    Mutant(
+        "common/stats/layer_tables.py",
+        "(at + 2 * place + 1, at + 2 * place)",
+        "(at + 2 * place, at + 2 * place + 1)",
+        f"{INTERVALS}::test_a_side_without_a_single_unit_is_taken_to_cluster_like_the_other",
     ),
     Mutant("common/stats/crossings.py", "mean[first] / (mean[first] - mean[before])", "0.0", CROSSINGS),
     Mutant("common/stats/crossings.py", "of.mean[0, -1] - reach * of.se[0, -1] > 0", "of.mean[0, -1] > 0", CROSSINGS),
@@ -137,7 +209,7 @@ def passes(tree: Path, tests: Iterable[str], log: Path) -> bool:
     """Run tests in a tree, in a process of its own that has torch already; tell whether all pass within the limit."""
     sys.stdout.flush()
     if (child := os.fork()) == 0:
-        signal.alarm(LIMIT)
+        resource.setrlimit(resource.RLIMIT_CPU, (LIMIT, LIMIT))
         out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(out, 1), os.dup2(out, 2)
         os.chdir(tree)
@@ -159,7 +231,7 @@ def caught(tree: Path, mutant: Mutant, log: Path) -> bool:
         raise ValueError(f"{mutant.file}: has {mutant.old!r} {before.count(mutant.old)} times, not once")
     file.write_text(before.replace(mutant.old, mutant.new), encoding="utf-8")
     try:
-        return not passes(tree, mutant.tests.split(), log)
+        return not passes(tree, [mutant.tests], log)
     finally:
         file.write_text(before, encoding="utf-8")
 
@@ -169,7 +241,8 @@ def main() -> int:
     parser.add_argument("--only", default="", metavar="TEXT", help="mutants of files with this in their name")
     chosen = [m for m in MUTANTS if parser.parse_args().only in m.file]
     os.environ["OMP_NUM_THREADS"], sys.dont_write_bytecode = "1", True
-    import transformers.models.qwen2_audio.modeling_qwen2_audio  # noqa: F401
+    for name in SLOW_IMPORTS:
+        importlib.import_module(name)
 
     with tempfile.TemporaryDirectory() as folder:
         tree, log, survived = Path(folder) / "tree", Path(folder) / "log", 0
@@ -177,7 +250,7 @@ def main() -> int:
             copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
             (tree / name).parent.mkdir(exist_ok=True)
             copy(ROOT / name, tree / name, **({"ignore": NOT_CODE} if (ROOT / name).is_dir() else {}))
-        if not passes(tree, sorted({t for m in chosen for t in m.tests.split()}), log):
+        if not passes(tree, sorted({m.tests for m in chosen}), log):
             print(log.read_text()[-3000:] + "\nthe tests fail without any mutant")
             return 2
         for mutant in chosen:

@@ -163,7 +163,7 @@ def test_audio_that_does_not_reach_the_span_stops_the_run(lm: AudioLM, manifest:
     for moved in ((), (span.start - 1,), (span.stop,)):  # nothing, or more than the span
 
         def states(lm: AudioLM, clip: EncodedClip, positions: slice, moved: tuple[int, ...] = moved) -> torch.Tensor:
-            h = states_at(lm, clip if moved else clips[0], positions)
+            h = states_at(lm, clip if moved else clips[0], positions).clone()
             h[..., list(moved), :] += float(clip is not clips[0] and clip.inputs["input_features"].any())
             return h
 

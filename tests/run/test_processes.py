@@ -30,9 +30,7 @@ def test_two_processes_give_the_same_tables_as_one(
     start(name, tiny_folder, manifest, tmp_path / "one", *more)
     where = ("--model", str(tiny_folder), "--data", str(manifest), "--out", str(tmp_path / "two"), "--device", "cpu")
     launch = (sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2")
-    done = subprocess.run(
-        [*launch, str(ROOT / name / "run.py"), *where, "--device", "cpu", *FEW[name], *more], capture_output=True, text=True
-    )
+    done = subprocess.run([*launch, str(ROOT / name / "run.py"), *where, *FEW[name], *more], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     one, two = ({str(f.relative_to(tmp_path / d)): f for f in (tmp_path / d).rglob("*.*")} for d in ("one", "two"))
     assert one.keys() == two.keys() and {ROWS[name], "layers.csv", "run.json"} <= {f.name for f in one.values()}
