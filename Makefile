@@ -3,7 +3,7 @@ BIN := .venv/bin
 # How the experiments are started; on several GPUs: make study RUN=".venv/bin/torchrun --nproc_per_node 8"
 RUN ?= $(BIN)/python
 
-.PHONY: demo study known routes wordings asked controls align page-picture test families calibrate torture fuzz rehearse bench busy gpu gpu-wheels clean
+.PHONY: demo study known routes wordings asked controls align page-picture test families calibrate torture fuzz rehearse bench busy slow mutants gpu gpu-wheels clean
 .DELETE_ON_ERROR:
 
 TEST_WEIGHT := --model data/reference_model
@@ -65,20 +65,26 @@ align: .venv/run  ## three ways to put a donor's span into a recipient's, on the
 page-picture: .venv/run  ## after study: the first screen of report/report.html as report/figures/page.png, for README (needs Chromium)
 	$(BIN)/python report/page/screenshot.py
 
-test: .venv/dev  ## lint, types, tests
+test: .venv/dev  ## lint, types and the quick tests: about 4 minutes
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -q -n 2
+	$(BIN)/python -m pytest -q -n 2 --dist loadgroup
+
+slow: .venv/dev  ## what is slow and rarely fails: the hub, two processes, a rehearsal of `make gpu`, all of `families`, torture once
+	$(BIN)/python -m pytest -q -n 2 -m slow
 
 families: .venv/dev  ## every family of models in every dtype, attention and way of patching: about 5 minutes of one core
-	FAMILIES=whole $(BIN)/python -m pytest -q -n 2 tests/model/test_families.py
+	$(BIN)/python -m pytest -q -n 2 -m "" tests/model/test_families.py
+
+mutants: .venv/dev  ## would the tests notice? some 40 mistakes, planted one at a time in a copy of the code: about 5 minutes
+	$(BIN)/python -m tests.mutants
 
 calibrate: .venv/run  ## how often do the intervals hold the truth? the tables in common/stats/README.md
 	$(BIN)/python -m tests.helpers.calibration
 
 torture: .venv/dev  ## starts at the same moment, kills, full disks, a hundred times over, and more options in two processes: about an hour
-	TORTURE=100 $(BIN)/python -m pytest -q tests/torture tests/run/test_processes.py
+	TORTURE=100 $(BIN)/python -m pytest -q -m "" tests/torture tests/run/test_processes.py
 
 fuzz: .venv/dev  ## thousands of manifests, audio files, paths, labels, environments and folders with files of others
 	FUZZ=whole $(BIN)/python -m pytest -q tests/clips/test_fuzz.py tests/common/test_files.py

@@ -1,6 +1,7 @@
 import os
 from collections.abc import Iterator
 from contextlib import nullcontext
+from functools import cache
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # of what tests start; before torch is loaded
@@ -10,10 +11,13 @@ import torch
 
 from common.model.lm import AudioLM
 from common.model.load import load_model
+from common.run import record
+from tests.helpers.runs import SCRIPTS, start
 from tests.helpers.study import nothing_drawn
 from tests.tiny_models.tiny import save_clips, save_tiny_model
 
 torch.set_num_threads(1)  # the models are tiny: threads would only wait for each other, worst of all on a busy machine
+record._code, record._imported = cache(record._code), cache(record._imported)  # a third of a run: the code stays as it is
 
 
 @pytest.fixture(autouse=True)
@@ -37,3 +41,13 @@ def lm(tiny_folder: Path) -> AudioLM:
 def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """10 texts of different length x 5 prosodies x 2 speakers."""
     return save_clips(tmp_path_factory.mktemp("clips"))
+
+
+@pytest.fixture(scope="session")
+def finished(tiny_folder: Path, manifest: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A finished run of each script, to be read, or copied and gone on with."""
+    folder = tmp_path_factory.mktemp("finished")
+    with nothing_drawn():
+        for name in SCRIPTS:
+            start(name, tiny_folder, manifest, folder / name)
+    return {name: folder / name for name in SCRIPTS}

@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from accelerate import cpu_offload
@@ -20,7 +19,7 @@ from common.model.lm import AudioLM
 from common.model.load import load_model
 from common.model.prompts import PROMPTS
 from common.tracing.trace import lens, own_logits
-from tests.run.test_scripts import ROWS, start
+from tests.helpers.runs import ROWS, rows_of, start
 from tests.tiny_models.tiny import byte_tokenizer, save_tiny_model
 
 CPU = torch.device("cpu")
@@ -52,7 +51,7 @@ def test_close_calls_are_no_ties(
     for module in (head, session):
         monkeypatch.setattr(module, "unsplittable", lambda lm: "its head is not looked into")
     start(name, close_calls, manifest, tmp_path / "grid", "--dtype", "bfloat16")
-    exact, read, grid = (pd.read_csv(tmp_path / d / ROWS[name]) for d in ("float32", "bfloat16", "grid"))
+    exact, read, grid = (rows_of(tmp_path / d, name) for d in ("float32", "bfloat16", "grid"))
     key = ["sample_id" if name == "logit_lens" else "pair_id", "layer"]
     assert (exact[key] == read[key]).all(axis=None)
     assert grid.tied.mean() > 0.05, "else this test could not fail"

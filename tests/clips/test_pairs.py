@@ -151,6 +151,10 @@ def test_listed_pairs(tmp_path: Path) -> None:
             listed(text)
 
 
+def labels_of(clip: Sample) -> tuple[str, str]:
+    return clip.semantic_label, clip.prosody_label
+
+
 def test_controls_stand_beside_their_pair_and_keep_its_target() -> None:
     clips = some_clips(300, 4, speakers=("a", "b"))
     pairs, _, _ = build_pairs(clips, "prosody", PairRules(max_pairs=40), seed=0)
@@ -166,6 +170,9 @@ def test_controls_stand_beside_their_pair_and_keep_its_target() -> None:
             else:
                 assert p.donor != p.recipient and p.donor.semantic_label == p.recipient.semantic_label
                 assert p.donor.prosody_label == p.recipient.prosody_label != p.target
+                others = [c for c in clips if c != p.recipient and c.speaker == p.recipient.speaker]
+                alike = [c for c in others if labels_of(c) == labels_of(p.recipient)]
+                assert control != "same_labels_donor" or not alike or p.donor in alike
             if control == "same_text_donor":
                 assert p.donor.text_id == p.recipient.text_id
     assert len(control_pairs(pairs, clips, "silence", seed=0)) == len(pairs)

@@ -17,7 +17,7 @@ from common.errors import CheckFailed
 from common.patching.splice import splice
 from common.run.command_line import main_of
 from common.tracing.trace import Trace
-from tests.run.test_scripts import ROWS, start
+from tests.helpers.runs import ROWS, interrupt, rows_of, start
 
 
 def plant(monkeypatch: pytest.MonkeyPatch, is_odd: Callable[[Trace], bool], noise: float = 3.0) -> None:
@@ -46,49 +46,45 @@ def first_donor_only() -> Callable[[Trace], bool]:
     return is_odd
 
 
-def patches(out: Path) -> pd.DataFrame:
-    return pd.read_csv(out / "patches.csv")
-
-
 @pytest.mark.parametrize("interrupted", [False, True])
 def test_an_outlier_is_patched_again_marked_and_counted(
-    interrupted: bool, tiny_folder: Path, manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    interrupted: bool,
+    finished: dict[str, Path],
+    tiny_folder: Path,
+    manifest: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    start("activation_patching", tiny_folder, manifest, tmp_path / "quiet")
     plant(monkeypatch, first_donor_only())
-    start("activation_patching", tiny_folder, manifest, tmp_path / "odd")
+    start("activation_patching", tiny_folder, manifest, tmp_path)
     if interrupted:  # behind the outlier's rows
-        path, record = tmp_path / "odd" / "patches.csv", tmp_path / "odd" / "run.json"
-        lines = path.read_text().splitlines(keepends=True)
-        path.write_text("".join(lines[: len(lines) // 2]))
-        record.write_text(json.dumps(json.loads(record.read_text()) | {"finished": False}))
+        interrupt(tmp_path, "activation_patching")
         monkeypatch.setattr(patch, "splice", splice)
-        start("activation_patching", tiny_folder, manifest, tmp_path / "odd")
-    quiet, odd = patches(tmp_path / "quiet"), patches(tmp_path / "odd")
+        start("activation_patching", tiny_folder, manifest, tmp_path)
+    quiet, odd = rows_of(finished["activation_patching"]), rows_of(tmp_path)
     again = odd[odd.engine == "rerun"]
     assert again.donor_id.nunique() == 1 and set(odd.engine) == {"splice", "rerun"} and set(quiet.engine) == {"splice"}
     assert (odd.donor_id == again.donor_id.iloc[0]).sum() == len(again) > 0
     numbers = [c for c in odd if c.startswith("logit_")]
     np.testing.assert_allclose(quiet[numbers], odd[numbers], atol=1e-4)
     assert again.own_run_difference.dropna().max() < 1e-4
-    record = json.loads((tmp_path / "odd" / "run.json").read_text())
+    record = json.loads((tmp_path / "run.json").read_text())
     pairs = again.pair_id.nunique()
     assert record["counts"]["pairs patched again by rerun"] == pairs
     assert f"{pairs} of {odd.pair_id.nunique()} pairs were too noisy by splice" in record["warnings"][-1]
 
 
 def test_a_fault_stops_every_start_and_the_run_goes_on_when_it_is_mended(
-    tiny_folder: Path, manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    finished: dict[str, Path], tiny_folder: Path, manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    start("activation_patching", tiny_folder, manifest, tmp_path / "quiet")
     plant(monkeypatch, lambda donor: True)
-    for _ in range(3):  # no number of starts gets past it
+    for _ in range(2):  # no number of starts gets past it
         with pytest.raises(CheckFailed, match=r"of 60 pairs, more than 1%, are not what splice must give .*row 0 - donor is"):
             start("activation_patching", tiny_folder, manifest, tmp_path / "broken")
         assert not json.loads((tmp_path / "broken" / "run.json").read_text())["finished"]
     monkeypatch.setattr(patch, "splice", splice)
     start("activation_patching", tiny_folder, manifest, tmp_path / "broken")
-    quiet, mended = patches(tmp_path / "quiet"), patches(tmp_path / "broken")
+    quiet, mended = rows_of(finished["activation_patching"]), rows_of(tmp_path / "broken")
     pd.testing.assert_frame_equal(quiet.drop(columns="engine"), mended.drop(columns="engine"), atol=1e-4)
 
 
@@ -120,9 +116,14 @@ def test_what_a_rerun_does_no_better_stops_the_run(
 
 @pytest.mark.parametrize("name", ROWS)
 def test_nan_is_one_line_and_what_is_there_is_kept(
-    name: str, tiny_folder: Path, manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+    name: str,
+    finished: dict[str, Path],
+    tiny_folder: Path,
+    manifest: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
 ) -> None:
-    start(name, tiny_folder, manifest, tmp_path / "whole")
     load = session.load_model
 
     def failing(*given: Any, **options: Any) -> Any:
@@ -140,9 +141,8 @@ def test_nan_is_one_line_and_what_is_there_is_kept(
         main_of(lambda _: start(name, tiny_folder, manifest, tmp_path / "cut"))
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error")]
     assert stop.value.code == 3 and "the model's logits are not all finite numbers" in line
-    kept = pd.read_csv(tmp_path / "cut" / ROWS[name])
-    assert 0 < len(kept) < len(pd.read_csv(tmp_path / "whole" / ROWS[name])) and kept.filter(like="logit_").notna().all(axis=None)
+    whole, kept = rows_of(finished[name], name), rows_of(tmp_path / "cut", name)
+    assert 0 < len(kept) < len(whole) and kept.filter(like="logit_").notna().all(axis=None)
     monkeypatch.setattr(session, "load_model", load)
     start(name, tiny_folder, manifest, tmp_path / "cut")
-    whole, cut = (pd.read_csv(tmp_path / d / ROWS[name]) for d in ("whole", "cut"))
-    pd.testing.assert_frame_equal(whole, cut, atol=2e-5)
+    pd.testing.assert_frame_equal(whole, rows_of(tmp_path / "cut", name), atol=2e-5)

@@ -11,7 +11,7 @@ from tests.bench.bench import time_pair
 from tests.bench.measure import fastest
 from tests.bench.subject import make_clips
 from tests.bench.tools import hook_loop, hook_loop_on_embeddings, nnsight_traces
-from tests.gpu.models import model_of
+from tests.gpu.speed import model_of
 
 TOOLS = {"loop of hooks": hook_loop, "loop of hooks, tower once a clip": hook_loop_on_embeddings, "nnsight": nnsight_traces}
 LENGTHS = (3, 30)  # seconds of a clip

@@ -20,7 +20,7 @@ from common.tracing.kv_cache import kept_tensors
 from common.tracing.trace import record
 from tests.bench.measure import fastest, operations, product_peak, timed
 from tests.bench.subject import make_clips
-from tests.gpu.models import TOKENS, model_of, pairs_at_once, shape_of
+from tests.gpu.speed import TOKENS, model_of, pairs_at_once, shape_of
 
 MODEL = "Qwen2.5-Omni-3B"  # whose query heads share keys and values
 PATCHING, RECORDING, SHARED_KEYS = "a pass of patching", "a recording", "keys shared by the kernel"

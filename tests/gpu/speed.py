@@ -1,7 +1,9 @@
 """How fast? The shapes of two real models: seconds a clip and a pair, memory, and how long the seed study would take."""
 
+import gc
 import statistics
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -9,14 +11,19 @@ import numpy as np
 import torch
 from transformers import WhisperFeatureExtractor
 
+from activation_patching.span.rows import MAX_ROWS
+from common.model.device import choose_device, choose_dtype
 from common.model.encoding import EncodedClip
 from common.model.lm import AudioLM
 from common.patching.splice import splice
 from common.tracing.trace import Trace, lens, record
 from tests.bench.measure import peak_memory, reset_memory, timed
-from tests.bench.subject import make_clips
-from tests.gpu.models import SHAPES, TOKENS, model_of, pairs_at_once
+from tests.bench.subject import LARGE, OMNI, SMALL, Shape, build_model, make_clips
 
+SHAPES = {"Qwen2-Audio-7B": LARGE, "Qwen2.5-Omni-3B": OMNI}
+TOKENS = (11, 22, 33, 44, 55)  # stand for the first tokens of the labels
+
+_held: dict[str, AudioLM] = {}  # one at a time: two would not fit 24 GB
 LENGTHS = (3, 30)  # seconds of a clip
 STUDY = "seed study"  # 36 blocks, 197 clips, all its pairs
 STUDY_CLIPS, STUDY_SECONDS = 197, 3
@@ -130,3 +137,24 @@ def study(lm: AudioLM, *, donors: int, each: int) -> dict[str, Any]:
         **{f"{name}, s": seconds for name, seconds in parts.items()},
         "all of it, minutes": sum(parts.values()) / 60,
     }
+
+
+def model_of(name: str, *, small: bool) -> AudioLM:
+    """Return the model of a name of SHAPES, in the dtype that the scripts take on this device; `small`: tiny, of its class."""
+    if name not in _held:
+        _held.clear()
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        device = choose_device("auto")
+        _held[name] = build_model(shape_of(name, small=small), device=device, dtype=choose_dtype("auto", device))
+    return _held[name]
+
+
+def shape_of(name: str, *, small: bool) -> Shape:
+    return replace(SMALL, omni=SHAPES[name].omni) if small else SHAPES[name]
+
+
+def pairs_at_once(lm: AudioLM) -> int:
+    """Return how many recipients share a pass in the scripts."""
+    return max(1, MAX_ROWS // len(lm.layers))

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 
 from common.errors import InputError, first_line
-from tests.gpu.results import AGAIN, DONE, FAILED, NO_MEMORY, STARTED, WAITING, note, read, records, write
+from tests.gpu.runner import AGAIN, DONE, FAILED, NO_MEMORY, STARTED, WAITING, note, read, records, write
 
 Measure = Callable[[str], dict[str, Any]]
 

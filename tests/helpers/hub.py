@@ -28,76 +28,81 @@ class Repo:
     cut: dict[str, int] = field(default_factory=dict)
 
 
+class Handler(BaseHTTPRequestHandler):
+    """Answers for `repos`, and puts down what is `asked` for."""
+
+    protocol_version = "HTTP/1.1"
+    repos: dict[str, Repo]
+    asked: list[str]
+
+    def log_message(self, *_: object) -> None:
+        self.asked.append(f"{self.command} {self.path}")
+
+    def do_HEAD(self) -> None:
+        self.do_GET()
+
+    def do_GET(self) -> None:
+        path = self.path.partition("?")[0].strip("/")
+        api = path.startswith("api/models/")
+        owner, name, *rest = path.removeprefix("api/models/").split("/")
+        repo = self.repos.get(f"{owner}/{name}")
+        if repo is None:
+            return self.refuse(401 if api else 404, "RepoNotFound")  # the hub does not tell a stranger what is private
+        if repo.gated and not api:
+            return self.refuse(repo.gated, "GatedRepo")
+        verb, revision, *inside = [*rest, *("revision", "main")[len(rest) :]] if len(rest) < 2 else rest
+        if revision not in repo.revisions:
+            return self.refuse(404, "RevisionNotFound")
+        commit, folder = repo.revisions[revision]
+        place = folder.joinpath(*inside)
+        if not place.exists():
+            return self.refuse(404, "EntryNotFound", commit)
+        if verb == "revision":
+            files = [{"rfilename": str(f.relative_to(folder))} for f in sorted(folder.rglob("*")) if f.is_file()]
+            return self.tell({"id": f"{owner}/{name}", "sha": commit, "siblings": files, "private": False, "tags": []})
+        if verb == "tree":
+            deep = "recursive=true" in self.path.lower()
+            listed = sorted(place.rglob("*") if deep else place.iterdir())
+            return self.tell([self.entry(f, folder) for f in listed])
+        self.send_file(place, commit, large=place.suffix == ".safetensors", cut=repo.cut.get(place.name))
+
+    def entry(self, file: Path, folder: Path) -> dict[str, object]:
+        kind = "directory" if file.is_dir() else "file"
+        return {"type": kind, "path": str(file.relative_to(folder)), "size": file.stat().st_size, "oid": "0" * 40}
+
+    def send_file(self, file: Path, commit: str, *, large: bool, cut: int | None) -> None:
+        """Send a file; a large one from another address, as the hub's storage does."""
+        body = file.read_bytes()
+        told = {"X-Repo-Commit": commit, "ETag": f'"{hashlib.sha256(body).hexdigest()}"'}
+        if large and "storage=1" not in self.path:
+            there = {"X-Linked-Etag": told["ETag"], "X-Linked-Size": str(len(body)), "Location": f"{self.path}?storage=1"}
+            return self.answer(302, b"", told | there)
+        start = int(self.headers.get("Range", "bytes=0-").removeprefix("bytes=").rstrip("-"))
+        self.answer(206 if start else 200, body[start:], told, cut=None if cut is None else max(0, cut - start))
+
+    def tell(self, what: object) -> None:
+        self.answer(200, json.dumps(what).encode(), {"Content-Type": "application/json"})
+
+    def refuse(self, status: int, code: str, commit: str | None = None) -> None:
+        commits = {"X-Repo-Commit": commit} if commit else {}
+        self.answer(status, b"{}", {"X-Error-Code": code, "X-Error-Message": "no", **commits})
+
+    def answer(self, status: int, body: bytes, headers: dict[str, str], cut: int | None = None) -> None:
+        self.send_response(status)
+        for header, value in (headers | {"Content-Length": str(len(body))}).items():
+            self.send_header(header, value)
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(body[:cut])
+            self.close_connection = cut is not None
+
+
 @contextmanager
 def hub(repos: dict[str, Repo]) -> Iterator[tuple[str, list[str]]]:
     """Serve `repos` by their names; give the endpoint and a list that fills with what is asked for."""
     asked: list[str] = []
-
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def log_message(self, *_: object) -> None:
-            asked.append(f"{self.command} {self.path}")
-
-        def do_HEAD(self) -> None:
-            self.do_GET()
-
-        def do_GET(self) -> None:
-            path = self.path.partition("?")[0].strip("/")
-            api = path.startswith("api/models/")
-            owner, name, *rest = path.removeprefix("api/models/").split("/")
-            repo = repos.get(f"{owner}/{name}")
-            if repo is None:
-                return self.refuse(401 if api else 404, "RepoNotFound")  # the hub does not tell a stranger what is private
-            if repo.gated and not api:
-                return self.refuse(repo.gated, "GatedRepo")
-            verb, revision, *inside = [*rest, *("revision", "main")[len(rest) :]] if len(rest) < 2 else rest
-            if revision not in repo.revisions:
-                return self.refuse(404, "RevisionNotFound")
-            commit, folder = repo.revisions[revision]
-            place = folder.joinpath(*inside)
-            if not place.exists():
-                return self.refuse(404, "EntryNotFound", commit)
-            if verb == "revision":
-                files = [{"rfilename": str(f.relative_to(folder))} for f in sorted(folder.rglob("*")) if f.is_file()]
-                return self.tell({"id": f"{owner}/{name}", "sha": commit, "siblings": files, "private": False, "tags": []})
-            if verb == "tree":
-                deep = "recursive=true" in self.path.lower()
-                listed = sorted(place.rglob("*") if deep else place.iterdir())
-                return self.tell([self.entry(f, folder) for f in listed])
-            self.send_file(place, commit, large=place.suffix == ".safetensors", cut=repo.cut.get(place.name))
-
-        def entry(self, file: Path, folder: Path) -> dict[str, object]:
-            kind = "directory" if file.is_dir() else "file"
-            return {"type": kind, "path": str(file.relative_to(folder)), "size": file.stat().st_size, "oid": "0" * 40}
-
-        def send_file(self, file: Path, commit: str, *, large: bool, cut: int | None) -> None:
-            """Send a file; a large one from another address, as the hub's storage does."""
-            body = file.read_bytes()
-            told = {"X-Repo-Commit": commit, "ETag": f'"{hashlib.sha256(body).hexdigest()}"'}
-            if large and "storage=1" not in self.path:
-                there = {"X-Linked-Etag": told["ETag"], "X-Linked-Size": str(len(body)), "Location": f"{self.path}?storage=1"}
-                return self.answer(302, b"", told | there)
-            start = int(self.headers.get("Range", "bytes=0-").removeprefix("bytes=").rstrip("-"))
-            self.answer(206 if start else 200, body[start:], told, cut=None if cut is None else max(0, cut - start))
-
-        def tell(self, what: object) -> None:
-            self.answer(200, json.dumps(what).encode(), {"Content-Type": "application/json"})
-
-        def refuse(self, status: int, code: str, commit: str | None = None) -> None:
-            commits = {"X-Repo-Commit": commit} if commit else {}
-            self.answer(status, b"{}", {"X-Error-Code": code, "X-Error-Message": "no", **commits})
-
-        def answer(self, status: int, body: bytes, headers: dict[str, str], cut: int | None = None) -> None:
-            self.send_response(status)
-            for header, value in (headers | {"Content-Length": str(len(body))}).items():
-                self.send_header(header, value)
-            self.end_headers()
-            if self.command == "GET":
-                self.wfile.write(body[:cut])
-                self.close_connection = cut is not None
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    handler = type("Own", (Handler,), {"repos": repos, "asked": asked})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
     try:
         yield f"http://127.0.0.1:{server.server_address[1]}", asked

@@ -18,6 +18,7 @@ from activation_patching.span.tables import tables_of
 from common import plotting
 from common.clips.manifest import COLUMNS, LABELS, Sample
 from common.clips.pairs import DISTURBANCES, KINDS, SAME_TEXT, PairRules, build_pairs, control_pairs
+from common.files import claim
 from common.run.run_folder import write_record, write_tables
 from logit_lens.tables import conflict_rows, lens_tables
 from report.runs import EXPERIMENTS
@@ -280,7 +281,7 @@ def nothing_drawn() -> Iterator[None]:
     """Write an empty picture in place of every figure: drawing takes most of the time of a report."""
 
     def save(_: object, path: Path) -> None:
-        if path.suffix == ".svg":
+        if claim(path).suffix == ".svg":
             path.write_text('<svg viewBox="0 0 4 4" xmlns="http://www.w3.org/2000/svg"/>')
         else:
             Image.new("1", (4, 4)).save(path)

@@ -1,6 +1,9 @@
 """The tuned lens on states whose last layer is known, and the options of the lens script that ask more of the model."""
 
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -9,8 +12,10 @@ import torch
 
 import logit_lens.run
 from common.clips.audio import at_level, load_audio
+from common.clips.manifest import Sample
 from common.errors import InputError
 from common.model.generation import said
+from logit_lens.fitted import tuned_lens as fitted
 from logit_lens.fitted.tuned_lens import fit, fit_on_other_texts
 
 
@@ -32,15 +37,22 @@ def test_states_that_tell_nothing_of_the_last_layer_are_shifted_and_no_more() ->
     assert torch.allclose(translate(x), x + 5, atol=1e-4)
 
 
-def test_a_clip_is_not_read_by_a_map_that_has_seen_its_text() -> None:
-    states = torch.randn(16, 2, 4, generator=torch.Generator().manual_seed(2))
-    texts = [f"t{i // 2}" for i in range(16)]
-    before = fit_on_other_texts(states, texts)
+def test_a_clip_is_not_read_by_a_map_that_has_seen_its_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    states = torch.randn(16, 2, 4, generator=torch.Generator().manual_seed(2))  # [clip, layer, d_model]
+    samples = [Sample(str(i), Path(), "", f"t{i // 2}", "sad", "happy", "", "", "") for i in range(16)]
+    session: Any = SimpleNamespace(lm=None, layers=(0, 1), encode=lambda s: SimpleNamespace(ids=torch.zeros(1, 3), sample=s))
+
+    def read_with(states: torch.Tensor) -> Callable[[Sample], torch.Tensor]:
+        found = lambda lm, clip, where: states[int(clip.sample.sample_id)][:, None, None]  # noqa: E731
+        monkeypatch.setattr(fitted, "states_at", found)
+        maps = fitted.tuned_lens(session, samples)
+        return lambda sample: maps(sample)[0](torch.ones(4))
+
     changed = states.clone()
     changed[:2] += 100  # both clips of t0, whose half is 0
-    after = fit_on_other_texts(changed, texts)
-    probe = torch.ones(4)
-    assert torch.equal(before[0][0](probe), after[0][0](probe)) and not torch.equal(before[1][0](probe), after[1][0](probe))
+    before, after = read_with(states), read_with(changed)
+    for sample in samples[:4]:  # of t0 and t1
+        assert torch.equal(before(sample), after(sample)) == (sample.text_id == "t0")
     with pytest.raises(InputError, match="--lens tuned: needs four texts at least"):
         fit_on_other_texts(states, ["a", "b"] * 8)
 

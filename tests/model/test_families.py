@@ -1,11 +1,11 @@
 """Both scripts on a saved checkpoint of each family: what a user does with it, on random weights.
 
-`make test` has six that are built unlike, in float32; `make families` has all in every dtype, attention and way of patching.
+`make test` has six that are built unlike, in float32; `make families` runs the slow ones too: all, in every dtype, attention and
+way of patching.
 """
 
 import importlib.util
 import json
-import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
@@ -33,18 +33,16 @@ from tests.tiny_models.families import template, without_vision_tower
 from tests.tiny_models.newer_families import ALL_FAMILIES, NEEDS, save_glm_asr, save_vibevoice_asr
 from tests.tiny_models.tiny import save_manifest
 
-WHOLE = os.environ.get("FAMILIES") == "whole"
 # LoRA; several streams and shared keys; recurrent blocks; experts; text among the audio; and the plain build.
 UNLIKE = ("granite_speech", "gemma3n", "nemotron_h_omni", "qwen3_omni", "moss_transcribe", "qwen2_audio")
-TRIED = tuple(ALL_FAMILIES) if WHOLE else UNLIKE
+TRIED = [*UNLIKE, *(pytest.param(name, marks=pytest.mark.slow) for name in ALL_FAMILIES if name not in UNLIKE)]
 BLOCKS = dict.fromkeys(("gemma3n", "gemma4_e2b", "gemma4_e4b", "gemma4_unified", "nemotron_h_omni"), 5)
 SHARED_KEYS = ("gemma3n", "gemma4_e2b", "gemma4_e4b")  # the last 2 of 5 blocks read those of others; patched by staircase
 OUT_OF_REACH = {family: {3, 4} for family in SHARED_KEYS} | {"nemotron_h_omni": {4}}  # whose last block keeps nothing
 ADAPTERS = {"granite_speech": ["default"], "phi4_multimodal": ["speech"]}
 CLIPS = {"angry_0_happy_a": 0.4, "angry_0_sad_a": 0.47, "happy_1_sad_a": 0.61, "sad_0_happy_a": 0.75}  # seconds
-KINDS = [("float32", None, None)]
-if WHOLE:
-    KINDS += [("float32", "eager", None), ("bfloat16", None, None), ("float32", None, "crop"), ("float32", None, "stretch")]
+MORE = [("float32", "eager", None), ("bfloat16", None, None), ("float32", None, "crop"), ("float32", None, "stretch")]
+KINDS = [("float32", None, None), *(pytest.param(*kind, marks=pytest.mark.slow) for kind in MORE)]
 
 
 @pytest.fixture(autouse=True)
@@ -87,10 +85,10 @@ def test_both_scripts(
     unequal = family in SHARED_KEYS and family != "gemma3n"  # whose spans all have the same length
     if align == "stretch" and family == "moss_transcribe":
         pytest.skip("has text among the audio, which is not stretched: a test of its own")
-    align = align or ("crop" if unequal else None)
     more = ["--dtype", dtype, *(["--attention", attention] if attention else [])]
-    if align is None or not WHOLE:  # the lens does not patch
+    if align is None:  # the lens does not patch
         assert run_script(logit_lens.run.main, checkpoint, four_clips, tmp_path / "lens", *more)["engine"] is None
+    align = align or ("crop" if unequal else None)
     more += ["--align", align] if align else []
     record = run_script(activation_patching.run.main, checkpoint, four_clips, tmp_path / "patching", *more)
     check, blocks = record["self_check"], BLOCKS.get(family, 4)
@@ -109,7 +107,12 @@ def test_both_scripts(
         assert moved[reached.index].groupby(reached.layer).max().gt(1e-5).all()
 
 
-@pytest.mark.parametrize("checkpoint", TRIED if WHOLE else ["qwen2_audio", "gemma3n"], indirect=True, scope="session")
+@pytest.mark.parametrize(
+    "checkpoint",
+    [name if name in ("qwen2_audio", "gemma3n") else pytest.param(name, marks=pytest.mark.slow) for name in ALL_FAMILIES],
+    indirect=True,
+    scope="session",
+)
 def test_a_plan_needs_no_weights(checkpoint: Path, four_clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shutil.copytree(checkpoint, tmp_path / "model", ignore=shutil.ignore_patterns("*.safetensors"))
     align = ["--align", "crop"] if checkpoint.name in SHARED_KEYS else []

@@ -6,9 +6,11 @@ from pathlib import Path
 import pytest
 
 from tests.helpers.hub import Repo, hub, scripts
+from tests.tiny_models.remote import save_remote
 from tests.tiny_models.tiny import save_clips, save_tiny_model
 
 OLD, NEW = "a" * 40, "b" * 40
+CODE = "comes with code of its own"
 
 
 @pytest.fixture(scope="module")
@@ -25,6 +27,39 @@ def commit(out: Path) -> str:
     return str(json.loads((out / "run.json").read_text())["identity"]["commit"])
 
 
+def test_hub_ids_and_code_of_a_models_own(tiny_folder: Path, clips: Path, tmp_path: Path) -> None:
+    """The short form, in one process: what is asked for, what is refused, and code that runs only with --trust-remote-code."""
+    own = save_remote(tmp_path / "own")
+    repos = {"me/tiny": Repo({"main": (OLD, tiny_folder), OLD: (OLD, tiny_folder)})}
+    repos["me/own"] = Repo({"main": (NEW, own), NEW: (NEW, own)})
+    with (
+        hub(repos) as (endpoint, asked),
+        scripts(HF_ENDPOINT=endpoint, HF_HOME=str(tmp_path / "home"), HF_HUB_OFFLINE="0") as run,
+    ):
+        assert run(*line("logit_lens", "me/tiny", clips, tmp_path / "none", "--plan"))[0] == 0
+        assert any("tokenizer.json" in a for a in asked) and not any("safetensors" in a for a in asked)
+        for model, expected in (("me/gone", "no model folder or hub id that can be read"), ("me/own", CODE)):
+            code, said = run(*line("logit_lens", model, clips, tmp_path / "none"))
+            assert (code, said.startswith(f"error: --model {model}: {expected}")) == (2, True), said
+        for script, model, more, expected in (
+            ("logit_lens", "me/tiny", ("--revision", OLD), OLD),
+            ("activation_patching", "me/own", ("--trust-remote-code",), NEW),
+        ):
+            code, said = run(*line(script, model, clips, tmp_path / script, *more))
+            assert (code, commit(tmp_path / script)) == (0, expected), said
+    assert not (tmp_path / "none").exists()
+    checked_by_splice(tmp_path / "activation_patching")
+
+
+def checked_by_splice(out: Path) -> None:
+    """Assert that a run of the model with code of its own was patched by splice, and that its audio matters."""
+    record = json.loads((out / "run.json").read_text())
+    assert (record["model_class"], record["blocks"], record["engine"]) == ("Own", 3, "splice")
+    check = record["self_check"]
+    assert check["splice - rerun"] < check["tolerance"] < check["A - B, for comparison"] / 10
+
+
+@pytest.mark.slow
 def test_hub_ids_online_and_then_offline(tiny_folder: Path, clips: Path, tmp_path: Path) -> None:
     newer = save_tiny_model(tmp_path / "newer", seed=1)
     revisions = {"main": (OLD, tiny_folder), "v2": (NEW, newer), OLD: (OLD, tiny_folder), NEW: (NEW, newer)}

@@ -14,7 +14,7 @@ import logit_lens.run
 from common.errors import CheckFailed, InputError
 from common.model import device
 from common.model.device import choose_device, choose_dtype, read_device_map, spread_over, weight_bytes
-from common.model.encoding import check_window, encode_clip
+from common.model.encoding import EncodedClip, check_window, encode_clip
 from common.model.lm import AudioLM
 from common.model.load import load_model
 from common.model.prompts import PROMPTS
@@ -159,10 +159,18 @@ def test_a_model_larger_than_its_gpu_is_spread_by_one_process_and_refused_to_sev
 def test_audio_that_does_not_reach_the_span_stops_the_run(lm: AudioLM, manifest: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clips = [encode_clip(lm, manifest.parent / f"happy_0_{p}_a.wav", PROMPTS["voice"]) for p in ("sad", "angry")]
     assert self_check(lm, clips[0], clips[1:], tokens=(1, 2)).moved_by_audio == clips[0].span_length
-    same = states_at(lm, clips[0], slice(None))
-    monkeypatch.setattr(self_check_module, "states_at", lambda lm, clip, positions: same[..., positions, :])
-    with pytest.raises(CheckFailed, match="the audio moves 0 positions"):
-        self_check_module._moved_by_audio(lm, clips[0])
+    span = clips[0].span
+    for moved in ((), (span.start - 1,), (span.stop,)):  # nothing, or more than the span
+
+        def states(lm: AudioLM, clip: EncodedClip, positions: slice, moved: tuple[int, ...] = moved) -> torch.Tensor:
+            h = states_at(lm, clip if moved else clips[0], positions).clone()
+            h[..., list(moved), :] += float(clip is not clips[0] and clip.inputs["input_features"].any())
+            return h
+
+        monkeypatch.setattr(self_check_module, "states_at", states)
+        count = len(moved) and len(moved) + clips[0].span_length
+        with pytest.raises(CheckFailed, match=f"the audio moves {count} positions of the input, and they are not those of"):
+            self_check_module._moved_by_audio(lm, clips[0])
 
 
 def test_a_model_is_spread_as_the_command_line_says(

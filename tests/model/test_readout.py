@@ -9,7 +9,7 @@ from common.model.encoding import encode_clip
 from common.model.lm import AudioLM
 from common.model.load import load_model
 from common.model.prompts import ORDERS, PROMPTS, ask, fill_prompt, get_prompt, get_words
-from common.model.readout import Readout, resolve_readout
+from common.model.readout import Readout, resolve_readout, tokens_behind
 from tests.tiny_models.tiny import save_tiny_model
 
 
@@ -96,3 +96,19 @@ def test_a_word_that_changes_the_prompts_own_tokens_is_refused() -> None:
 
     with pytest.raises(InputError, match="'neutral' melts into"):
         resolve_readout(Greedy(), [7], ask("voice"))
+
+
+def test_a_special_token_of_the_prompts_end_is_not_read_again_as_text() -> None:
+    class Letters:
+        """A tokenizer of letters, to which the name of its special token is text."""
+
+        all_special_ids = (0,)
+
+        def decode(self, ids: list[int], **_: bool) -> str:
+            return "".join(chr(i) if i else "<end>" for i in ids)
+
+        def encode(self, text: str, **_: bool) -> list[int]:
+            return [ord(c) for c in text]
+
+    assert tokens_behind(Letters(), [ord("a"), 0, ord(":")], "sad") == tuple(map(ord, "sad"))
+    assert tokens_behind(Letters(), [0], "sad") == tuple(map(ord, "sad"))

@@ -1,6 +1,5 @@
 """A model that is not in transformers, with code of its own in a folder or on the hub, through both scripts."""
 
-import json
 from pathlib import Path
 
 import pandas as pd
@@ -11,18 +10,19 @@ from torch import nn
 from common.errors import InputError
 from common.model.lm import wrap_model
 from tests.helpers.hub import Repo, hub, scripts
-from tests.model.test_hub import line
+from tests.model.test_hub import checked_by_splice, commit, line
 from tests.tiny_models.remote import save_remote
 from tests.tiny_models.remote_code import Own, OwnConfig
 from tests.tiny_models.tiny import save_clips
 
 
+@pytest.mark.slow
 def test_a_model_with_code_of_its_own(tmp_path: Path) -> None:
     """From a folder and from the hub: the same rows; without --trust-remote-code a line, and no code is run."""
     folder, clips = save_remote(tmp_path / "model"), save_clips(tmp_path / "clips", texts=1, speakers=("a",))
-    commit = "c" * 40
+    newest = "c" * 40
     with (
-        hub({"me/own": Repo({"main": (commit, folder), commit: (commit, folder)})}) as (endpoint, _),
+        hub({"me/own": Repo({"main": (newest, folder), newest: (newest, folder)})}) as (endpoint, _),
         scripts(HF_ENDPOINT=endpoint, HF_HOME=str(tmp_path / "home"), HF_HUB_OFFLINE="0") as run,
     ):
         for model in (str(folder), "me/own"):
@@ -36,12 +36,9 @@ def test_a_model_with_code_of_its_own(tmp_path: Path) -> None:
         ):
             code, said = run(*line(script, model, clips, tmp_path / name, "--trust-remote-code"))
             assert code == 0, said
-    record = json.loads((tmp_path / "patching" / "run.json").read_text())
-    assert (record["model_class"], record["blocks"], record["engine"]) == ("Own", 3, "splice")
-    check = record["self_check"]
-    assert check["splice - rerun"] < check["tolerance"] < check["A - B, for comparison"] / 10
+    checked_by_splice(tmp_path / "patching")
     assert (tmp_path / "lens" / "lens.csv").read_bytes() == (tmp_path / "lens-hub" / "lens.csv").read_bytes()
-    assert json.loads((tmp_path / "lens-hub" / "run.json").read_text())["identity"]["commit"] == commit
+    assert commit(tmp_path / "lens-hub") == newest
     rows = pd.read_csv(tmp_path / "patching" / "patches.csv")
     assert rows[rows.layer.between(1, 2)].delta_logit.abs().max() > 0.01
 

@@ -1,15 +1,10 @@
 """A clip's front, what is kept of it up to the end of its audio: every prompt's run reads its question behind the same one."""
 
-import json
-from collections import Counter
 from pathlib import Path
 
-import pandas as pd
 import pytest
 import torch
 
-import activation_patching.run
-import logit_lens.run
 from common.clips.manifest import read_clips
 from common.compute import memory, session
 from common.compute.memory import PrefixCacheStore
@@ -23,11 +18,8 @@ from common.patching import self_check
 from common.patching.splice import splice
 from common.tracing.prefix_cache import PrefixCache, prefix_cache_of
 from common.tracing.trace import lens, own_logits, record
-from tests.run.test_scripts import start as start_script
 from tests.tiny_models.tiny import save_tiny_model
 
-ROWS = {"logit_lens": "lens.csv", "activation_patching": "patches.csv"}
-FEW = {"logit_lens": ("--limit", "8"), "activation_patching": ("--max-pairs", "6")}
 MODEL = "read behind the kept audio - model"
 
 
@@ -48,37 +40,6 @@ def test_a_question_behind_a_front_is_answered_as_behind_audio(window: int | Non
         continue_from = [record(lm, clip, prefix_cache=prefix_cache)[0] for clip, prefix_cache in zip(clips, kept)]
         whole = [record(lm, clip)[0] for clip in clips]
         assert (splice(lm, continue_from[0], continue_from[1:]) - splice(lm, whole[0], whole[1:])).abs().max() < 1e-4
-
-
-@pytest.mark.parametrize("name", ROWS)
-def test_all_prompts_hear_a_clip_once_and_find_what_each_alone_finds(
-    name: str, tiny_folder: Path, manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    made = Counter[str]()
-
-    def counting(lm: AudioLM, clip: EncodedClip) -> PrefixCache:
-        made[str(float(clip.inputs["input_features"].sum()))] += 1
-        return prefix_cache_of(lm, clip)
-
-    def rows(out: Path) -> pd.DataFrame:
-        return pd.read_csv(out / ROWS[name], dtype={"text_id": str})
-
-    monkeypatch.setattr(logit_lens.run, "plot_lens", lambda *_: [])  # most of the time
-    monkeypatch.setattr(activation_patching.run, "plot_run", lambda *_: [])
-    monkeypatch.setattr(session, "prefix_cache_of", counting)
-    start_script(name, tiny_folder, manifest, tmp_path / "all", "--prompts", "all", *FEW[name])
-    assert set(made.values()) == {1} and len(made) >= 8  # by five prompts
-    monkeypatch.setattr(memory, "cache_bytes", lambda _: 0)
-    start_script(name, tiny_folder, manifest, tmp_path / "none kept", "--prompts", "all", *FEW[name])
-    assert set(made.values()) == {6}
-    for prompt in ("speaker", "speaker-rotated"):
-        own = tmp_path / "all" / "prompts" / prompt
-        start_script(name, tiny_folder, manifest, tmp_path / prompt, "--prompt", prompt, *FEW[name])
-        pd.testing.assert_frame_equal(rows(own), rows(tmp_path / prompt), atol=1e-4)
-        assert (own / ROWS[name]).read_bytes() == (tmp_path / "none kept" / "prompts" / prompt / ROWS[name]).read_bytes()
-        checked = json.loads((own / "run.json").read_text())["self_check"]
-        assert 0 < checked[MODEL] < 1e-4
-    assert MODEL not in json.loads((tmp_path / "speaker" / "run.json").read_text())["self_check"]
 
 
 def test_fronts_are_not_used_where_they_do_not_give_the_models_own_answer(

@@ -56,6 +56,14 @@ def test_lens_equals_norm_and_head_of_each_h_l(lm: AudioLM, clips: dict[str, Enc
     torch.testing.assert_close(lens[:-1], torch.stack(expected), atol=1e-5, rtol=0)
 
 
+def test_maps_change_every_layer_but_the_last(lm: AudioLM, clips: dict[str, EncodedClip]) -> None:
+    last = states_at(lm, clips["a"], slice(-1, None))[-1, :, 0]
+    whole, of_tokens = lens(lm, clips["a"], TOKENS, maps=[lambda h: last] * LAYERS)
+    own = own_logits(lm, clips["a"]).expand(LAYERS + 1, -1)
+    torch.testing.assert_close(whole, own, atol=1e-5, rtol=0)
+    torch.testing.assert_close(of_tokens, own[:, list(TOKENS)], atol=1e-5, rtol=0)
+
+
 def test_trace_holds_the_tail_states_and_only_prefix_and_audio_of_the_cache(lm: AudioLM, clips: dict[str, EncodedClip]) -> None:
     clip = clips["c"]
     trace, _ = record(lm, clip)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from tests.run.test_scripts import SCRIPTS, start
+from tests.helpers.runs import SCRIPTS
 
 ROOT = Path(__file__).resolve().parents[2]
 GONE = (
@@ -63,10 +63,9 @@ def words_read() -> set[str]:
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
-def test_every_column_is_read(name: str, tiny_folder: Path, manifest: Path, tmp_path: Path) -> None:
-    start(name, tiny_folder, manifest, tmp_path)
+def test_every_column_is_read(name: str, finished: dict[str, Path]) -> None:
     read = words_read() | OF_ROWS
-    for file in tmp_path.glob("*.csv"):
+    for file in finished[name].glob("*.csv"):
         columns = {re.sub(r"_(lo|hi)$", "", c) for c in pd.read_csv(file)}
         kinds = {re.sub(r"^(logit|base|answers)_.*", r"\1_", c) for c in columns}
         kinds = {re.sub(r"^(recipient|donor|true)_", "", c) for c in kinds}

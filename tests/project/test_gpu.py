@@ -12,10 +12,9 @@ import tests.gpu.__main__ as command
 from common.errors import InputError
 from tests.bench.measure import operations
 from tests.gpu import loops, profile, right, speed, wheels
-from tests.gpu.models import model_of
-from tests.gpu.results import AGAIN, read, records
-from tests.gpu.runner import PARTS, Part, _ended, run_part
-from tests.gpu.screen import screen
+from tests.gpu.__main__ import screen
+from tests.gpu.runner import AGAIN, PARTS, Part, _ended, read, records, run_part
+from tests.gpu.speed import model_of
 from tests.gpu.worker import keep_setting, setting, work
 
 FAULTS = Part("gpu_faults", "What goes wrong?", limit=60, package="tests.helpers")
@@ -25,6 +24,7 @@ def states(out: Path, part: str) -> dict[str, str]:
     return {case: record["state"] for case, record in records(read(out), part).items()}
 
 
+@pytest.mark.slow
 def test_the_rehearsal_runs_every_part(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """As a user types it, but for the cases that need a GPU's size."""
     assert command.main(["--small", "--out", str(tmp_path)]) == 0
@@ -40,6 +40,7 @@ def test_the_rehearsal_runs_every_part(tmp_path: Path, capsys: pytest.CaptureFix
     assert len(shown.splitlines()) < 60, "it is one screen"
 
 
+@pytest.mark.slow
 def test_what_goes_wrong_is_told_and_the_rest_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run_part(FAULTS, tmp_path, start="first", small=True)
     found = records(read(tmp_path), FAULTS.name)
@@ -62,6 +63,7 @@ def test_a_part_that_hangs_is_stopped_at_its_limit() -> None:
     assert _ended(asleep, 0.1) is None and asleep.poll() is not None
 
 
+@pytest.mark.slow
 def test_a_part_that_cannot_start_is_told_and_the_next_one_starts(tmp_path: Path) -> None:
     run_part(Part("not_there", "?", limit=60, package="tests.helpers"), tmp_path, start="first", small=True)
     assert "No module named 'tests.helpers.not_there'" in records(read(tmp_path), "not_there")["start"]["error"]

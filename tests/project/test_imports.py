@@ -1,6 +1,7 @@
 """Data flows one way: who may import whom."""
 
 import ast
+from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -65,11 +66,13 @@ def within(module: str, places: tuple[str, ...]) -> bool:
     return any(module == place or module.startswith(f"{place}.") for place in places)
 
 
+@cache
 def modules() -> list[str]:
     files = (f.relative_to(ROOT).with_suffix("") for d in FOLDERS for f in (ROOT / d).rglob("*.py"))
     return sorted(".".join(f.parts).removesuffix(".__init__") for f in files)
 
 
+@cache
 def imported(module: str, *, called: bool = True) -> set[str]:
     """Return what a module imports: modules, not the names taken from them; not `called`: what it does without any call."""
     path = ROOT / module.replace(".", "/")

@@ -9,34 +9,23 @@ import pytest
 from activation_patching.span.tables import tables_of
 from common.errors import InputError
 from logit_lens.tables import lens_tables
-from tests.run.test_scripts import ROWS, SCRIPTS
-from tests.run.test_scripts import start as start_script
+from tests.helpers.runs import SCRIPTS, interrupt, rows_of, start
 from tests.tiny_models.tiny import LAYERS
 
 LISTED = (0, 1, LAYERS)  # of 0 to 4: unevenly spaced
 
 
-def start(name: str, model: Path, data: Path, out: Path, *more: str) -> None:
-    fewer = ("--max-pairs", "8") if name == "activation_patching" else ()
-    start_script(name, model, data, out, *fewer, *more)
-
-
-def rows_of(out: Path, name: str) -> pd.DataFrame:
-    return pd.read_csv(out / ROWS[name], dtype={"text_id": str})
-
-
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_rows_at_listed_layers_are_those_of_the_whole_run_and_so_are_their_statistics(
-    name: str, tiny_folder: Path, manifest: Path, tmp_path: Path
+    name: str, finished: dict[str, Path], tiny_folder: Path, manifest: Path, tmp_path: Path
 ) -> None:
-    start(name, tiny_folder, manifest, tmp_path / "whole")
-    start(name, tiny_folder, manifest, tmp_path / "some", "--layers", "1")
-    whole, some = (rows_of(tmp_path / d, name) for d in ("whole", "some"))
+    start(name, tiny_folder, manifest, tmp_path, "--layers", "1")
+    whole, some = (rows_of(out, name) for out in (finished[name], tmp_path))
     thinned = whole[whole.layer.isin(LISTED)].reset_index(drop=True)
     pd.testing.assert_frame_equal(some, thinned, atol=2e-5)  # batches of other sizes round otherwise
     tables = (lens_tables if name == "logit_lens" else tables_of)(thinned)
     for table, expected in tables.items():
-        found = pd.read_csv(tmp_path / "some" / f"{table}.csv", keep_default_na=False, na_values=[""])
+        found = pd.read_csv(tmp_path / f"{table}.csv", keep_default_na=False, na_values=[""])
         assert set(found.pop("mark")) == {"labels are not what this model says"}  # random weights: known by reading the record
         assert list(found) == list(expected)
         pd.testing.assert_frame_equal(found, expected.replace("", np.nan), atol=1e-4, rtol=1e-3, check_dtype=False)
@@ -45,12 +34,10 @@ def test_rows_at_listed_layers_are_those_of_the_whole_run_and_so_are_their_stati
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_an_interrupted_run_of_some_layers_goes_on(name: str, tiny_folder: Path, manifest: Path, tmp_path: Path) -> None:
     start(name, tiny_folder, manifest, tmp_path, "--layers", "0:4:3")
-    rows, record = tmp_path / ROWS[name], tmp_path / "run.json"
-    text = rows.read_text()
-    rows.write_text(text[: len(text) // 2])
-    record.write_text(record.read_text().replace('"finished": true', '"finished": false'))
+    whole = rows_of(tmp_path, name)
+    interrupt(tmp_path, name)
     start(name, tiny_folder, manifest, tmp_path, "--layers", "0", "3")  # the same layers, told otherwise
-    assert len(rows.read_text()) == pytest.approx(len(text), abs=200)
+    assert len(rows_of(tmp_path, name)) == len(whole)
     assert set(rows_of(tmp_path, name).layer) == {0, 3, LAYERS}
     with pytest.raises(InputError, match=r"other settings: layers \(\[0, 3\] there, null now\)"):
         start(name, tiny_folder, manifest, tmp_path)

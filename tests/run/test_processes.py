@@ -13,31 +13,24 @@ from common.compute.activation_cache import in_chunks
 from common.errors import InputError
 from common.patching.splice import splice
 from common.run import rows as run_rows
-from tests.run.test_scripts import ROOT, ROWS, start
+from tests.helpers.runs import FEW, ROOT, ROWS, start
 from tests.tiny_models.tiny import LAYERS
-from tests.torture.starts import TIMES
 
-RUNS: list[tuple[str, tuple[str, ...]]] = [(name, ()) for name in ROWS]
-if TIMES:
-    RUNS += [
-        ("logit_lens", ("--probe", "--generate", "3")),
-        ("logit_lens", ("--lens", "tuned")),
-        ("logit_lens", ("--prompts", "all")),
-    ]
-    RUNS += [
-        ("activation_patching", ("--intervention", edit, "--at", "last", "--kinds", "prosody")) for edit in ("erase", "exchange")
-    ]
+EDIT = ("--at", "last", "--kinds", "prosody", "--intervention")
+MORE = [("logit_lens", more) for more in ((), ("--probe", "--generate", "3"), ("--lens", "tuned"), ("--prompts", "all"))]
+MORE += [("activation_patching", (*EDIT, edit)) for edit in ("erase", "exchange")]
 
 
-@pytest.mark.parametrize(("name", "more"), RUNS)
+@pytest.mark.parametrize(
+    ("name", "more"), [("activation_patching", ()), *(pytest.param(*run, marks=pytest.mark.slow) for run in MORE)]
+)
 def test_two_processes_give_the_same_tables_as_one(
     name: str, more: tuple[str, ...], tiny_folder: Path, manifest: Path, tmp_path: Path
 ) -> None:
     start(name, tiny_folder, manifest, tmp_path / "one", *more)
-    limit = ("--limit", "12") if name == "logit_lens" else ("--max-pairs", "20")
-    options = ("--model", str(tiny_folder), "--data", str(manifest), "--out", str(tmp_path / "two"), "--device", "cpu", *limit)
+    where = ("--model", str(tiny_folder), "--data", str(manifest), "--out", str(tmp_path / "two"), "--device", "cpu")
     launch = (sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2")
-    done = subprocess.run([*launch, str(ROOT / name / "run.py"), *options, *more], capture_output=True, text=True)
+    done = subprocess.run([*launch, str(ROOT / name / "run.py"), *where, *FEW[name], *more], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     one, two = ({str(f.relative_to(tmp_path / d)): f for f in (tmp_path / d).rglob("*.*")} for d in ("one", "two"))
     assert one.keys() == two.keys() and {ROWS[name], "layers.csv", "run.json"} <= {f.name for f in one.values()}

@@ -1,18 +1,23 @@
 """`--prompts all`: a run for each variant of the prompt, and how far the results move."""
 
 import json
+from collections import Counter
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
-import activation_patching.run
-import logit_lens.run
-from common.compute import session
+from common.compute import memory, session
 from common.errors import InputError
+from common.model.encoding import EncodedClip
+from common.model.lm import AudioLM
 from common.model.load import load_model
 from common.model.prompts import ORDERS, PROMPTS, fill_prompt, variants
 from common.run.over_prompts import moved
+from common.tracing.prefix_cache import PrefixCache, prefix_cache_of
+from tests.helpers.runs import ROWS, rows_of, start
+
+BEHIND = "read behind the kept audio - model"
 
 
 def test_variants_are_paraphrases_and_orders_of_the_same_question() -> None:
@@ -37,24 +42,45 @@ def test_moved_by_hand() -> None:
     assert moved(table).splitlines() == expected
 
 
-@pytest.mark.parametrize("run", [logit_lens.run.main, activation_patching.run.main])
-def test_all_prompts(  # type: ignore[no-untyped-def]
-    run, tiny_folder: Path, manifest: Path, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("name", ROWS)
+def test_all_prompts_hear_a_clip_once_and_find_what_each_alone_finds(
+    name: str,
+    tiny_folder: Path,
+    manifest: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    patching = run is activation_patching.run.main
-    more = ["--max-pairs", "10"] if patching else ["--limit", "12"]
-    loaded: list[object] = []
+    loaded, made = list[object](), Counter[str]()
+
+    def counting(lm: AudioLM, clip: EncodedClip) -> PrefixCache:
+        made[str(float(clip.inputs["input_features"].sum()))] += 1
+        return prefix_cache_of(lm, clip)
+
     monkeypatch.setattr(session, "load_model", lambda *a, **more: loaded.append(a) or load_model(*a, **more))  # type: ignore[func-returns-value]
-    run(["--model", str(tiny_folder), "--data", str(manifest), "--out", str(tmp_path), "--prompts", "all", *more])
+    monkeypatch.setattr(session, "prefix_cache_of", counting)
+    few = ("--limit", "8") if name == "logit_lens" else ("--max-pairs", "6")
+    start(name, tiny_folder, manifest, tmp_path, "--prompts", "all", *few)
     names = variants("speaker")
-    assert len(loaded) == 1
-    records = [json.loads((tmp_path / "prompts" / name / "run.json").read_text()) for name in names]
-    assert len({record["identity"]["answer_form"] for record in records}) == 1
+    assert len(loaded) == 1 and set(made.values()) == {1} and len(made) >= 8  # by five prompts
+    assert "over 5 prompts" in capsys.readouterr().out and (tmp_path / "prompts.png").exists()
     assert {f.name for f in (tmp_path / "prompts").iterdir()} == set(names)
-    table = pd.read_csv(tmp_path / "prompts.csv")
-    one = pd.read_csv(tmp_path / "prompts" / "speaker-2" / ("summary.csv" if patching else "layers.csv"))
-    expected = one[one.kind == "semantic"].effect.iloc[0] if patching else one.voice_lead.iloc[-1]
-    what = "effect of the words" if patching else "voice minus words"
+    records = [json.loads((tmp_path / "prompts" / prompt / "run.json").read_text()) for prompt in names]
+    assert len({record["identity"]["answer_form"] for record in records}) == 1
+    assert all(0 < record["self_check"][BEHIND] < 1e-4 for record in records)
+
+    what, file = ("voice minus words", "layers") if name == "logit_lens" else ("effect of the words", "summary")
+    table, one = pd.read_csv(tmp_path / "prompts.csv"), pd.read_csv(tmp_path / "prompts" / names[1] / f"{file}.csv")
+    expected = one.voice_lead.iloc[-1] if name == "logit_lens" else one[one.kind == "semantic"].effect.iloc[0]
     assert set(table.prompt) == set(names)
-    assert table[(table.prompt == "speaker-2") & (table.what == what)].value.iloc[0] == pytest.approx(expected, abs=1e-5)
-    assert (tmp_path / "prompts.png").exists() and "over 5 prompts" in capsys.readouterr().out
+    assert table[(table.prompt == names[1]) & (table.what == what)].value.iloc[0] == pytest.approx(expected, abs=1e-5)
+
+    monkeypatch.setattr(memory, "cache_bytes", lambda _: 0)
+    start(name, tiny_folder, manifest, tmp_path / "none kept", "--prompts", "all", *few)
+    assert set(made.values()) == {6}
+    for prompt in names:
+        kept, none_kept = (out / "prompts" / prompt / ROWS[name] for out in (tmp_path, tmp_path / "none kept"))
+        assert kept.read_bytes() == none_kept.read_bytes()
+    start(name, tiny_folder, manifest, tmp_path / "alone", "--prompt", prompt, *few)
+    pd.testing.assert_frame_equal(rows_of(kept.parent, name), rows_of(tmp_path / "alone", name), atol=1e-4)
+    assert BEHIND not in json.loads((tmp_path / "alone" / "run.json").read_text())["self_check"]

@@ -14,8 +14,6 @@ import soundfile
 import torch
 from safetensors.torch import load_file, save_file
 
-import activation_patching.run
-import logit_lens.run
 import report.build
 from activation_patching.span import patch
 from activation_patching.span import rows as patching
@@ -24,11 +22,9 @@ from common.compute import session
 from common.errors import CheckFailed, InputError, UnknownBlock
 from common.patching.splice import splice
 from common.run.command_line import main_of
+from tests.helpers.runs import ROOT, ROWS, SCRIPTS, interrupt, rows_of, start
 from tests.tiny_models.tiny import LAYERS, save_clips, save_manifest, save_tiny_model
 
-ROOT = Path(__file__).resolve().parents[2]
-SCRIPTS = {"logit_lens": logit_lens.run.main, "activation_patching": activation_patching.run.main}
-ROWS = {"logit_lens": "lens.csv", "activation_patching": "patches.csv"}
 FILES = {
     "logit_lens": {
         *("layers.csv", "congruent.csv", "labels.csv", "crossover.csv"),
@@ -39,11 +35,6 @@ FILES = {
         *(f"{f}_curve_{k}.png" for k in ("semantic", "prosody") for f in ("flip_rate", "delta_logit")),
     },
 }
-
-
-def start(name: str, model: Path, data: Path, out: Path, *more: str) -> None:
-    limit = ("--limit", "12") if name == "logit_lens" else ("--max-pairs", "20")
-    SCRIPTS[name](["--model", str(model), "--data", str(data), "--out", str(out), "--device", "cpu", *limit, *more])
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
@@ -88,34 +79,31 @@ def test_a_run_writes_its_files(
 @pytest.mark.parametrize("keep", [-2, 0, 20])  # cut within a line's last field, before its newline, within a line
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_an_interrupted_run_goes_on_and_ends_the_same(
-    name: str, keep: int, tiny_folder: Path, manifest: Path, tmp_path: Path
+    name: str, keep: int, finished: dict[str, Path], tiny_folder: Path, manifest: Path, tmp_path: Path
 ) -> None:
-    start(name, tiny_folder, manifest, tmp_path / "whole")
-    start(name, tiny_folder, manifest, tmp_path / "cut")
-    rows = tmp_path / "cut" / ROWS[name]
-    text = rows.read_text()
-    rows.write_text(text[: text.rfind("\n", 0, len(text) // 2) + keep])
-    record = tmp_path / "cut" / "run.json"
-    record.write_text(json.dumps({"identity": json.loads(record.read_text())["identity"], "finished": False}))
-    start(name, tiny_folder, manifest, tmp_path / "cut")
+    out = shutil.copytree(finished[name], tmp_path / "cut")
+    text = (out / ROWS[name]).read_text()
+    interrupt(out, name, at=text.rfind("\n", 0, len(text) // 2) + keep)
+    start(name, tiny_folder, manifest, out)
     for file in (ROWS[name], "layers.csv"):
-        whole, cut = (pd.read_csv(tmp_path / d / file) for d in ("whole", "cut"))
+        whole, cut = (pd.read_csv(d / file) for d in (finished[name], out))
         key = [c for c in ("sample_id", "pair_id", "kind", "layer") if c in whole]
         pd.testing.assert_frame_equal(*(t.sort_values(key, ignore_index=True) for t in (whole, cut)), atol=2e-6)
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_a_finished_run_started_again_computes_nothing_and_keeps_its_record(
-    name: str, tiny_folder: Path, manifest: Path, tmp_path: Path
+    name: str, finished: dict[str, Path], tiny_folder: Path, manifest: Path, tmp_path: Path
 ) -> None:
-    start(name, tiny_folder, manifest, tmp_path)
-    before = {f.name: f.read_bytes() for f in tmp_path.iterdir()}
-    start(name, tiny_folder, manifest, tmp_path)
-    assert {f.name: f.read_bytes() for f in tmp_path.iterdir()} == before
+    out = shutil.copytree(finished[name], tmp_path / "out")
+    start(name, tiny_folder, manifest, out)
+    assert {f.name: f.read_bytes() for f in out.iterdir()} == {f.name: f.read_bytes() for f in finished[name].iterdir()}
 
 
-def test_other_settings_stop_and_nothing_is_touched(tiny_folder: Path, manifest: Path, tmp_path: Path) -> None:
-    start("logit_lens", tiny_folder, manifest, tmp_path)
+def test_other_settings_stop_and_nothing_is_touched(
+    finished: dict[str, Path], tiny_folder: Path, manifest: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(finished["logit_lens"], tmp_path, dirs_exist_ok=True)
     before = {f.name: f.read_bytes() for f in tmp_path.iterdir()}
     with pytest.raises(
         InputError,
@@ -136,13 +124,12 @@ def test_a_splice_that_is_wrong_stops_the_run(
         start("activation_patching", tiny_folder, manifest, tmp_path)
 
 
-def test_more_recipients_than_a_pass_holds(
-    tiny_folder: Path, manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_neither_the_size_of_a_pass_nor_of_the_memory_changes_rows(
+    finished: dict[str, Path], tiny_folder: Path, manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    start("activation_patching", tiny_folder, manifest, tmp_path / "one")
     monkeypatch.setattr(patching, "MAX_ROWS", 1)
-    start("activation_patching", tiny_folder, manifest, tmp_path / "many")
-    pd.testing.assert_frame_equal(*(pd.read_csv(tmp_path / d / "patches.csv") for d in ("one", "many")), atol=2e-5)
+    start("activation_patching", tiny_folder, manifest, tmp_path, "--cache-gb", "0")  # every recording is made again
+    pd.testing.assert_frame_equal(rows_of(finished["activation_patching"]), rows_of(tmp_path), atol=2e-5)
 
 
 def test_a_decoder_of_another_build_is_refused(
@@ -180,7 +167,7 @@ def test_a_planted_block_shows_exactly_there_in_both_experiments(block: int, man
     """All computation in block k: every curve is flat up to l = k, steps, and is flat from l = k + 1."""
     planted = save_tiny_model(tmp_path / "model", only_block=block)
     for name in SCRIPTS:
-        start(name, planted, manifest, tmp_path / name)
+        start(name, planted, manifest, tmp_path / name, *(("--max-pairs", "6") if name == "activation_patching" else ()))
         rows = pd.read_csv(tmp_path / name / ROWS[name])
         unit = "sample_id" if name == "logit_lens" else "pair_id"
         logits = (
@@ -221,7 +208,7 @@ WRONG = {
 }
 
 
-PROGRAMS = ("unknown label", "no such device", "no such model")
+PROGRAM = "unknown label"
 
 
 @pytest.fixture(scope="module")
@@ -249,7 +236,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Pa
 def test_wrong_input_is_one_line_and_exit_code_2(
     case: str, workplace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    """The two scripts share this path: a few cases go through both, as programs, the others through one of them here."""
+    """The two scripts share this path: one case goes through both, as programs, the others through one of them here."""
     change, message = WRONG[case]
     rows = [tuple(r) for r in pd.read_csv(workplace / "manifest.csv", dtype=str).itertuples(index=False)]
     columns = COLUMNS
@@ -263,7 +250,7 @@ def test_wrong_input_is_one_line_and_exit_code_2(
     out = tmp_path / "out"
     more = change if isinstance(change, tuple) else ()
     asked = ["--model", "model", "--data", str(data), "--out", str(out), *more]
-    if case not in PROGRAMS:
+    if case != PROGRAM:
         monkeypatch.chdir(workplace)
         with pytest.raises(SystemExit) as stopped:
             main_of(lambda _: SCRIPTS["logit_lens"](asked))
@@ -287,27 +274,16 @@ def test_the_pool_of_all_clips_takes_congruent_ones_too(tiny_folder: Path, manif
 
 
 def test_bfloat16_runs_and_keeps_its_noise_in_sight(tiny_folder: Path, manifest: Path, tmp_path: Path) -> None:
-    start("activation_patching", tiny_folder, manifest, tmp_path, "--dtype", "bfloat16")
+    start("activation_patching", tiny_folder, manifest, tmp_path, "--dtype", "bfloat16", "--max-pairs", "4")
     record = json.loads((tmp_path / "run.json").read_text())
     assert record["identity"]["dtype"] == "bfloat16"
     assert max(record["counts"]["controls"].values()) < record["self_check"]["A - B, for comparison"]
 
 
-def patches(out: Path) -> pd.DataFrame:
-    return pd.read_csv(out / "patches.csv")
-
-
-def test_a_small_budget_records_again_and_gives_the_same_rows(tiny_folder: Path, manifest: Path, tmp_path: Path) -> None:
-    for name, gigabytes in (("whole", "1"), ("one_at_a_time", "0")):
-        start("activation_patching", tiny_folder, manifest, tmp_path / name, "--cache-gb", gigabytes)
-    pd.testing.assert_frame_equal(patches(tmp_path / "whole"), patches(tmp_path / "one_at_a_time"))
-
-
 def test_running_out_of_gpu_memory_halves_the_rows_and_goes_on(
     tiny_folder: Path, manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    start("activation_patching", tiny_folder, manifest, tmp_path / "large")
-    sizes = []
+    sizes: list[int] = []
 
     def small(lm: object, donor: object, recipients: list, tokens: object) -> object:
         sizes.append(len(recipients))
@@ -316,11 +292,13 @@ def test_running_out_of_gpu_memory_halves_the_rows_and_goes_on(
         return splice(lm, donor, recipients, tokens)
 
     monkeypatch.setattr(patch, "splice", small)
-    start("activation_patching", tiny_folder, manifest, tmp_path / "small", "--max-pairs", "200")
-    start("activation_patching", tiny_folder, manifest, tmp_path / "large", "--max-pairs", "200", "--overwrite")
+    many = ("--max-pairs", "60", "--kinds", "semantic")
+    start("activation_patching", tiny_folder, manifest, tmp_path / "small", *many)
+    monkeypatch.setattr(patch, "splice", splice)
+    start("activation_patching", tiny_folder, manifest, tmp_path / "large", *many)
     last = max(i for i, n in enumerate(sizes) if n > 2)  # from there on no pass was too large
-    assert 0 < last < len(sizes) - 10 and sizes[last + 1] <= 2
-    pd.testing.assert_frame_equal(patches(tmp_path / "large"), patches(tmp_path / "small"), atol=2e-5)
+    assert 0 <= last < len(sizes) - 10 and sizes[last + 1] <= 2
+    pd.testing.assert_frame_equal(rows_of(tmp_path / "large"), rows_of(tmp_path / "small"), atol=2e-5)
 
 
 def test_out_of_memory_with_one_pair_is_one_line(
@@ -336,11 +314,11 @@ def test_out_of_memory_with_one_pair_is_one_line(
 
 
 def test_alignments_agree_where_spans_are_equally_long_and_differ_where_not(
-    tiny_folder: Path, manifest: Path, tmp_path: Path
+    finished: dict[str, Path], tiny_folder: Path, manifest: Path, tmp_path: Path
 ) -> None:
-    for align in ("splice", "crop", "stretch"):
+    for align in ("crop", "stretch"):
         start("activation_patching", tiny_folder, manifest, tmp_path / align, "--align", align)
-    splice_, crop, stretch = (patches(tmp_path / a) for a in ("splice", "crop", "stretch"))
+    splice_, crop, stretch = map(rows_of, (finished["activation_patching"], tmp_path / "crop", tmp_path / "stretch"))
     splice_, crop, stretch = (rows[rows.control == "none"] for rows in (splice_, crop, stretch))
     assert json.loads((tmp_path / "crop" / "run.json").read_text())["engine"] == "staircase"
     logits = [c for c in splice_ if c.startswith("logit_")]
@@ -366,11 +344,12 @@ def test_no_pairs_and_doubled_kinds(tiny_folder: Path, tmp_path: Path) -> None:
     assert layers[layers.control == "none"].kind.tolist() == ["semantic"] * (LAYERS + 1) and set(layers.kind) == {"semantic"}
 
 
-def test_one_kind_of_pair_alone_makes_a_report(tiny_folder: Path, manifest: Path, tmp_path: Path) -> None:
+def test_one_kind_of_pair_alone_makes_a_report(
+    finished: dict[str, Path], tiny_folder: Path, manifest: Path, tmp_path: Path
+) -> None:
     """As of a data set whose words have one label."""
-    start("logit_lens", tiny_folder, manifest, tmp_path / "lens")
-    start("activation_patching", tiny_folder, manifest, tmp_path / "patching", "--kinds", "prosody")
-    runs = ["--lens", str(tmp_path / "lens"), "--patching", str(tmp_path / "patching")]
+    start("activation_patching", tiny_folder, manifest, tmp_path / "patching", "--kinds", "prosody", "--max-pairs", "8")
+    runs = ["--lens", str(finished["logit_lens"]), "--patching", str(tmp_path / "patching")]
     report.build.main([*runs, "--out", str(tmp_path / "report"), "--no-audio"])
     for name in ("report.md", "report.zh.md", "report.html"):
         assert (tmp_path / "report" / name).stat().st_size > 1_000

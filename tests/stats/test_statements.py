@@ -17,8 +17,8 @@ from tests.tiny_models.tiny import LAYERS, save_tiny_model
 def outputs(model: Path, manifest: Path, out: Path) -> tuple[dict[str, pd.DataFrame], dict[str, pd.DataFrame]]:
     shared = ["--model", str(model), "--data", str(manifest), "--device", "cpu"]
     with nothing_drawn():
-        logit_lens.run.main([*shared, "--out", str(out / "lens")])
-        activation_patching.run.main([*shared, "--max-pairs", "100", "--out", str(out / "patching")])
+        logit_lens.run.main([*shared, "--limit", "40", "--out", str(out / "lens")])
+        activation_patching.run.main([*shared, "--max-pairs", "40", "--out", str(out / "patching")])
     lens = {f.stem: pd.read_csv(f) for f in (out / "lens").glob("*.csv")}
     patching = {f.stem: pd.read_csv(f) for f in (out / "patching").glob("*.csv")}
     return lens, patching

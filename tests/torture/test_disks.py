@@ -12,6 +12,7 @@ from tests.torture.starts import ROWS, TIMES, Fate, Job, Start
 from tests.torture.test_kills import csvs, finish
 
 Calm = Callable[[str], Job]
+pytestmark = pytest.mark.slow
 
 
 @contextmanager

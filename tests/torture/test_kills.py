@@ -13,6 +13,8 @@ from common.files import claim
 from tests.torture.starts import ROWS, TIMES, Fate, Job, Start, start_several
 
 Calm = Callable[[str], Job]
+QUICK = [pytest.param("logit_lens", marks=pytest.mark.xdist_group("torture"))]  # these share what an undisturbed run gives
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ROWS]
 
 
 def csvs(out: Path) -> dict[str, bytes]:
@@ -25,7 +27,7 @@ def finish(job: Job, log: Path, *, processes: int = 1) -> None:
         assert start.end() == 0, start.log.read_text()
 
 
-@pytest.mark.parametrize("name", ROWS)
+@pytest.mark.parametrize("name", [*QUICK, SLOW[1]])
 def test_two_starts_at_the_same_moment(name: str, calm: Calm, tmp_path: Path) -> None:
     for number in range(TIMES // 2 or 1):
         job = calm(name).into(tmp_path / f"out{number}")
@@ -54,12 +56,12 @@ def killed_before_each_touch(job: Job, tmp_path: Path, begin: Callable[[Path], N
         number += step
 
 
-@pytest.mark.parametrize("name", ROWS)
+@pytest.mark.parametrize("name", SLOW)
 def test_killed_before_it_touches_a_file(name: str, calm: Calm, tmp_path: Path) -> None:
     assert killed_before_each_touch(calm(name), tmp_path, lambda out: None) > 40
 
 
-@pytest.mark.parametrize("name", ROWS)
+@pytest.mark.parametrize("name", SLOW)
 def test_killed_while_it_gathers_what_others_left(name: str, calm: Calm, tmp_path: Path) -> None:
     """Two processes have left parts, the same units in both among them, and the last unit of each not whole."""
     job = calm(name)
@@ -74,7 +76,7 @@ def test_killed_while_it_gathers_what_others_left(name: str, calm: Calm, tmp_pat
     assert killed_before_each_touch(job, tmp_path, parts) > 35
 
 
-@pytest.mark.parametrize("name", ROWS)
+@pytest.mark.parametrize("name", [*QUICK, SLOW[1]])
 def test_killed_at_random_moments(name: str, calm: Calm, seconds: float, tmp_path: Path) -> None:
     """Killed again and again in one folder, what was last written cut anywhere, then finished."""
     draw, killed, folders = random.Random(1), 0, 0
@@ -89,7 +91,7 @@ def test_killed_at_random_moments(name: str, calm: Calm, seconds: float, tmp_pat
         shutil.rmtree(job.out)
 
 
-@pytest.mark.parametrize("name", ROWS)
+@pytest.mark.parametrize("name", SLOW)
 def test_one_of_two_processes_killed(name: str, calm: Calm, seconds: float, tmp_path: Path) -> None:
     """The other is ended, as a launcher does, or outlives it; then any number of processes goes on."""
     draw = random.Random(2)
