@@ -37,7 +37,7 @@ def _heatmap(axes: Axes, effects: pd.DataFrame, most: float, style: FigureStyle)
     heads = [p for p in dict.fromkeys(effects.part) if p not in LAST]
     parts = [*heads, *(p for p in LAST if (effects.part == p).any())]
     grid = effects.pivot(index="layer", columns="part", values="effect_logit")[parts]
-    picture = axes.imshow(np.asarray(grid), cmap="RdBu_r", vmin=-most, vmax=most, aspect="auto", origin="lower")
+    picture = axes.imshow(np.asarray(grid), cmap="PRGn", vmin=-most, vmax=most, aspect="auto", origin="lower")
     axes.axvline(len(heads) - 0.5, color="black", linewidth=0.8)
     names = [style.say(NAMES[p]) if p in NAMES else p.removeprefix("head_") for p in parts]
     axes.set_xticks(range(len(parts)), names, rotation=90)

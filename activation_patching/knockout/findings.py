@@ -72,7 +72,7 @@ def cut_effects(tables: Tables) -> list[CutEffect]:
 def routes(found: list[CutEffect]) -> list[Routes]:
     """Return the double dissociations: one edge carries the words and spares the voice, another the voice and spares the words.
 
-    Sparing takes more than no effect shown: the other cue is not shown to fall, and falls by less on the same clips.
+    Of windows around a layer no route is told: what they take away is a small part. Sparing takes more than no effect shown: the other cue is not shown to fall, and falls by less on the same clips.
     """
     other = {(f.edge, f.window, f.kind): f for f in found}
 
@@ -83,7 +83,7 @@ def routes(found: list[CutEffect]) -> list[Routes]:
 
     return [
         Routes(window, words, voice)
-        for window in dict.fromkeys(f.window for f in found)
+        for window in ("from", "up_to")
         for words in carriers(window, "semantic")
         for voice in carriers(window, "prosody")
     ]

@@ -9,6 +9,7 @@ import pytest
 
 import activation_patching.run
 from activation_patching.knockout.findings import cut_effects, routes
+from activation_patching.knockout.stages import summary
 from activation_patching.knockout.tables import tables_of
 from activation_patching.knockout.windows import Positions, blocks, window_names
 from common.clips.manifest import LABELS
@@ -163,6 +164,8 @@ def test_a_double_dissociation_is() -> None:
     cut = rows.layer > 0
     rows.loc[cut & ~by_voice & (rows.edge == "question_to_last"), "pred_cut"] = "angry"
     rows.loc[cut & by_voice & (rows.edge == "audio_to_last"), "pred_cut"] = "angry"
-    (route,) = routes(cut_effects(tables_of(rows)))
+    tables = tables_of(pd.concat([rows, rows.assign(window="around_5")]))  # windows around a layer tell no route
+    (route,) = routes(cut_effects(tables))
+    assert sum(line.startswith("routes") for line in summary(tables)) == 1
     assert (route.words.edge, route.voice.edge, route.window) == ("question_to_last", "audio_to_last", "up_to")
     assert route.words.effect.high < 0 and route.voice.minus_other.high < 0
