@@ -72,7 +72,8 @@ def cut_effects(tables: Tables) -> list[CutEffect]:
 def routes(found: list[CutEffect]) -> list[Routes]:
     """Return the double dissociations: one edge carries the words and spares the voice, another the voice and spares the words.
 
-    Of windows around a layer no route is told: what they take away is a small part. Sparing takes more than no effect shown: the other cue is not shown to fall, and falls by less on the same clips.
+    Sparing takes more than no effect shown: the other cue is not shown to fall, and falls by less on the same clips.
+    Windows around a layer tell no route: what they take away is a small part.
     """
     other = {(f.edge, f.window, f.kind): f for f in found}
 
