@@ -15,7 +15,6 @@ import soxr
 from data.making.small_model.texts import words_of
 
 RATE = 16_000  # Hz, of every wave here
-FLITE_VOICES = ("slt", "rms", "awb", "kal16")
 
 
 @dataclass(frozen=True)
@@ -40,7 +39,7 @@ class _Wave(ctypes.Structure):
 
 
 def flite(voice: str) -> Callable[[str, str | None], Utterance]:
-    """Return a function that says a text in one of FLITE_VOICES. Raises OSError where flite is not installed."""
+    """Return a function that says a text in flite's `voice`. Raises OSError where flite is not installed."""
     for name in ("flite", "flite_usenglish", "flite_cmulex"):  # a voice looks for what is in these
         ctypes.CDLL(f"lib{name}.so.1", mode=ctypes.RTLD_GLOBAL)
     library = ctypes.CDLL("libflite.so.1")
