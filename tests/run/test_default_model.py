@@ -46,9 +46,3 @@ def test_any_other_failure_is_an_error(tmp_path: Path, monkeypatch: pytest.Monke
     assembled(monkeypatch, tmp_path, 2, "error: the SHA-256 is another one\n")
     with pytest.raises(InputError, match=r"could not be put together \(the SHA-256 is another one\); --model names another one"):
         default_model.settle(Namespace(model=None, redraw=False))
-
-
-def test_the_exit_code_of_a_failed_download_is_that_of_assemble() -> None:
-    from data.making.small_model.base import NOT_DOWNLOADED
-
-    assert NOT_DOWNLOADED == default_model.NOT_DOWNLOADED and default_model.ASSEMBLE.is_file()
