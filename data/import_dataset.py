@@ -1,4 +1,4 @@
-"""Write the manifest of a data set that lies in a folder: `python data/import_dataset.py RAVDESS ~/data/RAVDESS`.
+"""Write the manifest of a public data set: `python data/import_dataset.py RAVDESS ~/data/RAVDESS`.
 
 Nothing is copied or changed. Labels are never guessed: what the set does not label takes --semantic-labels, what is unknown is an
 error, and what the run does not ask for is left out and counted.
@@ -100,7 +100,7 @@ def label(dataset: Dataset, kind: str, fields: Fields, rename: Mapping[str, str]
 
 
 def again(first: Row | None, row: Row, folder: Path, dropped: Counter[str]) -> bool:
-    """Tell whether a clip is there already under its id, and count it. Raises InputError where the two are not the same clip."""
+    """Return whether a clip is there already under its id; count it. Raises InputError where the two are not the same clip."""
     if first is None:
         return False
     if any(first[c] != row[c] for c in row if c != "audio"):

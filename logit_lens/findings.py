@@ -1,4 +1,4 @@
-"""What a lens run found: typed records, made from its tables alone."""
+"""Read the findings of a lens run from its tables."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""The options of this experiment alone."""
+"""The command-line options of the logit lens alone."""
 
 import argparse
 
@@ -14,7 +14,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         default="logit",
         help="tuned: states pass a map fitted on other texts first",
     )
-    given = "transcript: a clip's text in quotes in its place; told: text and tone by name (default: audio)"
+    given = "transcript: a clip's text in quotes in its place; described: text and tone by name (default: audio)"
     add("--input", choices=INPUTS, default="audio", help=given)
     add("--generate", type=whole_number(0), default=0, metavar="N", help="N clips, 0 or more, answer in free text too (0)")
     add("--probe", action="store_true", help="keep the states, and say how well a linear probe tells words and voice from them")

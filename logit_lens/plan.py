@@ -1,4 +1,4 @@
-"""What a run of this experiment would take."""
+"""`--plan`: estimate time and memory of a logit lens run."""
 
 import argparse
 

@@ -1,4 +1,4 @@
-"""Draw the lens figures from the run's tables."""
+"""Draw the figures of a lens run."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The languages of the report: short texts by gettext, and how numbers are written."""
+"""Translate short texts and format numbers for the report."""
 
 import math
 import re

@@ -1,4 +1,4 @@
-"""Draw the figure of a components run from its tables."""
+"""Draw the heat map of a components run."""
 
 from pathlib import Path
 

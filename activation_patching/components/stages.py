@@ -1,4 +1,4 @@
-"""The stages of `--intervention components`: rows of pairs, their tables, figure and findings."""
+"""The stages of `--intervention components`: rows, tables, figure, summary."""
 
 import argparse
 import time

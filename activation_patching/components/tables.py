@@ -1,4 +1,4 @@
-"""Rows of components.csv to the tables of a run: what each head, attention and MLP brings of the donor's label."""
+"""Make the tables of a components run from its rows."""
 
 import numpy as np
 import pandas as pd

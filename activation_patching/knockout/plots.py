@@ -1,4 +1,4 @@
-"""Draw the figure of a knockout run from its tables."""
+"""Draw the figure of a knockout run."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The stages of `--intervention knockout`: rows of clips, their tables, figure and findings."""
+"""The stages of `--intervention knockout`: rows, tables, figure, summary."""
 
 import argparse
 import time

@@ -1,4 +1,4 @@
-"""Rows of knockout.csv to the tables of a run: how far answers depend on words and voice, cut and uncut.
+"""Make the tables of a knockout run from its rows.
 
 An answer depends on the words as far as label y is answered more often to clips whose words say y than to clips of the same voice
 in which y is a third label. Of the voice likewise. A constant answer gives 0, however often it is right.

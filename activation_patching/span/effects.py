@@ -1,4 +1,4 @@
-"""What a patch transfers: answers that become the target, less answers that become a label that neither clip names.
+"""Estimate the effect of a patch: answers with the target, minus answers with third labels.
 
 A pair names the target, the label that the recipient has in its place, and the label that both clips share. The others are
 *third labels*: they are the baseline, on the same rows. What disturbance, habit or silence do, they do to third labels too.

@@ -1,4 +1,4 @@
-"""What a patching run found: typed records, made from its tables alone."""
+"""Read the findings of span and subspace runs from their tables."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""Draw the patching figures from the run's tables."""
+"""Draw the figures of span and subspace runs."""
 
 from collections.abc import Mapping
 from pathlib import Path

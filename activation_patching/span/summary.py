@@ -1,4 +1,4 @@
-"""What the terminal shows of a finished patching run."""
+"""Write the terminal's summary of span and subspace runs."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Rows of patches.csv to the tables of a run."""
+"""Make the tables of span and subspace runs from patches.csv."""
 
 import numpy as np
 import pandas as pd

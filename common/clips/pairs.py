@@ -1,4 +1,4 @@
-"""Pairs of clips, recipient and donor, and the control donors that stand beside them."""
+"""Build pairs of recipient and donor clips, and their control pairs."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -59,7 +59,7 @@ class Pair:
 
     @property
     def silent(self) -> bool:
-        """Tell whether the donor lends silence of its length instead of its audio."""
+        """Return whether the donor lends silence of its length instead of its audio."""
         return self.control == "silence"
 
 

@@ -1,4 +1,4 @@
-"""Make the demo clips: `python data/making/make_demo.py` writes data/demo/*.flac and data/demo/manifest.csv (under a minute).
+"""Make the demo clips and their manifest: `python data/making/make_demo.py` (under a minute).
 
 Needs data/making/requirements-demo.txt. The same samples come out of every run.
 """

@@ -1,4 +1,4 @@
-"""Measure the demo clips: a table, and data/demo/measures.csv. About 8 minutes.
+"""Measure the demo clips and write data/demo/measures.csv (about 8 minutes).
 
 It asks whether the prosodies can be told apart on texts never heard, whether the words leak into the acoustics, whether the
 words are understood, and how long the clips are. Needs data/making/requirements-demo.txt.

@@ -1,4 +1,4 @@
-"""The questions that both models are trained to answer, packed behind one copy of a clip's audio."""
+"""Pack several questions behind one copy of a clip's audio, to train on."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

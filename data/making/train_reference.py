@@ -1,4 +1,4 @@
-"""Train the reference model: `python data/making/train_reference.py` renders its speech and writes data/reference_model/.
+"""Train the reference model: `python data/making/train_reference.py`.
 
 A Qwen2AudioForConditionalGeneration of 5.8 M parameters that answers three questions with one word: which emotion is in the
 tone (`voice`), which is in the words (`words`), how does the speaker feel (`speaker`). `voice` and `words` are trained on all

@@ -1,4 +1,4 @@
-"""Figures as SVG within the page: they have no ground of their own, and take its ink and colours, light or dark."""
+"""Put matplotlib's SVG figures into the page, in its colours."""
 
 import re
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Teach the encoder to say its words in the language model's own input: CTC towards the embeddings of the words' tokens.
+"""Train the encoder to output word embeddings of the language model, with CTC.
 
 The classes are the tokens of the vocabulary and a blank; a class's weight is its frozen embedding, so that what has been
 heard already stands where the language model looks for it.

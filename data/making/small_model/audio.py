@@ -1,4 +1,4 @@
-"""Training clips drawn without end from the rendered utterances, and their features.
+"""Draw and augment training clips, and compute their features.
 
 `joe`'s renderings are also cut at the ends of words and joined to texts that nobody has rendered. Every clip is jittered:
 resampled (pitch, formants and pace together), tilted, at a random level, with a little noise.

@@ -1,4 +1,4 @@
-"""The small model's base: Whisper tiny.en's encoder and SmolLM2-135M-Instruct in one Qwen2AudioForConditionalGeneration.
+"""Build the untrained small model from Whisper tiny.en and SmolLM2-135M.
 
 Both come from wheels of the package index, whose checksums are kept here. Whisper's file is CTranslate2's, read below;
 SmolLM2's is GGUF, which transformers reads with the package gguf.

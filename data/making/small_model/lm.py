@@ -1,4 +1,4 @@
-"""Teach the language model to read the states: LoRA through all its blocks, every question behind one copy of the audio.
+"""Train the language model, with LoRA, to answer questions about audio.
 
 First on texts alone, whose tokens stand where audio would: apart, between blanks, with words misheard. Then on clips, with the
 upper encoder and the projector. `speaker` is asked only of clips where words and voice agree.

@@ -1,4 +1,4 @@
-"""Train one stage of the small model step by step; an interrupted training goes on from its checkpoint."""
+"""The training loop of one stage, with checkpoints to resume from."""
 
 import time
 from collections.abc import Callable

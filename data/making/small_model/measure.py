@@ -1,4 +1,4 @@
-"""Measure the assembled small model: `python data/making/small_model/measure.py` on the demo, on fresh clips and on human ones.
+"""Measure the assembled small model and write data/small_model/measures.csv.
 
 Hearing: word error rate of the greedy reading of the states that stand for the audio. Understanding: the three questions.
 Float32; the intervals resample texts (people, where all say the same texts). Writes data/small_model/measures.csv.

@@ -1,4 +1,4 @@
-"""Voices for the small model's texts: flite's four open ones and Piper's `joe`, whose words are known to the sample.
+"""Render training texts with flite and Piper, and restyle their prosody.
 
 flite (apt-get install flite) is called through its library: 35 ms a sentence. Piper takes 200 ms; its phone durations say
 where each word ends, so that its renderings can be cut into words and joined to texts that nobody has rendered.

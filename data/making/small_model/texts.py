@@ -1,4 +1,4 @@
-"""The small model's texts: labelled sentences and their variants, sentences that name a feeling, word salad.
+"""Generate the small model's training texts and their labels.
 
 One vocabulary for all. One labelled sentence in five, with its variants, and one in five pairs of a feeling and a clause are
 held out: never rendered for training. The demo's sentences lend their words to the salad and are never a training text; no

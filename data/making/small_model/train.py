@@ -1,4 +1,4 @@
-"""Train the small model: `python data/making/small_model/train.py` renders its speech, trains and writes data/small_model/.
+"""Train the small model: `python data/making/small_model/train.py`.
 
 Three stages, each of which goes on where it was interrupted (everything kept in --work): render the texts; align the encoder
 with the language model's embeddings (align.py); teach the language model to read the states (lm.py). What is
