@@ -14,11 +14,11 @@ from activation_patching.choose import choose_pairs, clips_of, groups_of, half_o
 from activation_patching.components.findings import component_effects, headline, heads_ablated, heads_together
 from activation_patching.components.plots import plot_run
 from activation_patching.components.tables import tables_of
-from activation_patching.span.summary import CUES, units_of
+from activation_patching.span.summary import units_of
 from common import processes
 from common.clips.csvfile import read_table
 from common.clips.manifest import read_clips
-from common.clips.pairs import Pair
+from common.clips.pairs import CUES, Pair
 from common.compute.memory import PrefixCacheStore
 from common.plotting import FigureStyle
 from common.run import command_line, run_folder, terminal

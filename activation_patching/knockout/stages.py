@@ -14,12 +14,11 @@ from activation_patching.knockout.windows import window_names
 from common import processes
 from common.clips.manifest import conflict_clips, read_clips
 from common.clips.manifest import draw as draw_clips
+from common.clips.pairs import CUES
 from common.compute.memory import PrefixCacheStore
 from common.plotting import FigureStyle
 from common.run import command_line, run_folder, terminal
 from common.run.record import identify
-
-CUES = {"semantic": "words", "prosody": "voice"}
 
 
 def run(args: argparse.Namespace, shared: PrefixCacheStore | None, prompt: str, out: Path) -> None:

@@ -15,7 +15,7 @@ from sklearn.preprocessing import PolynomialFeatures, StandardScaler
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
-from common.clips.pairs import KINDS
+from common.clips.pairs import CUES, KINDS
 from common.errors import InputError
 from common.stats.clustered_means import Floats
 from common.stats.layer_tables import Metric, gain, layer_table
@@ -26,7 +26,6 @@ from logit_lens.fitted.state_file import FILES, POSITIONS, read_states
 from logit_lens.tables import conflict_rows
 
 COLUMNS = ["label", "probe", "position", "layer"]
-CUES = {"semantic": "words", "prosody": "voice"}
 PERMUTATIONS = 10  # permutations of each label: the null is their mean
 
 

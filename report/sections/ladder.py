@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from activation_patching.span.effects import matched
+from activation_patching.span.effects import answered, matched
 from common.plotting import COLORS, FigureStyle, figure, level, name_curves, points
 from common.stats.findings import Estimate, estimate_of
 from common.stats.layer_tables import Metric, gain, layer_table
@@ -51,8 +51,7 @@ def ladder(study: Study) -> Ladder | None:
     if "described" in runs:
         metrics["heard - named"] = gain(wins["audio", "prosody"] - wins["described", "prosody"])
     read, labels = units["transcript"], labels_of(study.lens.rows)
-    words, answers = label_codes(read.unit_rows.semantic_label, labels), label_codes(read.rows.winner, labels)
-    said = (answers.reshape(len(words), 1, -1) == np.arange(len(labels))[:, None]).astype(float)  # [clip, label, layer]
+    words, said = label_codes(read.unit_rows.semantic_label, labels), answered(read, "winner")
     named = np.stack([words, np.full_like(words, -1), np.full_like(words, -1)], axis=1)
     found = matched(named, said, np.zeros_like(said))
     metrics["reads"] = Metric(found.to_target, down=found.to_third)
