@@ -214,7 +214,8 @@ def main(argv: list[str] | None = None) -> None:
     try:
         print(run(args))
     except InputError as error:
-        sys.exit(_say(f"error: {error}"))
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
 
 
 def run(args: argparse.Namespace) -> str:
@@ -238,11 +239,6 @@ def run(args: argparse.Namespace) -> str:
     write_csv(args.out, COLUMNS, rows, overwrite=args.overwrite)
     note = [f"note: {dataset.note}"] if dataset.note else []
     return "\n".join([f"{args.out}: {len(rows)} clips of {args.name}", summary(imported, args.labels), *note])
-
-
-def _say(line: str) -> int:
-    print(line, file=sys.stderr)
-    return 2
 
 
 if __name__ == "__main__":

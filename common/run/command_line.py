@@ -59,8 +59,12 @@ def argument_parser(description: str) -> argparse.ArgumentParser:
     add("--words", nargs="+", metavar="WORD", help=words)
     add("--system", metavar="TEXT", help="system prompt, for chat templates that take one")
     add("--answer-prefix", default="", metavar="TEXT", help='words that the answer begins with, such as "The speaker sounds"')
-    thought = "ask for no thought: by the chat template where it knows that, else by an empty thought before the answer"
-    add("--no-thinking", dest="thinking", action="store_false", help=thought)
+    add(
+        "--no-thinking",
+        dest="thinking",
+        action="store_false",
+        help="ask for no thought: by the chat template where it knows that, else by an empty thought before the answer",
+    )
     add = parser.add_argument_group("run").add_argument
     listed = "rows at these layers alone, such as 0:36:4 or 1 5 12, and at 0 and L, the run's own controls (default: all)"
     add("--layers", nargs="+", type=layer_range, action=_Layers, metavar="L", help=listed)
