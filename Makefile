@@ -16,7 +16,7 @@ demo: .venv/run  ## both experiments on some of the demo clips with the small mo
 
 study: .venv/run  ## the study of the small model that report/ shows: all demo clips, 300 pairs of each kind, probes, texts
 	$(RUN) logit_lens/run.py --generate 40 --probe --out $(LENS)
-	for input in transcript told; do $(RUN) logit_lens/run.py --input $$input --out $(LENS)/$$input || exit; done
+	for input in transcript described; do $(RUN) logit_lens/run.py --input $$input --out $(LENS)/$$input || exit; done
 	$(RUN) activation_patching/run.py --out $(PATCHING)
 	$(REPORT)
 

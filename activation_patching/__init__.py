@@ -1,1 +1,1 @@
-"""Experiment 2: which layers carry the answer: one clip's audio states in another clip's run."""
+"""Experiment 2: put one clip's audio states into another clip's run, layer by layer."""

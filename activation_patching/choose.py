@@ -1,4 +1,4 @@
-"""Choose the pairs of a run, group them, and tell from which other clips something may be learned about each."""
+"""Choose the pairs of a run, group them by recipient, and split clips for fitting."""
 
 from collections import Counter
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""What a run does to the states: it puts in a donor's span, erases what they tell of a label, or exchanges that alone."""
+"""The interventions of this experiment by name, and where they act."""
 
 from dataclasses import dataclass
 

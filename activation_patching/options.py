@@ -1,4 +1,4 @@
-"""The arguments that say what is done to the states, and of which pairs."""
+"""The command-line options of activation patching alone."""
 
 import argparse
 from dataclasses import fields

@@ -1,4 +1,4 @@
-"""What a run of this experiment would take."""
+"""`--plan`: estimate time and memory of an activation patching run."""
 
 from collections.abc import Sequence
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""What is in files, as one digest: the same wherever they lie and whenever they were written.
+"""Compute one digest of the contents of files.
 
 A reader recomputes the digest of a folder with
 `find . -type f -not -path '*/.*' -printf '%P\\n' | LC_ALL=C sort | xargs -d '\\n' sha256sum | sha256sum | cut -c1-16`,

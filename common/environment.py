@@ -1,4 +1,4 @@
-"""What a program inherits from the one that starts it: a path of modules, threads, a backend of figures, streams to print to.
+"""Set import path, threads, figure backend and streams when a script starts.
 
 A program calls `prepare` before any other import of the project, and prints through `patient_streams`.
 """

@@ -1,4 +1,4 @@
-"""What a script says in one line instead of a traceback."""
+"""Errors that a script shows as one line."""
 
 
 class InputError(Exception):

@@ -1,4 +1,4 @@
-"""Which files in a folder are ours: those that its list names. No others are ever written over or removed.
+"""Track which files in a folder a program wrote, and touch no others.
 
 A file is put on the list before it is written, so that what is not on it is somebody else's. The list lies beside the files,
 with names relative to it: a folder may be copied or moved.

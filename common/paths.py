@@ -1,4 +1,4 @@
-"""Paths that people give: expanded once, where arguments are parsed, and found however their letters are written."""
+"""Expand and find the paths that people give."""
 
 import argparse
 import os

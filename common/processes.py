@@ -1,4 +1,4 @@
-"""Share a run out over the processes that `accelerate launch` has started. Alone, a process has all the work."""
+"""Share the work of a run among several processes."""
 
 import os
 import sys

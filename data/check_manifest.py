@@ -1,4 +1,4 @@
-"""Read every row and open every clip of a manifest, and say what is there: `python data/check_manifest.py manifest.csv`.
+"""Check every row and clip of a manifest: `python data/check_manifest.py manifest.csv`.
 
 Labels of words and voice, speakers, texts, lengths, pairs under each rule; what is wrong, with file and row; what contradicts
 itself; and how well length, level, speaker or kind of file alone tell a label. Exit code 1 where a row or a clip cannot be used.

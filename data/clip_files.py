@@ -1,4 +1,4 @@
-"""Find the clips of a data set in a folder, and what their names and tables say of them."""
+"""Find a data set's clips in a folder, with their names and tables."""
 
 import filecmp
 import os

@@ -1,4 +1,4 @@
-"""How well something beside words and voice tells a label: what a model could use instead of listening."""
+"""Test whether length, level, speaker or file type alone predicts a label."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""How public data sets name their clips: one table, read by import_dataset.py.
+"""The file names and labels of eleven public data sets.
 
 A clip's fields are the named groups of the pattern that its path matches and, where the set has a table of its clips, the columns
 of its row there. Patterns were written from complete lists of file names; where a table is read, from its header.

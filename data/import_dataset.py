@@ -1,4 +1,4 @@
-"""Write the manifest of a data set that lies in a folder: `python data/import_dataset.py RAVDESS ~/data/RAVDESS`.
+"""Write the manifest of a public data set: `python data/import_dataset.py RAVDESS ~/data/RAVDESS`.
 
 Nothing is copied or changed. Labels are never guessed: what the set does not label takes --semantic-labels, what is unknown is an
 error, and what the run does not ask for is left out and counted.
@@ -100,7 +100,7 @@ def label(dataset: Dataset, kind: str, fields: Fields, rename: Mapping[str, str]
 
 
 def again(first: Row | None, row: Row, folder: Path, dropped: Counter[str]) -> bool:
-    """Tell whether a clip is there already under its id, and count it. Raises InputError where the two are not the same clip."""
+    """Return whether a clip is there already under its id; count it. Raises InputError where the two are not the same clip."""
     if first is None:
         return False
     if any(first[c] != row[c] for c in row if c != "audio"):
@@ -213,7 +213,8 @@ def main(argv: list[str] | None = None) -> None:
     try:
         print(run(argv))
     except InputError as error:
-        sys.exit(_say(f"error: {error}"))
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
 
 
 def run(argv: list[str] | None) -> str:
@@ -238,11 +239,6 @@ def run(argv: list[str] | None) -> str:
     write_csv(args.out, COLUMNS, rows, overwrite=args.overwrite)
     note = [f"note: {dataset.note}"] if dataset.note else []
     return "\n".join([f"{args.out}: {len(rows)} clips of {args.name}", summary(imported, args.labels), *note])
-
-
-def _say(line: str) -> int:
-    print(line, file=sys.stderr)
-    return 2
 
 
 if __name__ == "__main__":

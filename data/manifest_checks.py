@@ -1,4 +1,4 @@
-"""What is to be said of a manifest whose rows have been read and whose clips have been opened."""
+"""Make the tables of check_manifest.py: labels, pairs, contradictions, confounds."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence

@@ -1,4 +1,4 @@
-"""The findings of check_manifest.py as one page, with figures; all that comes from a manifest is escaped."""
+"""Write the results of check_manifest.py as an HTML page."""
 
 import base64
 import io

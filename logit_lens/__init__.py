@@ -1,1 +1,1 @@
-"""Experiment 1: what the model would answer at every layer, on clips whose words and voice disagree."""
+"""Experiment 1: read the answer that each layer would give."""

@@ -1,4 +1,4 @@
-"""Choose the clips of a run."""
+"""Choose the clips of a logit lens run."""
 
 from typing import Any
 

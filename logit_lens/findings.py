@@ -1,4 +1,4 @@
-"""What a lens run found: typed records, made from its tables alone."""
+"""Read the findings of a lens run from its tables."""
 
 from dataclasses import dataclass
 
@@ -75,11 +75,12 @@ def lens_findings(tables: Tables) -> LensFindings:
     """Return the findings of a run from its tables."""
     last, congruent, generated = tables["layers"].iloc[-1], tables["congruent"], tables.get("generated", pd.DataFrame())
     words, voice, neither = (estimate_of(last, f"win_{outcome}") for outcome in ("semantic", "prosody", "other"))
+    free = [FreeAnswers(estimate_of(row, "agreement"), estimate_of(row, "no_label")) for _, row in generated.iterrows()]
     return LensFindings(
         answers=Answers(words, voice, neither, lead=estimate_of(last, "voice_lead")),
         reading=_reading(tables),
         congruent=estimate_of(congruent.iloc[-1], "accuracy") if len(congruent) else None,
-        free_answers=_free_answers(generated.iloc[0]) if len(generated) else None,
+        free_answers=free[0] if free else None,
         decodings=tuple(_decoding(row) for _, row in tables.get("decoding", pd.DataFrame()).iterrows()),
     )
 
@@ -97,10 +98,6 @@ def _reading(tables: Tables) -> Reading:
     return Reading(
         int(readable.iloc[0]) if len(readable) else None, int(layers.layer.iloc[-1]), float(before), str(found.side), place
     )
-
-
-def _free_answers(row: pd.Series) -> FreeAnswers:
-    return FreeAnswers(estimate_of(row, "agreement"), estimate_of(row, "no_label"))
 
 
 def _decoding(row: pd.Series) -> Decoding:

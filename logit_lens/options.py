@@ -1,4 +1,4 @@
-"""The options of this experiment alone."""
+"""The command-line options of the logit lens alone."""
 
 from dataclasses import dataclass
 
@@ -25,7 +25,7 @@ OPTIONS: Groups = {
         "--input": {
             "choices": INPUTS,
             "default": "audio",
-            "help": "transcript: a clip's text in quotes in its place; told: text and tone by name (default: audio)",
+            "help": "transcript: a clip's text in quotes in its place; described: text and tone by name (default: audio)",
         },
         "--generate": {
             "type": whole_number(0),

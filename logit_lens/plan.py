@@ -1,4 +1,4 @@
-"""What a run of this experiment would take."""
+"""`--plan`: estimate time and memory of a logit lens run."""
 
 from common.model.generation import MOST_TOKENS
 from common.run.plan import Cost, Plan, checks_seconds, open_plan, tell, written

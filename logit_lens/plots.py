@@ -1,4 +1,4 @@
-"""Draw the lens figures from the run's tables."""
+"""Draw the figures of a lens run."""
 
 from pathlib import Path
 
@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
+from common.clips.pairs import CUES
 from common.plotting import (
     COLORS,
     FAINT,
@@ -29,7 +30,7 @@ PROBE_CONTROLS = {  # (probe, position): name, style
     ("duration_and_level", "clip"): ("duration and level", "-."),
     ("permuted", "span"): ("permuted labels", ":"),
 }
-NAMES = {"semantic": "words", "prosody": "voice", "other": "neither"}
+NAMES = CUES | {"other": "neither"}
 
 
 def plot_lens(run: Path, out: Path, style: FigureStyle) -> list[str]:

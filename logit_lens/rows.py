@@ -1,4 +1,4 @@
-"""Read the answer that every layer would give."""
+"""Make the rows of lens.csv: label logits at every layer."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial

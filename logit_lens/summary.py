@@ -1,4 +1,4 @@
-"""What the terminal shows of a finished lens run."""
+"""Write the terminal's summary of a lens run."""
 
 from typing import Any
 

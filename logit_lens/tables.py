@@ -1,4 +1,4 @@
-"""Rows of lens.csv to the tables of a run."""
+"""Make the tables of a lens run from lens.csv."""
 
 import numpy as np
 import pandas as pd

@@ -1,1 +1,1 @@
-"""The report that people read, built from the CSVs of both experiments."""
+"""The report, built from the outputs of both experiments."""

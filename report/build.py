@@ -1,4 +1,4 @@
-"""Build the report from the runs of both experiments: report.md and report.html, in English and in Chinese.
+"""Build the report in English and Chinese from the outputs of both experiments.
 
 It reads rows, tables and run.json, and needs no model. Runs of the same model, prompt, clips and labels are read together, others
 side by side. What is missing, partial or mixed up stands at the top. report.html is one file that loads nothing from anywhere.

@@ -1,4 +1,4 @@
-"""The languages of the report: short texts by gettext, and how numbers are written."""
+"""Translate short texts and format numbers for the report."""
 
 import math
 import re
@@ -48,7 +48,10 @@ def formats(language: str) -> dict[str, Callable[..., Any]]:
 
 def decimals(estimate: Estimate | float, digits: int = 2) -> str:
     value = estimate.value if isinstance(estimate, Estimate) else estimate
-    return "–" if math.isnan(value) else _minus(f"{value:.{digits}f}")
+    number = f"{value:.{digits}f}"
+    if math.isnan(value):
+        return "–"
+    return number.replace("-", "−") if re.search("[1-9]", number) else number.lstrip("-")  # no minus before zero
 
 
 def place(estimate: Estimate) -> str:
@@ -61,11 +64,6 @@ def interval(estimate: Estimate, digits: int = 2) -> str:
     if math.isnan(estimate.low) or math.isnan(estimate.high):
         return "–"
     return f"{decimals(estimate.low, digits)}{' – ' if estimate.low < 0 else '–'}{decimals(estimate.high, digits)}"
-
-
-def _minus(number: str) -> str:
-    """Return a number with a minus sign in place of the hyphen, and none before zero."""
-    return number.replace("-", "−") if re.search("[1-9]", number) else number.lstrip("-")
 
 
 def size(parameters: float) -> str:

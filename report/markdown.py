@@ -1,4 +1,4 @@
-"""Markdown: texts that are data and no markup, tables of the runs' CSVs."""
+"""Write Markdown: escaped texts, and tables of the runs' CSVs."""
 
 import re
 from collections.abc import Iterable, Sequence

@@ -1,4 +1,4 @@
-"""Fill in the templates: Markdown from the chapters."""
+"""Fill in the report's Markdown templates."""
 
 import json
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Read the folders of finished runs, and tell which of them belong together and what is wrong with the others."""
+"""Read finished runs, group those that belong together, report problems."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
@@ -15,7 +15,11 @@ EXPERIMENTS = {"lens": "logit_lens", "patching": "activation_patching"}
 ROWS = {"lens": "lens.csv", "patching": "patches.csv"}
 TABLES = {"lens": ("layers", "congruent", "labels", "crossover"), "patching": ("layers", "effects", "summary")}
 ASKED_FOR = ("generated", "probe", "decoding", "beyond_label")  # tables that a run has where it was told to, or its clips allow
-BESIDE = {"transcript": ("transcript", "logit"), "told": ("told", "logit"), "tuned": ("audio", "tuned")}  # folder: input, lens
+BESIDE = {
+    "transcript": ("transcript", "logit"),
+    "described": ("described", "logit"),
+    "tuned": ("audio", "tuned"),
+}  # folder: input, lens
 # What two runs must have in common to tell of the same thing.
 ANSWER = ("answer_form", "answer_prefix", "thinking")
 SHARED = (
@@ -62,7 +66,7 @@ class Outputs:
 class Study:
     """What was asked of one model about one set of clips: a lens run, a patching run, or both; and the runs `beside` them.
 
-    These lie in folders below: of the same clips as text ("transcript", "told"), through a "tuned" lens, of subspaces.
+    These lie in folders below: of the same clips as text ("transcript", "described"), through a "tuned" lens, of subspaces.
     """
 
     lens: Outputs | None

@@ -1,4 +1,4 @@
-"""What the templates show of one study: its findings, its figures, its tables."""
+"""Gather one study's findings, figures and tables for the templates."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence

@@ -1,1 +1,1 @@
-"""Heads, attentions and MLPs of the donor's run, put into the recipient's."""
+"""Intervention `components`: single heads, attentions and MLPs of the donor in the recipient's run."""

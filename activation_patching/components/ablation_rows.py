@@ -1,4 +1,4 @@
-"""Put the strongest heads at their mean over other texts, in clips of the half that had no part in choosing them."""
+"""Replace the strongest heads by their mean over other clips; make the rows."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

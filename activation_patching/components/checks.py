@@ -1,4 +1,4 @@
-"""Hold a components run's identities on a pair of its clips, before the work."""
+"""Check the identities of a components run on one pair before it starts."""
 
 from collections.abc import Sequence
 

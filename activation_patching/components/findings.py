@@ -1,4 +1,4 @@
-"""What a components run found: typed records, made from its tables alone."""
+"""Read the findings of a components run from its tables."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""Draw the figure of a components run from its tables."""
+"""Draw the heat map of a components run."""
 
 from pathlib import Path
 
@@ -7,11 +7,11 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.image import AxesImage
 
+from common.clips.pairs import CUES
 from common.plotting import FigureStyle, figure
 from common.run.run_folder import read_table
 
 FIGURE = "components_heatmap.png"
-CUES = {"semantic": "words", "prosody": "voice"}
 NAMES = {"attention": "all", "attention_tail": "all, tail", "mlp_tail": "MLP, tail", "mlp": "MLP"}
 LAST = ("attention", "attention_tail", "mlp_tail", "mlp")
 

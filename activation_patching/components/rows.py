@@ -1,4 +1,4 @@
-"""Put each head, each attention and each MLP of a donor's run into a recipient's, and make the rows of it."""
+"""Patch each head, attention and MLP of a pair; make the rows of components.csv."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -169,7 +169,7 @@ def own_runs(
         store=lambda run: run.to("cpu"),
         size=lambda run: run.nbytes,
         turns=turns,
-        budget=budget // (2 if session.shared else 1),  # the other half is for fronts
+        budget=budget // (2 if session.shared else 1),  # the other half is for prefix caches
     )
 
 

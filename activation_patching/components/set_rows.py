@@ -1,4 +1,4 @@
-"""Put the strongest heads together into a recipient's run: chosen on one half of the texts, patched in pairs of the other."""
+"""Patch the strongest heads together, on texts that did not choose them; make the rows."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""The stages of `--intervention components`: rows of pairs, their tables, figure and findings."""
+"""The stages of `--intervention components`: rows, tables, figure, summary."""
 
 from dataclasses import replace
 from functools import partial
@@ -12,10 +12,10 @@ from activation_patching.components.findings import component_effects, headline,
 from activation_patching.components.plots import plot_run
 from activation_patching.components.tables import tables_of
 from activation_patching.intervention import InterventionSpec
-from activation_patching.span.summary import CUES, units_of
+from activation_patching.span.summary import units_of
 from common import processes
 from common.clips.csvfile import read_table
-from common.clips.pairs import Pair
+from common.clips.pairs import CUES, Pair
 from common.run import run_folder, terminal
 from common.run.run_folder import Run, Work
 from common.run.stages import Chosen, Ended, Kind, Prepared, Results

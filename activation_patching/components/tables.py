@@ -1,10 +1,10 @@
-"""Rows of components.csv to the tables of a run: what each head, attention and MLP brings of the donor's label."""
+"""Make the tables of a components run from its rows."""
 
 import numpy as np
 import pandas as pd
 
 from activation_patching.knockout.tables import dependence
-from activation_patching.span.effects import LEAST_KEPT, Transfer, transfer
+from activation_patching.span.effects import LEAST_KEPT, transfer
 from activation_patching.span.tables import COUNTED, effect_layers
 from common.clips.pairs import KINDS
 from common.stats.layer_tables import Metric, layer_table
@@ -62,7 +62,7 @@ def _first(table: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
 def _together(of_kind: pd.DataFrame) -> pd.DataFrame:
     """Return a row for each number of heads put together: the effect on the logit, and its share of that of all heads."""
     units = pair_units(of_kind)
-    effect = _effect(transfer(units))
+    effect = transfer(units).effect_logit
     whole = np.repeat(effect[:, -1:], effect.shape[1], axis=1)
     table = layer_table(units, {"effect_logit": Metric(effect), "share": Metric(effect, over=whole)})
     return table.rename(columns={"layer": "heads"})
@@ -88,7 +88,7 @@ def _strongest(of_kind: pd.DataFrame) -> pd.DataFrame:
             of_part = transfer(units)
             if not of_part.kept >= LEAST_KEPT:
                 continue
-            found = layer_table(units, {"effect_logit": Metric(_effect(of_part))})
+            found = layer_table(units, {"effect_logit": Metric(of_part.effect_logit)})
             tables.append(pd.concat([found.assign(part=part, chosen=len(by)), _direct(units)], axis=1))
     columns = ["part", "layer", "chosen"]
     if not tables:
@@ -101,7 +101,7 @@ def _largest(rows: pd.DataFrame) -> list[tuple[str, int]]:
     means: dict[tuple[str, int], float] = {}
     for part, of_part in rows.groupby("part", sort=False):
         units = pair_units(of_part)
-        mean = _effect(transfer(units)).mean(axis=0)
+        mean = transfer(units).effect_logit.mean(axis=0)
         means |= {(str(part), int(layer)): float(e) for layer, e in zip(units.layers, mean) if not np.isnan(e)}
     return sorted(means, key=lambda name: -means[name])[:STRONGEST]
 
@@ -116,8 +116,4 @@ def _direct(units: Units) -> pd.DataFrame:
         return pd.DataFrame()
     alone = units.rows.assign(**{f"logit_{x}": units.rows[f"base_{x}"] + units.rows[f"direct_{x}"] for x in labels})
     found = transfer(Units(alone, units.unit_rows, units.layers, units.design))
-    return layer_table(units, {"direct": Metric(_effect(found))})[["direct", "direct_lo", "direct_hi"]]
-
-
-def _effect(found: Transfer) -> np.ndarray:
-    return found.logit_target - found.logit_third
+    return layer_table(units, {"direct": Metric(found.effect_logit)})[["direct", "direct_lo", "direct_hi"]]

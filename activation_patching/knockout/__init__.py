@@ -1,1 +1,1 @@
-"""Attention between audio, question and last token, cut."""
+"""Intervention `knockout`: attention between audio, question and last token is cut."""

@@ -1,4 +1,4 @@
-"""What a knockout run found: typed records, made from its tables alone."""
+"""Read the findings of a knockout run from its tables."""
 
 from dataclasses import dataclass
 
@@ -37,7 +37,7 @@ class CutEffect:
 
     @property
     def selective(self) -> bool:
-        """Tell whether the edge carries this cue and spares the other: it lowers this one, and lowers it more."""
+        """Return whether the edge carries this cue and spares the other: it lowers this one, and lowers it more."""
         return self.enough and self.effect.side < 0 and self.minus_other.side < 0
 
 

@@ -1,14 +1,14 @@
-"""Draw the figure of a knockout run from its tables."""
+"""Draw the figure of a knockout run."""
 
 from pathlib import Path
 
+from common.clips.pairs import CUES
 from common.plotting import COLORS, FAINT, FigureStyle, curve, figure, level, name_curves, over_layers
 from common.run.run_folder import read_table
 
 FIGURE = "knockout_curve.png"
 STYLES = {"from": "-", "up_to": "--"}  # kinds of windows that are drawn; those around l are in the table
 WINDOWS = {"from": "in blocks from l on", "up_to": "in blocks up to l"}
-CUES = {"semantic": "words", "prosody": "voice"}
 EDGES = {
     "audio_to_question": "audio hidden from the question",
     "audio_to_last": "audio hidden from the last token",

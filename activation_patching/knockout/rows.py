@@ -1,4 +1,4 @@
-"""Cut attention along an edge, in windows of blocks at every layer, and make the rows of it."""
+"""Cut attention in windows of blocks; make the rows of knockout.csv."""
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial

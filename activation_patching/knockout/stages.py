@@ -1,4 +1,4 @@
-"""The stages of `--intervention knockout`: rows of clips, their tables, figure and findings."""
+"""The stages of `--intervention knockout`: rows, tables, figure, summary."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -13,6 +13,7 @@ from activation_patching.knockout.plots import EDGES, WINDOWS, plot_run
 from activation_patching.knockout.tables import tables_of
 from activation_patching.knockout.windows import window_names
 from common.clips.manifest import Sample, conflict_clips, draw
+from common.clips.pairs import CUES
 from common.run import terminal
 from common.run.run_folder import Run, Work
 from common.run.settings import Settings
@@ -20,8 +21,6 @@ from common.run.stages import Chosen, Kind, Prepared, Results
 
 if TYPE_CHECKING:
     from common.compute.session import Session
-
-CUES = {"semantic": "words", "prosody": "voice"}
 
 
 def steps(settings: Settings, around: Sequence[int]) -> tuple[dict[str, Any], Any, Any]:

@@ -1,4 +1,4 @@
-"""Which tokens cannot see which, and in which blocks: the edges and windows of attention knockout."""
+"""Define which tokens are hidden from which, and in which blocks."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ class Positions:
 
     @property
     def control(self) -> bool:
-        """Tell whether the prefix has enough tokens to be compared with the audio."""
+        """Return whether the prefix has enough tokens to be compared with the audio."""
         return len(self.edge(CONTROL)[0]) >= LEAST * len(self.audio)
 
 

@@ -1,1 +1,1 @@
-"""The donor's whole audio span, put into the recipient's run."""
+"""Intervention `span`: the donor's whole audio span replaces the recipient's."""

@@ -1,4 +1,4 @@
-"""Refuse, before the run, pairs whose audio spans the run's way of patching cannot align."""
+"""Refuse pairs whose audio spans have lengths that the engine cannot align."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""What a patch transfers: answers that become the target, less answers that become a label that neither clip names.
+"""Estimate the effect of a patch: answers with the target, minus answers with third labels.
 
 A pair names the target, the label that the recipient has in its place, and the label that both clips share. The others are
 *third labels*: they are the baseline, on the same rows. What disturbance, habit or silence do, they do to third labels too.
@@ -47,10 +47,13 @@ class Transfer:
         logits = mean(self.logit_target), mean(self.logit_third)
         return Transfer(mean(self.to_target), mean(self.to_third), *logits, self.kept)
 
-    def minus(self, other: "Transfer") -> tuple[Floats, Floats]:
-        """Return how much larger the effects are than those of another patch of the same pairs: of answers, of logits."""
-        answers = self.to_target - self.to_third - other.to_target + other.to_third
-        return answers, self.logit_target - self.logit_third - other.logit_target + other.logit_third
+    @property
+    def effect(self) -> Floats:
+        return self.to_target - self.to_third
+
+    @property
+    def effect_logit(self) -> Floats:
+        return self.logit_target - self.logit_third
 
 
 def transfer(units: Units) -> Transfer:
@@ -58,10 +61,19 @@ def transfer(units: Units) -> Transfer:
     labels, kind = labels_of(units.rows), str(units.unit_rows.kind.iloc[0])
     columns = ("target", f"recipient_{SHARED_LABEL[kind]}", f"recipient_{kind}_label")
     named = np.stack([label_codes(units.unit_rows[c], labels) for c in columns], axis=1)  # [pair, (target, shared, own)]
-    answer = label_codes(units.rows.pred_patch, labels).reshape(len(named), -1)
-    said = (answer[:, None, :] == np.arange(len(labels))[:, None]).astype(float)  # [pair, label, layer]
-    rise = np.stack([units.grid(f"logit_{x}") - units.grid(f"base_{x}") for x in labels], axis=1)
-    return matched(named, said, rise)
+    return matched(named, answered(units, "pred_patch"), rise(units))
+
+
+def answered(units: Units, column: str) -> Floats:
+    """Return 1 where a label is the answer in a column of the rows, else 0, [unit, label, layer]."""
+    labels = labels_of(units.rows)
+    answer = label_codes(units.rows[column], labels).reshape(len(units.unit_rows), -1)
+    return (answer[:, None, :] == np.arange(len(labels))[:, None]).astype(float)
+
+
+def rise(units: Units) -> Floats:
+    """Return how far the logit of each label rises above the clip's own, [unit, label, layer]."""
+    return np.stack([units.grid(f"logit_{x}") - units.grid(f"base_{x}") for x in labels_of(units.rows)], axis=1)
 
 
 def against_donors(units: Units, control: Units) -> Transfer:
@@ -88,8 +100,8 @@ def same_pairs(of: dict[str, Units]) -> dict[str, Units]:
     return {control: pair_units(units.rows[units.rows.true_pair_id.isin(ids)]) for control, units in of.items()}
 
 
-def matched(named: np.ndarray, said: Floats, rise: Floats) -> Transfer:
-    """Return the transfer from codes of target, shared and own label `named` [pair, 3]; `said`, `rise` [pair, label, layer].
+def matched(named: np.ndarray, said: Floats, rises: Floats) -> Transfer:
+    """Return the transfer from codes of target, shared and own label `named` [pair, 3]; `said`, `rises` [pair, label, layer].
 
     Each pair's value is the mean plus its influence on it (the derivative with respect to the pair's weight, times the number
     of pairs): the rates of the third labels are estimated too, and that is in the values.
@@ -111,7 +123,7 @@ def matched(named: np.ndarray, said: Floats, rise: Floats) -> Transfer:
             usual[thirds] += (measured[thirds, y] - rate) * pairs / weight * len(targets) / len(thirds)
         return hit + mean_hit, usual + mean_usual
 
-    return Transfer(*values(said), *values(rise), weight / max(1, pairs))
+    return Transfer(*values(said), *values(rises), weight / max(1, pairs))
 
 
 def _cells(named: np.ndarray, y: int) -> list[tuple[int, np.ndarray, np.ndarray]]:
@@ -144,13 +156,13 @@ def metrics_of(found: Transfer) -> dict[str, Metric]:
         "effect": Metric(found.to_target, down=found.to_third),
         "logit_target": Metric(found.logit_target),
         "logit_third": Metric(found.logit_third),
-        "effect_logit": Metric(found.logit_target - found.logit_third),
+        "effect_logit": Metric(found.effect_logit),
     }
 
 
 def half_effect(units: Units, found: Transfer) -> Crossing:
     """Return from where on the effect on the logit is below half of that at the first layer; none where that is not shown."""
-    effect = (found.logit_target - found.logit_third)[:, None]
+    effect = found.effect_logit[:, None]
     of = estimate(effect, units.design)
     if np.isnan(of.se[0]).any():
         return Crossing(reason=of.clusters)

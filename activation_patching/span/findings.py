@@ -1,4 +1,4 @@
-"""What a patching run found: typed records, made from its tables alone."""
+"""Read the findings of span and subspace runs from their tables."""
 
 from dataclasses import dataclass
 
@@ -43,9 +43,8 @@ class SubspaceEffect:
     """What erasing a label's subspace, or exchanging it with the donor's, does; as a SpanEffect, beside a random subspace.
 
     Erased: `effect` is the share still answered with the clip's own label, beyond third labels. `minus_random`: the effect minus
-    that of a random subspace of the same rank (primary outcome). `changed` and `changed_random`: answers that change.
-    `of_whole`: the effect on the logit as a share of that of the whole state. `decoded_from`: from which layer on the subspace
-    decodes the recipient's label above chance, up to L; None where it does not at L.
+    that of a random subspace of the same rank (primary outcome).
+    `of_whole`: the effect on the logit as a share of that of the whole state.
     """
 
     intervention: str
@@ -53,34 +52,29 @@ class SubspaceEffect:
     effect: Estimate
     random: Estimate
     minus_random: Estimate
-    changed: Estimate
-    changed_random: Estimate
     of_whole: Estimate | None
-    decoded_from: int | None
     layers: tuple[int, int]
 
 
 def span_effects(tables: Tables) -> list[SpanEffect]:
     """Return the findings of a run that patched whole spans, one for each kind of pair; none where no inner layer has rows."""
-    return [_span_effect(row, tables) for _, row in tables["summary"].iterrows()]
-
-
-def _span_effect(row: pd.Series, tables: Tables) -> SpanEffect:
     beyond = tables.get("beyond_label", pd.DataFrame())
-    said = len(beyond) and row.kind == "prosody"
-    return SpanEffect(
-        kind=str(row.kind),
-        baseline=str(row.baseline),
-        kept=float(row.kept),
-        to_target=estimate_of(row, "to_target"),
-        to_third=estimate_of(row, "to_third"),
-        effect=estimate_of(row, "effect"),
-        effect_logit=estimate_of(row, "effect_logit"),
-        from_base=estimate_of(row, "from_base"),
-        half_effect_layer=estimate_of(row, "half_effect_layer") if pd.notna(row.half_effect_layer) else None,
-        beyond_label=estimate_of(beyond.iloc[0], "beyond_label") if said else None,
-        layers=(int(row.first_layer), int(row.last_layer)),
-    )
+    return [
+        SpanEffect(
+            kind=str(row.kind),
+            baseline=str(row.baseline),
+            kept=float(row.kept),
+            to_target=estimate_of(row, "to_target"),
+            to_third=estimate_of(row, "to_third"),
+            effect=estimate_of(row, "effect"),
+            effect_logit=estimate_of(row, "effect_logit"),
+            from_base=estimate_of(row, "from_base"),
+            half_effect_layer=estimate_of(row, "half_effect_layer") if pd.notna(row.half_effect_layer) else None,
+            beyond_label=estimate_of(beyond.iloc[0], "beyond_label") if len(beyond) and row.kind == "prosody" else None,
+            layers=(int(row.first_layer), int(row.last_layer)),
+        )
+        for _, row in tables["summary"].iterrows()
+    ]
 
 
 def subspace_effects(tables: Tables, intervention: str) -> list[SubspaceEffect]:
@@ -98,10 +92,7 @@ def subspace_effects(tables: Tables, intervention: str) -> list[SubspaceEffect]:
                 effect=estimate_of(real, "effect"),
                 random=estimate_of(random, "effect"),
                 minus_random=estimate_of(real, "minus_random"),
-                changed=estimate_of(real, "from_base"),
-                changed_random=estimate_of(random, "from_base"),
                 of_whole=_of_whole(of_control),
-                decoded_from=_decoded_from(tables["layers"], str(kind)),
                 layers=(int(real.first_layer), int(real.last_layer)),
             )
         )
@@ -113,13 +104,6 @@ def _of_whole(of_control: dict[str, pd.Series]) -> Estimate | None:
     if "whole" not in of_control or not estimate_of(of_control["whole"], "effect_logit").side > 0:
         return None
     return estimate_of(of_control["none"], "of_whole")
-
-
-def _decoded_from(layers: pd.DataFrame, kind: str) -> int | None:
-    rows = layers[(layers.kind == kind) & (layers.control == "none")]
-    above = rows.decoded_lo > rows.chance
-    lasting = rows.layer[above[::-1].cummin()[::-1]]
-    return int(lasting.iloc[0]) if len(lasting) else None
 
 
 def headline(tables: Tables) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""Patch a donor's pairs by the run's engine, hold each against the clips' own runs, and redo by rerun what noise has spoilt."""
+"""Patch the pairs of a donor, check their ends, repeat doubtful ones by rerun."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -12,7 +12,7 @@ from common.compute.activation_cache import ActivationCache, in_chunks
 from common.compute.session import Session
 from common.errors import CheckFailed
 from common.model.encoding import EncodedClip
-from common.patching.layer_batch import aligned, aligned_beside, span_start, sweep
+from common.patching.layer_batch import aligned, aligned_extra_inputs, span_start, sweep
 from common.patching.rerun import put, rerun
 from common.patching.splice import splice
 from common.tracing.hooks import PerPositionInputs
@@ -70,7 +70,7 @@ def own_runs(
         store=lambda run: replace(run, trace=run.trace.to("cpu")),
         size=lambda run: run.trace.nbytes,
         turns=turns,
-        budget=budget // (2 if session.shared else 1),  # the other half is for fronts
+        budget=budget // (2 if session.shared else 1),  # the other half is for prefix caches
     )
 
 
@@ -105,10 +105,10 @@ def by_sweep(
     span, all_patched = _span(session, group[0]), []
     for pair in group:
         recipient = session.encode(pair.recipient)
-        donated, beside = _aligned(span, recipient, align)
+        donated, extra_inputs = _aligned(span, recipient, align)
         edit = span_start(recipient, donated), put(donated)
         engine, tokens = str(session.engine), session.readout.ids
-        sweep_layers = partial(sweep, session.lm, engine, recipient, *edit, tokens=tokens, beside=beside)
+        sweep_layers = partial(sweep, session.lm, engine, recipient, *edit, tokens=tokens, extra_inputs=extra_inputs)
         layers, batch_size = in_chunks(sweep_layers, session.layers, batch_size)
         runs = run_of_donor(own, pair), own.light((pair.recipient, False))
         all_patched.append(judge(session, pair, torch.cat(layers).cpu(), str(session.engine), runs, whole=align == "splice"))
@@ -127,9 +127,9 @@ def by_rerun(session: Session, own: ActivationCache[Clip, OwnRun], pair: Pair, a
         logits = torch.stack(runs)
     else:
         clip = session.encode(pair.recipient)
-        donated, beside = _aligned(_span(session, pair), clip, align)
+        donated, extra_inputs = _aligned(_span(session, pair), clip, align)
         edit, where = put(donated), span_start(clip, donated)
-        logits = sweep(session.lm, "rerun", clip, where, edit, session.layers, session.readout.ids, beside)
+        logits = sweep(session.lm, "rerun", clip, where, edit, session.layers, session.readout.ids, extra_inputs)
     check_finite(logits, pair.pair_id)
     patched = judge(session, pair, logits.cpu(), "rerun", (donor, recipient), whole=align == "splice")
     if patched.fault:
@@ -143,8 +143,8 @@ def _span(session: Session, pair: Pair) -> Span:
 
 
 def _aligned(span: Span, recipient: EncodedClip, align: str) -> Span:
-    states, beside = span
-    return aligned(states, recipient.span_length, align), aligned_beside(beside, recipient.span_length, align)
+    states, extra_inputs = span
+    return aligned(states, recipient.span_length, align), aligned_extra_inputs(extra_inputs, recipient.span_length, align)
 
 
 def judge(

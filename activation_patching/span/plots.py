@@ -1,4 +1,4 @@
-"""Draw the patching figures from the run's tables."""
+"""Draw the figures of span and subspace runs."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.axes import Axes
 
-from common.clips.pairs import DISTURBANCES
+from common.clips.pairs import CUES, DISTURBANCES
 from common.plotting import (
     COLORS,
     FAINT,
@@ -23,7 +23,6 @@ from common.plotting import (
 )
 from common.run.run_folder import read_record, read_table
 
-NAMES = {"semantic": "words", "prosody": "voice"}
 DONORS = {"same_labels_donor": ("same labels", "-"), "silence": ("silence", ":")}
 SUBSPACES = {"random_subspace": ("random subspace", ":"), "whole": ("whole state", "--")}
 PLATEAU = 0.2  # of the layers: where curves are named, before they fall
@@ -135,7 +134,7 @@ def plot_subspaces(layers: pd.DataFrame, intervention: str, out: Path, style: Fi
 
 
 def _draw_subspace(above: Axes, below: Axes, controls: Mapping[str, pd.DataFrame], kind: str, style: FigureStyle) -> None:
-    color, name = COLORS[kind], style.say(NAMES[kind])
+    color, name = COLORS[kind], style.say(CUES[kind])
     curve(above, controls["none"], "flip_to_target", color=color, name=name)
     for control, (_, line) in SUBSPACES.items():
         if control in controls:

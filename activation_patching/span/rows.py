@@ -1,4 +1,4 @@
-"""Patch the audio span of every layer of every pair, and make the rows of it."""
+"""Make the rows of patches.csv from patched logits."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path

@@ -1,13 +1,12 @@
-"""What the terminal shows of a finished patching run."""
+"""Write the terminal's summary of span and subspace runs."""
 
 from typing import Any
 
 import pandas as pd
 
 from activation_patching.span.findings import span_effects, subspace_effects
+from common.clips.pairs import CUES
 from common.run import terminal
-
-CUES = {"semantic": "words", "prosody": "voice"}
 
 
 def units_of(record: dict[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""Rows of patches.csv to the tables of a run."""
+"""Make the tables of span and subspace runs from patches.csv."""
 
 import numpy as np
 import pandas as pd
@@ -69,26 +69,28 @@ def summary_row(units: Units, found: Transfer, further: dict[str, Metric]) -> pd
 
     At l = 0 a patch is the donor's answer and at l = L the recipient's, by construction: neither is in the mean.
     """
-    inner = slice(1, -1)
-    changed = Metric(_mean(units.grid("flip_from_base").astype(float)), share=True)
-    alone = Units(units.unit_rows, units.unit_rows, units.layers[inner][:1], units.design)
-    table = layer_table(alone, metrics_of(found.mean_over(inner)) | {"from_base": changed} | further)
-    half = half_effect(units, found)
+    changed = Metric(inner_mean(units.grid("flip_from_base").astype(float)), share=True)
+    return inner_summary(units, metrics_of(found.mean_over(slice(1, -1))) | {"from_base": changed} | further, found)
+
+
+def inner_summary(units: Units, metrics: dict[str, Metric], found: Transfer) -> pd.DataFrame:
+    """Return one row of metrics of the inner layers' mean, the layers that these are, and the half-effect layer of `found`."""
+    inner, half = units.layers[1:-1], half_effect(units, found)
+    table = layer_table(Units(units.unit_rows, units.unit_rows, inner[:1], units.design), metrics).drop(columns="layer")
     places = {"half_effect_layer": half.place, "half_effect_layer_lo": half.low, "half_effect_layer_hi": half.high}
-    layers = {"first_layer": units.layers[inner][0], "last_layer": units.layers[inner][-1]}
-    return table.drop(columns="layer").assign(kept=found.kept, **layers, **places, reason=half.reason)
+    return table.assign(kept=found.kept, first_layer=inner[0], last_layer=inner[-1], **places, reason=half.reason)
 
 
 def _against(of_kind: dict[str, Units], control: str, real: Transfer) -> dict[str, Metric]:
     """Return what the summary of the real pairs says beside their own effects: the random subspace's, and of the whole state."""
     if control != "none" or "random_subspace" not in of_kind:
         return {}
-    answers, logits = real.minus(transfer(of_kind["random_subspace"]))
-    further = {"minus_random": Metric(_mean(answers)), "logit_minus_random": Metric(_mean(logits))}
+    random = transfer(of_kind["random_subspace"])
+    further = {"minus_random": Metric(inner_mean(real.effect - random.effect))}
+    further["logit_minus_random"] = Metric(inner_mean(real.effect_logit - random.effect_logit))
     if "whole" in of_kind:
         whole = transfer(of_kind["whole"])
-        effect, of_whole = (t.logit_target - t.logit_third for t in (real, whole))
-        further["of_whole"] = Metric(_mean(effect), over=_mean(of_whole))
+        further["of_whole"] = Metric(inner_mean(real.effect_logit), over=inner_mean(whole.effect_logit))
     return further
 
 
@@ -107,7 +109,7 @@ def beyond_label(rows: pd.DataFrame) -> pd.DataFrame:
     design = design_of(unit_rows, ("recipient_", "donor_", "true_"), known=labels_of(rows))
     changed, there = real.grid("flip_from_base").astype(float), control.grid("flip_from_base").astype(float)
     alone = Units(control.unit_rows, control.unit_rows, control.layers[1:-1][:1], design)
-    return layer_table(alone, {"beyond_label": gain(_mean(changed - there))}).drop(columns="layer")
+    return layer_table(alone, {"beyond_label": gain(inner_mean(changed - there))}).drop(columns="layer")
 
 
 def _layers(rows: pd.DataFrame) -> pd.DataFrame:
@@ -125,7 +127,8 @@ def _layers(rows: pd.DataFrame) -> pd.DataFrame:
     return table.assign(chance=1 / len(labels_of(rows)), rank=units.grid("rank").mean(axis=0)) if subspaces else table
 
 
-def _mean(values: np.ndarray) -> np.ndarray:
+def inner_mean(values: np.ndarray) -> np.ndarray:
+    """Return the mean over the inner layers of values [unit, layer], as one layer."""
     return values[:, 1:-1].mean(axis=1, keepdims=True)
 
 

@@ -1,1 +1,1 @@
-"""The subspace of the states that decodes a label: erased, or exchanged between two clips."""
+"""Interventions `erase` and `exchange`: only the subspace that decodes a label is changed."""

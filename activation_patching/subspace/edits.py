@@ -1,4 +1,4 @@
-"""The ways of editing a subspace of the states: by splice at the last position, by staircase or rerun at the span."""
+"""Apply an edit of a subspace at every layer, and check it against reruns."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -137,12 +137,12 @@ def check_edits(
     found = dict(zip(edits, rows))
     places = [len(session.layers) // 3, 2 * len(session.layers) // 3]
     checked = [session.layers[i] for i in places]
-    oracle = sweep(session.lm, "rerun", one, where, edits["edit"], checked, session.readout.ids).cpu()
+    slow = sweep(session.lm, "rerun", one, where, edits["edit"], checked, session.readout.ids).cpu()
     figures = {
         "exchange of the whole space - whole state": largest_difference(found["whole space"], found["whole"]),
         "exchange of rank 0 - unedited": largest_difference(found["rank 0"], unedited),
         "exchange with itself - unedited": largest_difference(found["itself"], unedited),
-        f"{spec.intervention} by {session.engine} - rerun": largest_difference(found["edit"][places], oracle),
+        f"{spec.intervention} by {session.engine} - rerun": largest_difference(found["edit"][places], slow),
     }
     limit = session.check.tolerance
     for name, difference in figures.items():

@@ -1,4 +1,4 @@
-"""Learn the subspaces of a label, at every layer, from clips with other texts and speakers than a pair's."""
+"""Fit a label's subspaces at every layer on clips with other texts and speakers."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,11 +23,11 @@ _KEPT = 64  # pairs of parts whose subspaces are kept in memory at a time: those
 
 @dataclass(frozen=True)
 class PairSubspaces:
-    """At every layer the subspace of a pair's label and a random one of its rank; `told`: the label it tells of the recipient."""
+    """At every layer the subspace of a pair's label and a random one of its rank; `decoded`: what it decodes."""
 
     own: dict[int, Subspace]
     random: dict[int, Subspace]
-    told: list[int]
+    decoded: list[int]
 
 
 def positions(clip: EncodedClip, at: str) -> slice:
@@ -39,7 +39,7 @@ def positions(clip: EncodedClip, at: str) -> slice:
 def fit_subspaces(
     session: Session, held_out: HeldOutClips, spec: InterventionSpec, *, seed: int
 ) -> Callable[[Pair], PairSubspaces]:
-    """Return what gives a pair's lesson; each subspace is learned once for all pairs that leave out the same clips.
+    """Return what gives the subspaces of a pair; each subspace is learned once for all pairs that leave out the same clips.
 
     One run of every clip: at the span its mean is learned from, a clip being one sample. Raises InputError where the decoder
     carries several streams, whose states are no single vector.

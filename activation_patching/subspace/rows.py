@@ -1,4 +1,4 @@
-"""Erase what the states tell of a label, or exchange that alone between two clips, at every layer, and make the rows of it."""
+"""Erase or exchange subspaces of pairs; make the rows of patches.csv."""
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -67,7 +67,7 @@ def edit_pairs(
 ) -> Iterator[list[dict[str, Any]]]:
     """Yield the rows of all pairs of a recipient at a time, as patch_pairs does of a donor.
 
-    At the last position an edit is a splice of the recipient's own run, whose one token is edited; at the span a staircase.
+    At the last position an edit is a splice of the recipient's own run, whose one token is edited; at the span a layer batch.
     Raises CheckFailed as patch_pairs does.
     """
     last = spec.at == "last"
@@ -111,6 +111,6 @@ def edit_rows(
     voice, words = (labels.index(x) for x in (pair.recipient.prosody_label, pair.recipient.semantic_label))
     own = voice if pair.kind == "prosody" else words
     rows = pair_rows(pair, patched, pred_donor=pred_donor, readout=session.readout, layers=session.layers, reach=reach)
-    for row, decoded, subspace in zip(rows, subspaces.told, subspaces.own.values()):
+    for row, decoded, subspace in zip(rows, subspaces.decoded, subspaces.own.values()):
         row |= {"intervention": spec.intervention, "at": spec.at, "rank": subspace.right.shape[0], "decoded": int(decoded == own)}
     return rows

@@ -1,4 +1,4 @@
-"""Any audio file to mono float32 at the model's rate, or a clear error."""
+"""Load a clip as mono float32 at the model's rate, or refuse it."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Read CSV files: those that people give, row by row, and the tables of runs. What is text stays text."""
+"""Read CSV files: manifests row by row, and the tables of runs."""
 
 import csv
 from collections.abc import Collection, Iterator, Sequence

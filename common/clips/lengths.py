@@ -1,4 +1,4 @@
-"""The length of a clip: what its header claims is held against what is there.
+"""Check the length that an audio file's header claims against its bytes.
 
 Who writes to a pipe cannot go back and fill a length in, and leaves a placeholder; a decoder that believes it stops early, or
 takes the file for cut. Formats: RIFF and RF64 (EBU Tech 3306), FLAC (RFC 9639), Ogg (RFC 3533), MPEG audio (ISO 11172-3).
@@ -139,7 +139,7 @@ def _crc8(data: bytearray) -> int:
 
 
 def closed_ogg(path: Path) -> bool:
-    """Tell whether an Ogg file ends with a whole page that is marked as the last (RFC 3533, section 6)."""
+    """Return whether an Ogg file ends with a whole page that is marked as the last (RFC 3533, section 6)."""
     with open(path, "rb") as file:
         file.seek(max(0, path.stat().st_size - _PAGE))
         end = file.read()

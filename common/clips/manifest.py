@@ -1,4 +1,4 @@
-"""Clips: read and check a manifest, keep the conflict clips."""
+"""Read and check a manifest; select conflict clips."""
 
 import os
 import re

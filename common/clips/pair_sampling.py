@@ -1,4 +1,4 @@
-"""Count the pairs that clips can form, and draw some of them, without listing them all."""
+"""Count and draw pairs of clips without listing them all."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence

@@ -1,4 +1,4 @@
-"""Pairs of clips, recipient and donor, and the control donors that stand beside them."""
+"""Build pairs of recipient and donor clips, and their control pairs."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ import numpy as np
 from common.clips.audio import read_clip
 from common.clips.csvfile import csv_rows
 from common.clips.manifest import Sample
-from common.clips.pair_sampling import blocks_of, cap, count_pairs, draw_pairs
+from common.clips.pair_sampling import Block, blocks_of, cap, count_pairs, draw_pairs
 from common.errors import InputError
 
 _LABELS_OF = {  # kind -> the label that the two clips of a pair have in common, the label in which they differ
@@ -19,6 +19,7 @@ _LABELS_OF = {  # kind -> the label that the two clips of a pair have in common,
 }
 SHARED_LABEL = {kind: shared for kind, (shared, _) in _LABELS_OF.items()}
 KINDS = tuple(_LABELS_OF)
+CUES = {"semantic": "words", "prosody": "voice"}  # kind -> what of the two clips differs
 DISTURBANCES = ("same_labels_donor", "silence")  # donors that bring no label of their own, or none at all
 SAME_TEXT = "same_text_donor"
 SUBSPACE_CONTROLS = ("random_subspace", "whole")
@@ -59,7 +60,7 @@ class Pair:
 
     @property
     def silent(self) -> bool:
-        """Tell whether the donor lends silence of its length instead of its audio."""
+        """Return whether the donor lends silence of its length instead of its audio."""
         return self.control == "silence"
 
 
@@ -88,22 +89,8 @@ def build_pairs(
     pairs than `rules` take, they are drawn with the seed, equally many of each pair of labels as far as there are so many.
     `trim`: a clip's length is that without silence at its ends. Raises NoPairs, saying why, where there is no pair.
     """
-    same, other = _LABELS_OF[kind]
-    wishes = [("speaker", rules.same_speaker), ("text_id", rules.same_text if kind == "prosody" else False)]
-    asked = [field for field, wish in wishes if wish is True]
-    hoped = [field for field, wish in wishes if wish is None]
-    seconds = None if rules.equal_length is None else [read_clip(s.audio, trim=trim).seconds for s in samples]
-    # What is hoped for is let go of from the end of the list: first the text, then the speaker.
-    for shared in ([same, *(f for f, _ in wishes if f in asked or f in hoped[:n])] for n in range(len(hoped), -1, -1)):
-        blocks = blocks_of(samples, shared, other, seconds, rules.equal_length or 0.0)
-        if any(block.counts.any() for block in blocks):
-            break
-    else:
-        beside = " and share the " + " and the ".join(asked) if asked else ""
-        alike = f" and are within {rules.equal_length} s of each other in length" if rules.equal_length is not None else ""
-        raise NoPairs(
-            f"no {kind} pairs among {len(samples)} clips: no two have the same {same}, differ in {other}{beside}{alike}"
-        )
+    other = _LABELS_OF[kind][1]
+    shared, blocks = _candidates(samples, kind, rules, trim=trim)
     steps = [count_pairs(samples, shared[: n + 1], other) for n in range(len(shared))]
     dropped = Counter({f"another {f.removesuffix('_id')}": a - b for f, a, b in zip(shared[1:], steps, steps[1:])})
     found = sum(int(block.counts.sum()) for block in blocks)
@@ -118,6 +105,23 @@ def build_pairs(
     dropped["over --max-pairs"] = left - len(numbers)
     pairs = [Pair(kind, samples[recipient], samples[donor]) for recipient, donor in numbers]
     return pairs, " and ".join(shared), +dropped
+
+
+def _candidates(samples: Sequence[Sample], kind: str, rules: PairRules, *, trim: bool) -> tuple[list[str], list[Block]]:
+    """Return the fields that the two clips of a pair share, and all pairs that do. Raises NoPairs where there is none."""
+    same, other = _LABELS_OF[kind]
+    wishes = [("speaker", rules.same_speaker), ("text_id", rules.same_text if kind == "prosody" else False)]
+    asked = [field for field, wish in wishes if wish is True]
+    hoped = [field for field, wish in wishes if wish is None]
+    seconds = None if rules.equal_length is None else [read_clip(s.audio, trim=trim).seconds for s in samples]
+    for n in range(len(hoped), -1, -1):  # what is hoped for is dropped from the end: first the text, then the speaker
+        shared = [same, *(field for field, _ in wishes if field in asked or field in hoped[:n])]
+        blocks = blocks_of(samples, shared, other, seconds, rules.equal_length or 0.0)
+        if any(block.counts.any() for block in blocks):
+            return shared, blocks
+    sharing = " and share the " + " and the ".join(asked) if asked else ""
+    alike = f" and are within {rules.equal_length} s of each other in length" if rules.equal_length is not None else ""
+    raise NoPairs(f"no {kind} pairs among {len(samples)} clips: no two have the same {same}, differ in {other}{sharing}{alike}")
 
 
 def listed_pairs(path: Path, samples: Sequence[Sample], kind: str) -> list[Pair]:

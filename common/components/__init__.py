@@ -1,1 +1,1 @@
-"""Heads, attentions and MLPs of a block."""
+"""Read and patch single heads, attentions and MLPs of a block."""

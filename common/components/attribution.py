@@ -1,4 +1,4 @@
-"""Direct attribution: what each head and each MLP adds to a label's logit by itself, straight through the residual stream.
+"""Direct logit attribution: what each head and MLP adds to a label's logit.
 
 Every norm and scale between a part and the logits is frozen at the run's value. So what all parts add sums to the logits, before
 what scales or caps them. What goes through later parts is not in it: heads that write are told from heads that route.

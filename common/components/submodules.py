@@ -1,4 +1,4 @@
-"""Find in each block the projection that mixes its attention's heads, and its MLP: by what they read in a forward, not by name.
+"""Find the attention output projection and the MLP of each block.
 
 A block is run again with other states at all positions but the last. The projection is the first matrix whose input at the last
 position changes by that, as nothing but attention brings earlier positions there. The MLP is the one other part of the block that

@@ -1,4 +1,4 @@
-"""Components: each head, each attention and each MLP of a run takes another run's place, all as rows of one pass.
+"""Patch heads, attentions or MLPs of a run, many of them in one pass.
 
 At a block a row joins as a copy of the clip's own. Inside that block alone, at the tokens that are read, it is given the donor's
 slice of the output projection's input (a head), all of it (attention), or the donor's output of the MLP. Earlier positions stay

@@ -1,4 +1,4 @@
-"""What a run may hold: clips' own runs in main memory up to a budget, rows of a pass as many as the GPU takes."""
+"""Keep recorded runs in memory up to a budget; choose batch sizes."""
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence

@@ -1,4 +1,4 @@
-"""Main memory: how much a run may take for the clips that it has recorded, and what the runs of several prompts share there."""
+"""Measure main memory, and keep prefix caches for several prompts within it."""
 
 from collections.abc import Callable, Hashable
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What noise did to the rows of a run: answers that are ties, pairs that had to be patched again by rerun."""
+"""Report ties, and pairs that were repeated because of rounding noise."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -34,7 +34,7 @@ class Session:
     `answer` is the form in which the labels are read, `start` the tokens that stand in the answer's turn before them. `layers`
     are those that have rows, 0 and L among them. From block `reach` on the blocks keep nothing of what they read: they
     see an earlier block's keys, or none, so that nothing put into the audio span there can reach the answer. `shared` is there
-    where several prompts are run and questions can be read behind clips' fronts.
+    where several prompts are run and questions can be read over clips' prefix caches.
     """
 
     lm: AudioLM
@@ -80,7 +80,7 @@ class Session:
         _lengths(self.lm, self.question, samples)
 
     def prefix_cache(self, sample: Sample, clip: EncodedClip, *, silent: bool = False) -> PrefixCache | None:
-        """Return the front of a clip, encoded by this session, that the runs of several prompts share; else none."""
+        """Return the prefix cache of a clip, encoded by this session, that the runs of several prompts share; else none."""
         if self.shared is None:
             return None
         name = sample.sample_id, silent, tuple(clip.prefix_ids), clip.span_length
@@ -175,10 +175,10 @@ def open_session(
     check_tokens(lm, clips[samples[0]].continued(start), readout)
     first, *others = (clips[s].continued(start) for s in (samples[0], *dict.fromkeys((partner, longest))))
     try:
-        check = self_check(lm, first, others, tokens=readout.ids, engines=engines, layers=at, fronts=shared is not None)
+        check = self_check(lm, first, others, tokens=readout.ids, engines=engines, layers=at, prefix_caches=shared is not None)
     except UnknownBlock as error:
         raise InputError(f"--model {model.name}: {error}; this kind of decoder is not supported yet") from None
-    behind_audio = check.from_front is not None and check.from_front <= check.tolerance
+    behind_audio = check.from_prefix_cache is not None and check.from_prefix_cache <= check.tolerance
     session = Session(lm, question, readout, answer, start, first, check, at, (), shared if behind_audio else None)
     if shared is not None:
         session = replace(session, forget_model=lambda: shared.drop("model"))
@@ -190,7 +190,7 @@ def _looked_at(
 ) -> tuple[dict[Sample, EncodedClip], Sample, Sample]:
     """Check every clip, and what stands around the audio of some; return these encoded, a partner for the first, and the longest.
 
-    A clip as long as the first makes the stricter patch oracle; else the last one serves, or the first itself if alone. A text as
+    A clip as long as the first makes the stricter check; else the last one serves, or the first itself if alone. A text as
     long as the first may be the same, which makes no contrast. The longest is what a window of attention would cut.
     """
     lengths = _lengths(lm, question, samples)

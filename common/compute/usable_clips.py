@@ -1,4 +1,4 @@
-"""Leave out the clips that a model cannot be given."""
+"""Leave out clips that the model cannot take."""
 
 from collections import Counter
 

@@ -1,4 +1,4 @@
-"""A model of the real shape without its weights: what a run would cost is found out on it, before anything is downloaded.
+"""Build a model's shape without weights, to estimate cost before any download.
 
 One block of each kind is really there, with numbers that mean nothing; all others hand on what they are given. The time of the
 real model is that of the hollow one, with the time of each block taken as often as the model has such blocks.

@@ -1,4 +1,4 @@
-"""The form of the answer: "angry", " angry" or "Angry", bare or behind a quote, as the model itself would say it."""
+"""Choose how a label is written as an answer: "angry", " angry" or "Angry"."""
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Where a model computes, in which dtype, and whether its weights fit there."""
+"""Choose device and dtype, and check that the weights fit."""
 
 import json
 from pathlib import Path

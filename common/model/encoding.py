@@ -1,4 +1,4 @@
-"""Put a clip into the model's prompt, with the model's own processor, and make sure that it is heard whole."""
+"""Encode a clip and a prompt as model inputs; check that the audio is whole."""
 
 import base64
 import io

@@ -1,4 +1,4 @@
-"""Let the model answer in its own words, and find the label in them."""
+"""Let the model answer in free text, and find the label in it."""
 
 import re
 from collections.abc import Sequence

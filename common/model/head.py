@@ -1,4 +1,4 @@
-"""Read the answer in float32: in bfloat16 logits lie on a grid, where close calls would tie and the first label win."""
+"""Compute label logits in float32, so that bfloat16 rounding makes no ties."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager

@@ -1,4 +1,4 @@
-"""An audio language model, and what is found in it by asking: its decoder's blocks, the token that stands for audio."""
+"""Describe a loaded audio language model: decoder blocks, audio token, head."""
 
 from dataclasses import dataclass
 from typing import Any

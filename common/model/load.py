@@ -1,4 +1,4 @@
-"""Load an audio language model, whatever its family, and find its decoder.
+"""Load an audio language model of any family, and find its decoder.
 
 No family has code of its own: what differs between them is asked of the model, its config and its processor.
 """

@@ -1,4 +1,4 @@
-"""The questions, the words that answer them, and the variants of both."""
+"""The questions, the answer words of labels, and their variants."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -30,7 +30,11 @@ PROMPTS = {
 MAIN_PROMPTS = tuple(name for name in PROMPTS if not name.endswith(("-2", "-3")))
 ORDERS = ("reversed", "rotated")  # of the options in the prompt: {labels:reversed}
 PROMPTS |= {f"{name}-{order}": text.replace("labels", f"labels:{order}") for name, text in PROMPTS.items() for order in ORDERS}
-INPUTS = ("audio", "transcript", "told")  # what stands at {audio}: the clip, its text in quotes, its text and its tone's name
+INPUTS = (
+    "audio",
+    "transcript",
+    "described",
+)  # what stands at {audio}: the clip, its text in quotes, its text and its tone's name
 FORMS = ("word", " word", "Word", " Word", '"word', ' "word', '"Word', ' "Word')  # in which an answer may be given
 AS_GIVEN = "as given"  # by --words, which overrides them
 CHINESE = dict(zip(LABELS, ("中性", "高兴", "悲伤", "愤怒", "惊讶")))  # the words that the prompts *-zh offer for labels
@@ -140,13 +144,13 @@ def fill_prompt(prompt: str, words: Sequence[str] = LABELS) -> str:
 
 
 def written(question: Question, sample: Sample) -> str:
-    """Return the prompt with the clip's text in quotes where the clip would go; `told`: behind it the tone of its voice, named.
+    """Return the prompt with the clip's text in quotes where the clip would go; `described`: and its tone by name.
 
     A prompt that holds Chinese is filled in the Chinese way; in others a space parts the text from words that touch it.
     """
     chinese = _chinese(question.prompt)
     text = f"“{sample.text}”" if chinese else f'"{sample.text}"'
-    if question.input == "told":
+    if question.input == "described":
         word = question.bare_words[question.labels.index(sample.prosody_label)]
         article = "an" if word[0].lower() in "aeiou" else "a"
         text += f"（用{word}的语气说）" if chinese else f" (said in {article} {word} tone)"

@@ -1,4 +1,4 @@
-"""The readout: the first token of each label's word as an answer, and the logits at those tokens."""
+"""Read label logits at the first token of each label's answer word."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

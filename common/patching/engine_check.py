@@ -1,4 +1,4 @@
-"""Which way of patching a model may be given, and whether it holds: identities on clips of the run."""
+"""Choose the patching engine of a model, and check it against reruns."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ import torch
 from common.errors import CheckFailed, UnknownBlock
 from common.model.encoding import EncodedClip
 from common.model.lm import AudioLM
-from common.patching.layer_batch import aligned, aligned_beside, span_start, sweep
+from common.patching.layer_batch import aligned, aligned_extra_inputs, span_start, sweep
 from common.patching.rerun import put, rerun
 from common.patching.splice import splice
 from common.tracing.tolerance import equal, largest_difference
@@ -23,7 +23,7 @@ class PatchCheck:
 
     `engine` is the first of those tried that gives what a rerun gives (`from_rerun`, nan for one that does not run). `reach` is
     the number of blocks up to the last that keeps anything of what it reads: after it nothing in the span reaches the answer.
-    `row_0` is none where spans of unequal length are not patched whole. `oracle` says what the rerun overwrites.
+    `row_0` is none where spans of unequal length are not patched whole. `overwritten`: what the rerun overwrites.
     """
 
     engine: str
@@ -32,14 +32,16 @@ class PatchCheck:
     onto_itself: float
     row_0: float | None
     row_last: float
-    oracle: str
+    overwritten: str
 
     def figures(self) -> dict[str, Any]:
         """Return the check as run.json tells it."""
         tried = {f"{e} - rerun": shown(d) for e, d in self.from_rerun.items()}
         ends = {"A patched with A - A": self.onto_itself, "row L - recipient": self.row_last}
         whole = {} if self.row_0 is None else {"row 0 - donor": self.row_0}
-        return tried | ends | whole | {"blocks that keep what they read": self.reach, "oracle": self.oracle}
+        return (
+            tried | ends | whole | {"blocks that keep what they read": self.reach, "overwritten by the rerun": self.overwritten}
+        )
 
 
 def check_patching(
@@ -53,7 +55,7 @@ def check_patching(
 ) -> PatchCheck:
     """Find the first of `engines` that gives what a rerun gives, and check its identities.
 
-    The oracle overwrites the span of A's run where the spans have equal length; else splice is held against the same hybrid
+    The rerun overwrites the span of A's run where the spans have equal length; else splice is held against the same hybrid
     read from the other side, the tail of the donor's run overwritten, and the others patch as many positions as both have.
     """
     trace, _ = record(lm, a, layers=layers)
@@ -62,8 +64,8 @@ def check_patching(
 
     def swept(engine: str, donor: EncodedClip, layers: Sequence[int]) -> torch.Tensor:
         states, given = given_at(lm, donor, donor.span)
-        donated, beside = aligned(states, a.span_length, "crop"), aligned_beside(given, a.span_length, "crop")
-        return sweep(lm, engine, a, span_start(a, donated), put(donated), layers, beside=beside)
+        donated, extra_inputs = aligned(states, a.span_length, "crop"), aligned_extra_inputs(given, a.span_length, "crop")
+        return sweep(lm, engine, a, span_start(a, donated), put(donated), layers, extra_inputs=extra_inputs)
 
     def by(engine: str, donor: EncodedClip) -> torch.Tensor:
         """Return [layer, vocab] of A patched with a donor."""
@@ -83,8 +85,8 @@ def check_patching(
         if (patched := attempt(partial(map, partial(by, engine), (*donors, a)))) is None:
             from_rerun[engine] = torch.nan
             continue
-        oracle = torch.stack([by_rerun(engine, donor) for donor in donors])
-        from_rerun[engine] = largest_difference(patched[:-1, list(places)], oracle)
+        slow = torch.stack([by_rerun(engine, donor) for donor in donors])
+        from_rerun[engine] = largest_difference(patched[:-1, list(places)], slow)
         if from_rerun[engine] <= limit:  # False for nan
             break
     else:
@@ -101,7 +103,7 @@ def check_patching(
         onto_itself=equal("A patched with A - A", largest_difference(patched[-1], own.expand_as(patched[-1])), limit),
         row_0=row_0,
         row_last=equal("row L - recipient", largest_difference(patched[:, -1], own.expand_as(patched[:, -1])), limit),
-        oracle="tail of the donor" if engine == "splice" and a.span_length != donors[0].span_length else "span of A",
+        overwritten="tail of the donor" if engine == "splice" and a.span_length != donors[0].span_length else "span of A",
     )
 
 

@@ -1,4 +1,4 @@
-"""Attention knockout: in some blocks the tokens at some positions, the queries, cannot see those at others, the keys.
+"""Attention knockout: hide some positions from others in some blocks.
 
 Geva et al. 2023 (arXiv 2304.14767) cut edges in windows of blocks, one forward a window. Here every window is a row of one pass
 over the clip's own tail: it joins at its first block as a copy of the clip's own row, its mask differs from there on, and where

@@ -1,4 +1,4 @@
-"""Staircase: a whole run of the recipient to which a patched row joins at each layer. Spans must be aligned."""
+"""Engine `layer_batch`: full runs in which one patched row joins at each layer."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -8,24 +8,24 @@ import torch
 from common.model.encoding import EncodedClip
 from common.model.head import head_reads
 from common.model.lm import AudioLM
-from common.patching.rerun import Edit, edited, patch_beside, rerun
+from common.patching.rerun import Edit, edited, patch_extra_inputs, rerun
 from common.tracing.hooks import PerPositionInputs, hooks, input_hook, output_hook
 
 
 @torch.inference_mode()
-def staircase(
+def layer_batch(
     lm: AudioLM,
     recipient: EncodedClip,
     positions: slice,
     edit: Edit,
     layers: Sequence[int],
     tokens: Sequence[int] | None = None,
-    beside: Sequence[PerPositionInputs] = (),
+    extra_inputs: Sequence[PerPositionInputs] = (),
 ) -> torch.Tensor:
     """Return logits [layer, vocab] or [layer, token]: the recipient's answer with h_l edited at `positions` of its span.
 
     One full run of the recipient, to which a row joins at each of `layers`: a copy of the unpatched row 0, edited. Positions
-    beyond stay the recipient's. Layer L is the unpatched run: nothing reads the span of h_L. `beside` is what the
+    beyond stay the recipient's. Layer L is the unpatched run: nothing reads the span of h_L. `extra_inputs` is what the
     blocks are given at the positions of the rows that have joined (`given_at`).
     """
     last = len(lm.blocks)
@@ -42,13 +42,13 @@ def staircase(
     for layer in (i for i in layers if i < last):
         handles.append(lm.blocks[layer].register_forward_pre_hook(input_hook(join(layer)), with_kwargs=True))
         handles.append(lm.blocks[layer].register_forward_pre_hook(_share_earlier_keys, with_kwargs=True))
-    handles += patch_beside(lm, positions, beside, first=0, own_rows=1)
+    handles += patch_extra_inputs(lm, positions, extra_inputs, first=0, own_rows=1)
     handles.append(lm.blocks[-1].register_forward_hook(output_hook(lambda h: h[..., -1:, :])))
     with hooks(*handles), head_reads(lm, tokens) as split:
         output = lm.model(**recipient.inputs, use_cache=False)
     logits = split(output.logits[:, -1])[1]  # [1 + layer, vocab]
     if joined != [i for i in layers if i < last]:
-        raise RuntimeError(f"staircase: rows joined at blocks {joined}, not once at each of {list(layers)}")
+        raise RuntimeError(f"layer_batch: rows joined at blocks {joined}, not once at each of {list(layers)}")
     return torch.cat([logits[1:], *([logits[:1]] if last in layers else [])])
 
 
@@ -69,12 +69,12 @@ def sweep(
     edit: Edit,
     layers: Sequence[int],
     tokens: Sequence[int] | None = None,
-    beside: Sequence[PerPositionInputs] = (),
+    extra_inputs: Sequence[PerPositionInputs] = (),
 ) -> torch.Tensor:
-    """Return logits [layer, vocab] of the recipient edited at each of `layers`, by "staircase" or by one "rerun" each."""
-    if engine == "staircase":
-        return staircase(lm, recipient, positions, edit, layers, tokens, beside)
-    return torch.stack([rerun(lm, recipient, layer, positions, edit, tokens, beside) for layer in layers])
+    """Return logits [layer, vocab] of the recipient edited at each of `layers`, by "layer_batch" or by one "rerun" each."""
+    if engine == "layer_batch":
+        return layer_batch(lm, recipient, positions, edit, layers, tokens, extra_inputs)
+    return torch.stack([rerun(lm, recipient, layer, positions, edit, tokens, extra_inputs) for layer in layers])
 
 
 def span_start(recipient: EncodedClip, donated: torch.Tensor) -> slice:
@@ -82,9 +82,9 @@ def span_start(recipient: EncodedClip, donated: torch.Tensor) -> slice:
     return slice(recipient.span.start, recipient.span.start + donated.shape[-2])
 
 
-def aligned_beside(beside: Sequence[PerPositionInputs], length: int, how: str) -> tuple[PerPositionInputs, ...]:
+def aligned_extra_inputs(extra_inputs: Sequence[PerPositionInputs], length: int, how: str) -> tuple[PerPositionInputs, ...]:
     """Return what a donor's blocks are given at its span for a recipient's span of `length` positions, as `aligned` does."""
-    return tuple({key: aligned(t, length, how) for key, t in given.items()} for given in beside)
+    return tuple({key: aligned(t, length, how) for key, t in given.items()} for given in extra_inputs)
 
 
 def aligned(donated: torch.Tensor, length: int, how: str) -> torch.Tensor:

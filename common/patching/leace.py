@@ -1,4 +1,4 @@
-"""Subspaces that hold the linear information about a label: to be taken out of the states, or exchanged between two clips.
+"""Fit the linear subspace of a label (LEACE), to erase or exchange it.
 
 LEACE (Belrose et al. 2023, arXiv 2306.03819) by the library concept-erasure, with its shrunken covariance. It is given the
 samples in the axes that they span, fewer than `d_model` where they are few: the result is the same, the cost is not. Its bound

@@ -1,4 +1,4 @@
-"""Rerun: one full run with one hook, the oracle that the fast ways of patching are held against."""
+"""Engine `rerun`: one full run per layer; the reference for the faster engines."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -28,11 +28,11 @@ def rerun(
     positions: slice,
     edit: Edit,
     tokens: Sequence[int] | None = None,
-    beside: Sequence[PerPositionInputs] = (),
+    extra_inputs: Sequence[PerPositionInputs] = (),
 ) -> torch.Tensor:
     """Return the last position's logits [vocab] of a full run with h_layer edited at `positions`; of `tokens` [token].
 
-    `beside` is what the blocks are given there instead, from block `layer` on. Slow and obvious: the oracle that tests and the
+    `extra_inputs` is what the blocks are given there instead, from block `layer` on. Slow and obvious: what tests and the
     self-check hold the fast ways against.
     """
     reached = []
@@ -45,7 +45,7 @@ def rerun(
         handle = lm.blocks[layer].register_forward_pre_hook(input_hook(overwrite), with_kwargs=True)
     else:
         handle = lm.blocks[-1].register_forward_hook(output_hook(overwrite))
-    others = patch_beside(lm, positions, beside[layer:], first=layer, own_rows=0)
+    others = patch_extra_inputs(lm, positions, extra_inputs[layer:], first=layer, own_rows=0)
     with hooks(handle, *others), head_reads(lm, tokens) as split:
         logits = split(lm.model(**clip.inputs, use_cache=False).logits[0, -1])
     if len(reached) != 1:
@@ -53,10 +53,10 @@ def rerun(
     return logits[1]
 
 
-def patch_beside(
-    lm: AudioLM, positions: slice, beside: Sequence[PerPositionInputs], *, first: int, own_rows: int
+def patch_extra_inputs(
+    lm: AudioLM, positions: slice, extra_inputs: Sequence[PerPositionInputs], *, first: int, own_rows: int
 ) -> list[RemovableHandle]:
-    """Let the blocks from `first` on be given `beside` at `positions`, in all rows but the first `own_rows`; return the hooks."""
+    """Give the blocks from `first` on `extra_inputs` at `positions`, in all rows but the first `own_rows`; return the hooks."""
 
     def patch(donated: PerPositionInputs) -> Callable[..., Any]:
         def edit(own: PerPositionInputs, rows: int) -> PerPositionInputs:
@@ -69,7 +69,7 @@ def patch_beside(
         return extra_input_hook(edit)
 
     blocks = list(lm.blocks)[first:]
-    return [b.register_forward_pre_hook(patch(d), with_kwargs=True) for b, d in zip(blocks, beside) if d]
+    return [b.register_forward_pre_hook(patch(d), with_kwargs=True) for b, d in zip(blocks, extra_inputs) if d]
 
 
 def edited(h: torch.Tensor, positions: slice, edit: Edit, layer: int) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""A run checks itself on its own data before the work: identities that hold exactly if the code is right."""
+"""Check the identities of a run on its own clips before it starts."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,8 +25,8 @@ class SelfCheck:
     `contrast` is how far the answers to A and B are apart: no identity but the measure for them, as a check says little where
     its difference is not far below it. `noise` is how far two answers to A are apart where the model draws other noise for each.
     `tolerance` is the largest difference that counts as equal, `scale` the largest logit. `text_within`: of the audio tokens, how
-    many are text that the processor writes among them. `from_front` is how far the answers are from those read behind the clips'
-    fronts: nan where that does not run, none where it is not asked for.
+    many are text that the processor writes among them. `from_prefix_cache`: how far the answers are from those read over
+    the clips' prefix caches: nan where that does not run, none where it is not asked for.
     Of clips that are given as text there is no audio to check: `audio_tokens` and `moved_by_audio` are none.
     """
 
@@ -40,13 +40,15 @@ class SelfCheck:
     text_within: int
     moved_by_audio: int | None
     adapters: float | None
-    from_front: float | None
+    from_prefix_cache: float | None
     patch: PatchCheck | None
 
     def figures(self) -> dict[str, Any]:
         """Return the check as run.json tells it."""
         adapters = {} if self.adapters is None else {"LoRA on - off": self.adapters}
-        prefix_cache = {} if self.from_front is None else {"read behind the kept audio - model": shown(self.from_front)}
+        prefix_cache = (
+            {} if self.from_prefix_cache is None else {"read behind the kept audio - model": shown(self.from_prefix_cache)}
+        )
         text = {"of them text": self.text_within} if self.text_within else {}
         audio = {"audio tokens": self.audio_tokens, **text, "positions that the audio moves": self.moved_by_audio}
         return {
@@ -71,12 +73,12 @@ def self_check(
     tokens: Sequence[int],
     engines: Sequence[str] = ENGINES,
     layers: Sequence[int] | None = None,
-    fronts: bool = False,
+    prefix_caches: bool = False,
 ) -> SelfCheck:
     """Check lens, audio and patching on a clip `a` and `others`, the first of which is B; all lend their audio to `a`.
 
     `tokens` are those that the answer is read at, `layers` those of the run (default: all). Of `engines` the first that holds is
-    taken; without any, as for the lens, nothing is patched. `fronts` asks whether questions can be read behind the clips' fronts.
+    taken; without any, as for the lens, nothing is patched. `prefix_caches`: check reading over these too.
     Raises CheckFailed where an identity is off by more than the tolerance of the dtype.
     """
     own, own_b = own_logits(lm, a), own_logits(lm, others[0])
@@ -104,13 +106,13 @@ def self_check(
         text_within=text_within(lm, a),
         moved_by_audio=[None, *(_moved_by_audio(lm, clip) for clip in heard)][-1],
         adapters=_effect_of_adapters(lm, a, own) if lm.adapters else None,
-        from_front=_from_fronts(lm, heard, tokens) if fronts and heard else None,
+        from_prefix_cache=_from_prefix_caches(lm, heard, tokens) if prefix_caches and heard else None,
         patch=check_patching(lm, a, others, own, limit, engines, layers or lm.layers) if engines else None,
     )
 
 
-def _from_fronts(lm: AudioLM, clips: Sequence[EncodedClip], tokens: Sequence[int]) -> float:
-    """Return how far answers are from those read behind the clips' fronts; nan where the decoder is not built for that."""
+def _from_prefix_caches(lm: AudioLM, clips: Sequence[EncodedClip], tokens: Sequence[int]) -> float:
+    """Return how far answers are from those read over the clips' prefix caches; nan where the decoder is not built for that."""
     read = attempt(lambda: [lens(lm, clip, tokens, prefix_cache=prefix_cache_of(lm, clip))[0][-1] for clip in clips])
     return torch.nan if read is None else largest_difference(read, torch.stack([own_logits(lm, clip) for clip in clips]))
 

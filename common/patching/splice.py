@@ -1,4 +1,4 @@
-"""Splice: a donor's whole audio span in a recipient's run, at every layer, by one pass over the recipient's tail."""
+"""Engine `splice`: patch all layers in one pass over the recipient's tail tokens."""
 
 import os
 from collections.abc import Callable, Iterator, Sequence

@@ -1,4 +1,4 @@
-"""Read a clip's last tokens behind what the blocks keep of all before: one pass over these tokens alone serves many rows."""
+"""Run only a clip's last tokens over the keys and values of the rest."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence

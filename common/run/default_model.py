@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SMALL = ROOT / "data" / "small_model" / "assembled"
 TEST_WEIGHT = ROOT / "data" / "reference_model"
 ASSEMBLE = ROOT / "data" / "assemble.py"
-NOT_DOWNLOADED = 4  # its exit code
+NOT_DOWNLOADED = 4  # its exit code where the base weights cannot be had
 CAUTION = "a test weight, for checking the instruments: its numbers say nothing of any other model"
 
 

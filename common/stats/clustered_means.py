@@ -1,4 +1,4 @@
-"""Means of clustered units with their standard errors, from the variance components of texts, speakers and sources.
+"""Estimate means and standard errors of units that share texts, speakers and sources.
 
 Clips that share a text or a speaker are not independent, and a pair depends on the texts and speakers of its two clips.
 

@@ -1,4 +1,4 @@
-"""What units share, and so what is resampled: texts, speakers and sources, within the labels of the words."""
+"""Find what units share: texts, speakers, sources, labels."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""The layer at which something happens, with an interval: where a cue comes to lead, where a patch has lost half of its effect.
+"""Estimate the layer at which a curve crosses 0, with its interval.
 
 A crossing is between layers, on the straight lines between the means. Its interval is that of Fieller (1954, J. R. Stat. Soc. B
 16): the places at which 0 cannot be excluded.

@@ -1,4 +1,4 @@
-"""What a finding is made of: a number with its interval, and what that interval is over."""
+"""The types that findings are made of: estimates, counts, spreads."""
 
 from dataclasses import dataclass
 from typing import NamedTuple

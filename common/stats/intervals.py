@@ -1,4 +1,4 @@
-"""Pointwise 95 % intervals of means of clustered units.
+"""Compute 95 % intervals of means, shares and differences.
 
 - A mean: Student's t.
 - A share: Wilson's form with the effective number of units (Korn & Graubard 1998, Surv. Methodol. 24). It stays within 0 and 1

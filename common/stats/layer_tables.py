@@ -1,4 +1,4 @@
-"""Means, shares, ratios and differences of units, and the table per layer that each of them ends in."""
+"""Make a table with a row per layer from means, shares and differences."""
 
 from dataclasses import dataclass, replace
 

@@ -1,4 +1,4 @@
-"""How well a linear probe tells labels from vectors, on clips whose text and speaker it has not seen.
+"""Fit ridge probes, and test them on unseen texts and speakers.
 
 Ridge regression on the labels' indicators, in closed form: it needs the products of the clips' vectors alone, so that many labels
 (a label and its permutations) and many strengths cost hardly more than one, whatever the width of the model.
@@ -43,10 +43,10 @@ Plan = tuple[Fold, ...]
 
 @dataclass(frozen=True)
 class Targets:
-    """What is to be told: `codes` [clip, target] of labels, 0 to `labels` [target] - 1, and those of the other label `beside`."""
+    """What is to be decoded: `codes` [clip, target] of labels, 0 to `labels` [target] - 1; `other`: codes of the other label."""
 
     codes: Codes
-    beside: Codes
+    other: Codes
     labels: Codes
 
 
@@ -89,7 +89,7 @@ def products(vectors: np.ndarray) -> Floats:
     return (x @ x.T).astype(np.float64) / x.shape[1]
 
 
-def told(kernel: Floats, targets: Targets, folds: Plan) -> Floats:
+def decoded(kernel: Floats, targets: Targets, folds: Plan) -> Floats:
     """Return which of the targets are decoded from the products [clip, clip]: [clip, target], 1, 0, or a part of a tie.
 
     One that there was nothing to learn for is a guess.
@@ -105,7 +105,7 @@ def told(kernel: Floats, targets: Targets, folds: Plan) -> Floats:
 
 def _learned(kernel: Floats, targets: Targets, fold: Fold) -> Floats:
     """Return the values [out, target, label] of a fold at the strength that fits best as log odds, however sharp these are."""
-    own = replace(targets, codes=targets.codes[fold.learn], beside=targets.beside[fold.learn])
+    own = replace(targets, codes=targets.codes[fold.learn], other=targets.other[fold.learn])
     target = np.arange(len(targets.labels))
     strength = np.full(len(target), len(STRENGTHS) // 2)
     if fold.inner:
@@ -131,10 +131,10 @@ def _values(kernel: Floats, targets: Targets, learn: Codes, out: Codes) -> Float
     inside = inside - mean[:, None] - mean + mean.mean()
     label = np.arange(targets.labels.max())
     there = targets.codes[learn][:, :, None] == label  # [learn, target, label]
-    other = targets.beside[learn][:, :, None] == np.arange(targets.beside.max() + 1)  # [learn, target, other]
+    other = targets.other[learn][:, :, None] == np.arange(targets.other.max() + 1)  # [learn, target, other]
     pairs = np.einsum("nto,ntl->tol", other.astype(float), there.astype(float))
     usual = pairs / np.maximum(pairs.sum(axis=2, keepdims=True), 1)  # how often a label is there, given the other one
-    usual = np.take_along_axis(usual, targets.beside[learn].T[:, :, None], axis=1).swapaxes(0, 1)  # [learn, target, label]
+    usual = np.take_along_axis(usual, targets.other[learn].T[:, :, None], axis=1).swapaxes(0, 1)  # [learn, target, label]
     wanted = np.where(usual > 0, there / np.where(usual > 0, usual, 1) - 1, 0).reshape(len(learn), -1)
     never = np.where(label < targets.labels[:, None], -1.0 * ~there.any(axis=0), -np.inf)
     scale = max(float(np.trace(inside)) / len(learn), 1e-9)

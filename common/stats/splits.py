@@ -1,4 +1,4 @@
-"""Clips on which something is learned, and clips with other texts and other speakers on which it is tried."""
+"""Split clips into training and held-out parts by text and speaker."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""Rows as clips or pairs x layers, and what these share."""
+"""Arrange rows as clips or pairs by layers."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -53,15 +53,15 @@ def table_units(rows: pd.DataFrame, unit: str, *, roles: Sequence[str]) -> Units
 def design_of(unit_rows: pd.DataFrame, roles: Sequence[str], *, known: Sequence[str]) -> Design:
     """Return what units share: text, speaker and source of their clips in each of `roles`, as far as there are such columns."""
     names = {factor: [f"{role}{field}" for role in roles] for factor, field in FIELDS.items()}
-    told = {f: columns for f, columns in names.items() if {*columns} <= {*unit_rows} and _told(unit_rows[columns])}
-    clusters = {f: memberships(*(unit_rows[c].fillna("") for c in columns)) for f, columns in told.items()}
+    given = {f: columns for f, columns in names.items() if {*columns} <= {*unit_rows} and _given(unit_rows[columns])}
+    clusters = {f: memberships(*(unit_rows[c].fillna("") for c in columns)) for f, columns in given.items()}
     of_words = [f"{role}semantic_label" for role in roles]
     labelled = {*of_words} <= {*unit_rows} and len(unit_rows) > 0
     return Design(clusters, np.stack([label_codes(unit_rows[c], known) for c in of_words], axis=1) if labelled else None)
 
 
-def _told(columns: pd.DataFrame) -> bool:
-    """Tell whether a manifest gave them: of speakers that it leaves empty nothing is known, not that they are one."""
+def _given(columns: pd.DataFrame) -> bool:
+    """Return whether a manifest gave them: of speakers that it leaves empty nothing is known, not that they are one."""
     return columns.empty or bool((columns.notna() & (columns != "")).any(axis=None))
 
 

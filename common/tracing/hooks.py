@@ -1,4 +1,4 @@
-"""Hooks: a block takes its states as first argument or as `hidden_states` and returns them alone or first in a tuple."""
+"""Hooks that read or change the states entering and leaving a block."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

@@ -1,4 +1,4 @@
-"""What the blocks keep of what they have read, in transformers' own form: keys and values, or the states of a recurrence."""
+"""Handle the key/value cache: cut, expand, copy."""
 
 import copy
 from collections.abc import Callable

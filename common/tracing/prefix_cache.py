@@ -1,4 +1,4 @@
-"""A clip's front: what the blocks keep of it up to the end of its audio. Questions are read behind it, without its audio."""
+"""Prefix cache: keys and values of a clip up to the end of its audio."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ PrefixCache = tuple[Any, ...]  # for each block its layer of a cache of one row,
 
 @torch.inference_mode()
 def prefix_cache_of(lm: AudioLM, clip: EncodedClip) -> PrefixCache:
-    """Run a clip up to the end of its span and return its front, in which nothing of the question behind the audio is."""
+    """Run a clip up to the end of its span and return its prefix cache, in which nothing of the question behind the audio is."""
     cache = DynamicCache(config=lm.model.config)
     ahead = {k: t[:, : clip.span.stop] if t.shape == clip.ids.shape else t for k, t in clip.inputs.items()}
     last_position = output_hook(lambda h: h[..., -1:, :])  # logits that nobody reads
@@ -37,13 +37,13 @@ def read_on(lm: AudioLM, ids: torch.Tensor, start: int, cache: Cache) -> dict[st
 
 
 def continue_from(lm: AudioLM, clip: EncodedClip, prefix_cache: PrefixCache) -> dict[str, Any]:
-    """Return the model's inputs to read a clip's tail behind its front, which stays as it is."""
+    """Return the model's inputs to read a clip's tail over its prefix cache, which stays as it is."""
     cache = Cache(layers=[for_rows(layer, 1, lm.device) for layer in prefix_cache])
     return read_on(lm, clip.ids[:, clip.tail], clip.span.stop, cache)
 
 
 def stored(prefix_cache: PrefixCache) -> tuple[PrefixCache, int]:
-    """Return a front in main memory, and its size in bytes."""
+    """Return a prefix cache in main memory, and its size in bytes."""
     return tuple(copied(layer, lambda t: t.to("cpu")) for layer in prefix_cache), sum(
         t.nbytes for f in prefix_cache for t in kept_tensors(f)
     )

@@ -1,4 +1,4 @@
-"""When two logits count as equal."""
+"""Tolerances: when two logits count as equal."""
 
 import torch
 

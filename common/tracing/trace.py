@@ -1,4 +1,4 @@
-"""Record a clip's run and read the answer at every layer.
+"""Record a clip's run: lens logits, tail states and key/value cache.
 
 h_l is the residual stream entering block l, h_L what leaves the last block before the final norm (as `hidden_states` in
 transformers, but for its last entry, which transformers has normed already). Everything here works by hooks on the blocks.

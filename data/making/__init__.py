@@ -1,1 +1,1 @@
-"""What made the demo clips and the two models."""
+"""Scripts that made the demo clips and the two models."""

@@ -1,4 +1,4 @@
-"""The sentences of the demo clips and of the reference model's training, written for this project.
+"""The sentences of the demo clips and of the reference model's training.
 
 Rules: 6-12 words, one full stop (an exclamation mark would change the synthetic voice), about 11 syllables; surprise is a
 violated expectation, not an exclamation. An explicit sentence names the feeling, an implicit one never does; neutral

@@ -1,4 +1,4 @@
-"""Train the reference model: `python data/making/train_reference.py` renders its speech and writes data/reference_model/.
+"""Train the reference model: `python data/making/train_reference.py`.
 
 A Qwen2AudioForConditionalGeneration of 5.8 M parameters that answers three questions with one word: which emotion is in the
 tone (`voice`), which is in the words (`words`), how does the speaker feel (`speaker`). `voice` and `words` are trained on all
@@ -33,9 +33,9 @@ sys.path.insert(0, str(ROOT))
 from common.clips.manifest import LABELS  # noqa: E402
 from common.files import take  # noqa: E402
 from common.paths import given_path  # noqa: E402
-from data.making.questions import IGNORE, QUESTIONS, Frame, frame_of  # noqa: E402
+from data.making.questions import QUESTION_NUMBER, QUESTIONS, Frame, answer_states, audio_tokens, frame_of, pack  # noqa: E402
 from data.making.sentences import DEMO, training_texts  # noqa: E402
-from data.making.speech import PROSODIES, RATE, Speaker, Voice, render, strengthen  # noqa: E402
+from data.making.speech import PROSODIES, RATE, Voice, render, speak, strengthen  # noqa: E402
 
 SPECIAL = ("<|im_start|>", "<|im_end|>", "<|AUDIO|>", "<|audio_bos|>", "<|audio_eos|>")
 WINDOW_S = 4  # seconds of audio the model takes; the real Qwen2-Audio takes 30
@@ -56,8 +56,7 @@ class Clip:
 
     @property
     def tokens(self) -> int:
-        """The number of audio tokens, as Qwen2AudioProcessor counts them."""
-        return (((self.frames - 1) // 2 + 1) - 2) // 2 + 1
+        return audio_tokens(self.frames)
 
 
 @dataclass(frozen=True)
@@ -89,7 +88,7 @@ def render_recipe(recipe: Recipe) -> list[Clip]:
     rng = np.random.default_rng(recipe.seed)
     clips = []
     for pace in recipe.paces:
-        analysis = _speaker().analyse(recipe.text, pace)
+        analysis = speak(recipe.text, pace)
         for _ in range(recipe.voices):
             pitch = float(np.exp(rng.uniform(np.log(0.85), np.log(2.1))))
             voice = Voice("random", pitch, tract=pitch**0.22 * rng.uniform(0.95, 1.05))
@@ -101,11 +100,6 @@ def render_recipe(recipe: Recipe) -> list[Clip]:
                 features = out["input_features"][0].astype(np.float16)
                 clips.append(Clip(features, frames, recipe.text, recipe.semantic_label, label))
     return clips
-
-
-@cache
-def _speaker() -> Speaker:
-    return Speaker()
 
 
 @cache
@@ -185,66 +179,16 @@ def answers(clip: Clip) -> dict[str, str]:
     return told | ({"speaker": clip.prosody_label} if clip.prosody_label == clip.semantic_label else {})
 
 
-def pack(clips: list[Clip], frame: Frame, processor: Qwen2AudioProcessor) -> dict[str, torch.Tensor]:
-    """Put every question about a clip behind one copy of its audio.
-
-    A sequence is prefix | audio | tail of question 1 | tail of question 2 ...; a tail sees the prefix, the audio and itself, at
-    the positions that it would have alone. One pass of the tower and of the span so teaches all answers.
-    `segment` is 0 for prefix and audio, 1.. for the tails, -1 for padding.
-    """
-    lengths = [c.tokens for c in clips]
-    span = max(lengths)
-    start = len(frame.prefix)
-    rows = []
-    for clip, length in zip(clips, lengths):
-        ids = frame.prefix + [processor.audio_token_id] * span
-        segment = [0] * (start + length) + [-1] * (span - length)
-        position = list(range(start + span))
-        target = [IGNORE] * len(ids)
-        for number, (question, answer) in enumerate(answers(clip).items(), 1):
-            said = [*processor.tokenizer.encode(answer), processor.tokenizer.eos_token_id]
-            tail = frame.tails[question]
-            ids += tail + said[:-1]
-            target += [IGNORE] * (len(tail) - 1) + said
-            segment += [number] * (len(tail) + len(said) - 1)
-            position += range(start + length, start + length + len(tail) + len(said) - 1)
-        rows.append((ids, target, segment, position))
-    size = max(len(r[0]) for r in rows)
-
-    def column(k: int, fill: int) -> torch.Tensor:
-        return torch.tensor([r[k] + [fill] * (size - len(r[k])) for r in rows])
-
-    segment = column(2, -1)
-    earlier = torch.ones(size, size, dtype=torch.bool).tril()
-    seen = (segment[:, None, :] == 0) | (segment[:, None, :] == segment[:, :, None])
-    mask = (earlier & seen & (segment[:, None, :] >= 0)) | torch.eye(size, dtype=torch.bool)
-    return {
-        "features": torch.from_numpy(np.stack([c.features for c in clips])).float(),
-        "lengths": torch.tensor(lengths),
-        "ids": column(0, 0),
-        "target": column(1, IGNORE),
-        "segment": segment,
-        "position": column(3, 0),
-        "mask": mask[:, None],
-    }
-
-
-def packed_losses(model: Qwen2AudioForConditionalGeneration, batch: dict[str, torch.Tensor]) -> dict[int, torch.Tensor]:
-    """Return the mean cross entropy of each segment's answers: 1 voice, 2 words, 3 transcript, 4 speaker (if any)."""
-    inner = model.model
-    frames = torch.arange(batch["features"].shape[-1] // 2)
-    heard = (frames[None] < 2 * batch["lengths"][:, None] + 1)[:, None, None, :]
-    audio = inner.multi_modal_projector(inner.audio_tower(batch["features"], attention_mask=heard).last_hidden_state)
-    span = batch["ids"] == model.config.audio_token_id
-    embeds = inner.get_input_embeddings()(batch["ids"])
-    embeds = embeds.masked_scatter(span[..., None], audio[:, : int(span[0].sum())])
-    states = inner.language_model(
-        inputs_embeds=embeds, attention_mask=batch["mask"], position_ids=batch["position"], use_cache=False
-    ).last_hidden_state
-    wanted = batch["target"] != IGNORE
-    loss = cross_entropy(model.lm_head(states[wanted]), batch["target"][wanted], reduction="none")
-    segment = batch["segment"][wanted]
-    return {int(s): loss[segment == s].mean() for s in segment.unique()}
+def losses_of(model: Any, clips: list[Clip], frame: Frame, processor: Qwen2AudioProcessor) -> dict[str, torch.Tensor]:
+    """Return the mean cross entropy of the answers to each question: one pass of the tower and of the span teaches all."""
+    features, lengths = torch.from_numpy(np.stack([c.features for c in clips])).float(), [c.tokens for c in clips]
+    heard = torch.arange(features.shape[-1] // 2)[None] < 2 * torch.tensor(lengths)[:, None] + 1
+    tower = model.model.audio_tower(features, attention_mask=heard[:, None, None, :])
+    audio = model.model.multi_modal_projector(tower.last_hidden_state)
+    packed = pack([answers(c) for c in clips], lengths, frame, processor.tokenizer)
+    states, target, question = answer_states(model, packed, audio)
+    loss = cross_entropy(model.lm_head(states), target, reduction="none")
+    return {name: loss[question == n].mean() for name, n in QUESTION_NUMBER.items() if (question == n).any()}
 
 
 @torch.no_grad()
@@ -264,9 +208,8 @@ def accuracy(model: Any, clips: list[Clip], frame: Frame, processor: Qwen2AudioP
                 feature_attention_mask=(torch.arange(clip.features.shape[1]) < clip.frames)[None].long(),
             ).logits[0, -1]
             right = LABELS[int(logits[first].argmax())] == answer
-            count = counts.setdefault(question, [0, 0])
-            count[0] += right
-            count[1] += 1
+            before = counts.get(question, [0, 0])
+            counts[question] = [before[0] + right, before[1] + 1]
     return counts
 
 
@@ -289,19 +232,14 @@ def train(
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1.2e-3, total_steps=steps, pct_start=0.1)
     bar = tqdm(range(steps), desc="training", mininterval=10)
     for step in bar:
-        batch = pack([clips[i] for i in rng.integers(len(clips), size=batch_size)], frame, processor)
-        losses = packed_losses(model, batch)
+        losses = losses_of(model, [clips[i] for i in rng.integers(len(clips), size=batch_size)], frame, processor)
         optimizer.zero_grad()
         sum(losses.values(), torch.zeros(())).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         schedule.step()
         if step % 25 == 0:
-            bar.set_postfix_str(
-                " ".join(
-                    f"{n}={losses[s].item():.2f}" for s, n in enumerate(("voice", "words", "text", "speaker"), 1) if s in losses
-                )
-            )
+            bar.set_postfix_str(" ".join(f"{name}={loss.item():.2f}" for name, loss in losses.items()))
         if step % 250 == 249:
             model.eval()
             tqdm.write(f"step {step + 1}, held out: {accuracy(model, watch, frame, processor)}")

@@ -1,1 +1,1 @@
-"""What is fitted on other texts: the tuned lens and the probes."""
+"""What is fitted on other clips: the tuned lens and the probes."""

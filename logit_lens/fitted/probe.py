@@ -1,4 +1,4 @@
-"""What a linear probe decodes of words and voice from a run's states, beside what the answer says: states to probe.csv.
+"""Fit probes of words and voice on a run's states; make their tables.
 
 A probe says that a label is there for a linear readout, on texts and speakers that it has not seen; not that the model uses it.
 """
@@ -15,18 +15,17 @@ from sklearn.preprocessing import PolynomialFeatures, StandardScaler
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
-from common.clips.pairs import KINDS
+from common.clips.pairs import CUES, KINDS
 from common.errors import InputError
 from common.stats.clustered_means import Floats
 from common.stats.layer_tables import Metric, gain, layer_table
-from common.stats.probes import Plan, Targets, plan, products, told, widening
+from common.stats.probes import Plan, Targets, decoded, plan, products, widening
 from common.stats.splits import parted
 from common.stats.units import Units, clip_units
 from logit_lens.fitted.state_file import FILES, POSITIONS, read_states
 from logit_lens.tables import conflict_rows
 
 COLUMNS = ["label", "probe", "position", "layer"]
-CUES = {"semantic": "words", "prosody": "voice"}
 PERMUTATIONS = 10  # permutations of each label: the null is their mean
 
 
@@ -127,7 +126,7 @@ def _parted(clips: pd.DataFrame) -> tuple[str, ...]:
 
 
 def _decodable(clips: pd.DataFrame) -> tuple[list[str], list[str]]:
-    """Return the kinds of label that can be told on texts and speakers not seen, and why the others cannot."""
+    """Return the kinds of label that can be decoded on texts and speakers not seen, and why the others cannot."""
     apart = {"texts": "text_id", "speakers": "speaker"}
     kinds, lacking = [], []
     for kind in KINDS:
@@ -164,7 +163,7 @@ def _permuted(clips: pd.DataFrame, codes: np.ndarray, kinds: list[str], *, seed:
 
 
 def _of_states(path: Path, targets: Targets, folds: Plan) -> Floats:
-    """Return what is told from a file of states at each position and layer. Raises InputError where it is of other clips."""
+    """Return what is decoded from a file of states at each position and layer. Raises InputError where it is of other clips."""
     states = read_states(path)
     if len(states) != len(targets.codes):
         raise InputError(
@@ -177,11 +176,11 @@ def _of_states(path: Path, targets: Targets, folds: Plan) -> Floats:
 
 
 def _of_clips(clips: pd.DataFrame, targets: Targets, folds: Plan) -> Floats:
-    """Return what is told from the length and level of clips, their squares and product: a middle one is no linear matter."""
+    """Return what is decoded from the length and level of clips, their squares and product: a middle one is no linear matter."""
     features = make_pipeline(StandardScaler(), PolynomialFeatures(2, include_bias=False))
     return _found([features.fit_transform(clips[["seconds", "level"]])], targets, folds)
 
 
 def _found(vectors: Iterable[np.ndarray], targets: Targets, folds: Plan) -> Floats:
     with threadpool_limits(1):  # products of a few hundred clips: two threads take eight times as long as one, or more
-        return np.stack([told(products(of_place), targets, folds) for of_place in vectors], axis=-1)
+        return np.stack([decoded(products(of_place), targets, folds) for of_place in vectors], axis=-1)

@@ -1,4 +1,4 @@
-"""Record states for the probes, and the same ones of the same architecture with random weights."""
+"""Record the states for probes, also of the model with random weights."""
 
 from collections.abc import Callable, Sequence
 from itertools import chain

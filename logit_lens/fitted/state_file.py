@@ -1,4 +1,4 @@
-"""The states of a run in one memory-mapped file: of every h_l of a clip the mean of the audio span, and the last position."""
+"""Store a run's states in one memory-mapped file."""
 
 from dataclasses import dataclass
 from pathlib import Path

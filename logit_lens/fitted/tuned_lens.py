@@ -1,4 +1,4 @@
-"""The tuned lens: an affine map from each layer's state to the last one's, fitted on other texts.
+"""Fit a tuned lens: an affine map from each layer's state to the last.
 
 The logit lens reads a state as if no block came after it, and may see nothing early. Belrose et al. 2023 (arXiv 2303.08112)
 train a map for each layer; here it is fitted in closed form (Din et al. 2023, arXiv 2303.09435): ridge towards the identity and

@@ -1,4 +1,4 @@
-"""The clips of a study as the manifest has them, and as short MP3s that fit into a page."""
+"""Read a study's clips from its manifest; encode them as MP3 for the page."""
 
 import base64
 import io

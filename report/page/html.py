@@ -1,4 +1,4 @@
-"""The report and its tables as one page that asks for nothing: figures, audio and numbers are in it."""
+"""Write the report as one HTML page that needs no other file."""
 
 import json
 import re
@@ -157,7 +157,7 @@ def _caption(block: Block) -> bool:
 
 
 def _narrow(chapter: str) -> bool:
-    """Tell whether a chapter has a figure, and all of one panel's width: then it stands beside another."""
+    """Return whether a chapter has a figure, and all of one panel's width: then it stands beside another."""
     widths = [float(width) for width in re.findall(r'<svg viewBox="0 0 ([\d.]+)', chapter)]
     return bool(widths) and max(widths) < 1.5 * 72 * WIDTH
 

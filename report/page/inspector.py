@@ -1,4 +1,4 @@
-"""The data of a closer look: clips and pairs with their label logits over the layers, as JSON for the page."""
+"""Make the data of the page's inspector: clips and pairs over the layers."""
 
 import base64
 from collections.abc import Sequence

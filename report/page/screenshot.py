@@ -1,4 +1,4 @@
-"""Take a picture of the page's first screen for the README, in headless Chromium: `make page-picture`."""
+"""Take the README's picture of the page with headless Chromium."""
 
 import shutil
 import subprocess

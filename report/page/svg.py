@@ -1,4 +1,4 @@
-"""Figures as SVG within the page: they have no ground of their own, and take its ink and colours, light or dark."""
+"""Put matplotlib's SVG figures into the page, in its colours."""
 
 import re
 from pathlib import Path
@@ -36,15 +36,10 @@ def inline(file: Path, alt: str, prefix: str) -> str:
         for key, value in attributes.items():
             attributes[key] = re.sub(r"url\(#", f"url(#{prefix}-", value)
         if "d" in attributes:
-            attributes["d"] = _short(attributes["d"])
+            attributes["d"] = " ".join(re.sub(r"(\.\d\d)\d+", r"\1", attributes["d"]).split())  # two decimals are enough
         if "style" in attributes:
             attributes["style"] = re.sub("#[0-9a-f]{6}", lambda found: COLORS.get(found[0], found[0]), attributes["style"])
     about = {"viewBox": root.attrib["viewBox"], "role": "img", "aria-label": alt, "class": "plot"}
     root.attrib.clear()
     root.attrib.update(about | {"style": f"min-width: {about['viewBox'].split()[2]}pt"})
     return ElementTree.tostring(root, encoding="unicode", short_empty_elements=False)
-
-
-def _short(path: str) -> str:
-    """Return a path with two decimals, which are a thousandth of an inch and less."""
-    return " ".join(re.sub(r"(\.\d\d)\d+", r"\1", path).split())

@@ -1,1 +1,1 @@
-"""Parts of the report with more than one run in them."""
+"""Sections of the report that combine several runs."""

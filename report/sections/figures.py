@@ -1,4 +1,4 @@
-"""The figures that a report draws of several tables: the panel of the first page, alignments, studies side by side."""
+"""Draw the report's figures of several tables: panel, alignments, studies side by side."""
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Words alone: answers to a clip's audio, to its transcript, and to its transcript with the tone named, on the same clips."""
+"""Compare answers to a clip's audio, its transcript, and its transcript with the tone named."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from activation_patching.span.effects import matched
+from activation_patching.span.effects import answered, matched
 from common.plotting import COLORS, FigureStyle, figure, level, name_curves, points
 from common.stats.findings import Estimate, estimate_of
 from common.stats.layer_tables import Metric, gain, layer_table
@@ -16,7 +16,7 @@ from logit_lens.plots import NAMES
 from logit_lens.tables import OUTCOMES, conflict_rows
 from report.runs import Outputs, Study
 
-RUNGS = {"audio": "audio", "transcript": "transcript", "told": "transcript\nand tone"}
+RUNGS = {"audio": "audio", "transcript": "transcript", "described": "transcript\nand tone"}
 
 
 @dataclass(frozen=True)
@@ -48,11 +48,10 @@ def ladder(study: Study) -> Ladder | None:
     wins = {(name, o): (u.grid("outcome") == o).astype(float) for name, u in units.items() for o in OUTCOMES}
     metrics = {f"{name}: {o}": Metric(won, share=True) for (name, o), won in wins.items()}
     metrics["heard - read"] = gain(wins["audio", "semantic"] - wins["transcript", "semantic"])
-    if "told" in runs:
-        metrics["heard - named"] = gain(wins["audio", "prosody"] - wins["told", "prosody"])
+    if "described" in runs:
+        metrics["heard - named"] = gain(wins["audio", "prosody"] - wins["described", "prosody"])
     read, labels = units["transcript"], labels_of(study.lens.rows)
-    words, answers = label_codes(read.unit_rows.semantic_label, labels), label_codes(read.rows.winner, labels)
-    said = (answers.reshape(len(words), 1, -1) == np.arange(len(labels))[:, None]).astype(float)  # [clip, label, layer]
+    words, said = label_codes(read.unit_rows.semantic_label, labels), answered(read, "winner")
     named = np.stack([words, np.full_like(words, -1), np.full_like(words, -1)], axis=1)
     found = matched(named, said, np.zeros_like(said))
     metrics["reads"] = Metric(found.to_target, down=found.to_third)
@@ -61,7 +60,7 @@ def ladder(study: Study) -> Ladder | None:
         shares={(name, o): estimate_of(row, f"{name}: {o}") for name, o in wins},
         reads=estimate_of(row, "reads"),
         heard_minus_read=estimate_of(row, "heard - read"),
-        heard_minus_named=estimate_of(row, "heard - named") if "told" in runs else None,
+        heard_minus_named=estimate_of(row, "heard - named") if "described" in runs else None,
         chance=1 / len(labels),
     )
 

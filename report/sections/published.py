@@ -1,4 +1,4 @@
-"""What others have found with the same clips, beside one's own figures."""
+"""Compare a run with published results on the same clips."""
 
 import re
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What a report says of knockout and components: where words and voice go, and which parts carry them."""
+"""Summarise knockout and components runs for the report."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -133,7 +133,7 @@ def test_an_edit_of_the_last_position_by_splice_is_what_a_rerun_gives(lm: AudioL
     assert largest(rows[0], own) > 0.05
 
 
-def test_an_edit_of_the_span_by_staircase_is_what_a_rerun_gives(lm: AudioLM, manifest: Path) -> None:
+def test_an_edit_of_the_span_by_layer_batch_is_what_a_rerun_gives(lm: AudioLM, manifest: Path) -> None:
     clip = encode_clip(lm, manifest.parent / "happy_0_sad_a.wav", PROMPTS["speaker"])
     rows, own = _both(lm, clip, manifest, "span")
     torch.testing.assert_close(rows[0], rows[1], atol=1e-4, rtol=0)
@@ -153,7 +153,7 @@ def _both(lm: AudioLM, clip: EncodedClip, manifest: Path, at: str) -> tuple[tupl
     edit = edit_of("erase", own, states_at(lm, clip, positions(clip, at)))
     slow = sweep(lm, "rerun", clip, positions(clip, at), edit, range(LAYERS + 1))
     if at == "span":
-        return (sweep(lm, "staircase", clip, clip.span, edit, range(LAYERS + 1)), slow), own_logits(lm, clip)
+        return (sweep(lm, "layer_batch", clip, clip.span, edit, range(LAYERS + 1)), slow), own_logits(lm, clip)
     trace = record(lm, before_last(clip))[0]
     assert trace.tail.shape[-2] == 1
     tail = torch.stack([edit(layer, h) for layer, h in enumerate(trace.tail)])
@@ -178,7 +178,7 @@ def test_a_run_goes_on_after_a_kill_and_says_what_it_checked(
     assert (record["identity"]["intervention"], record["identity"]["at"], record["identity"]["rank"]) == (*edit, 4)
     checked = record["self_check"]
     assert checked["exchange of rank 0 - unedited"] < 1e-5 and checked["exchange of the whole space - whole state"] < 1e-3
-    assert checked[f"{edit[0]} by {'splice' if edit[1] == 'last' else 'staircase'} - rerun"] < 1e-4
+    assert checked[f"{edit[0]} by {'splice' if edit[1] == 'last' else 'layer_batch'} - rerun"] < 1e-4
     rows = tmp_path / "patches.csv"
     whole = pd.read_csv(rows)
     if edit[0] == "exchange":

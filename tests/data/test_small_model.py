@@ -20,11 +20,11 @@ from data import assemble
 from data.making.questions import frame_of
 from data.making.sentences import DEMO
 from data.making.small_model import base, train
-from data.making.small_model.align import Aligner, align, word_errors
+from data.making.small_model.align import Aligner, align
 from data.making.small_model.audio import Clip, Pool, features, hear, join
 from data.making.small_model.lm import add_lora, answer_logits, ask, pack, read
 from data.making.small_model.speech import Told, Utterance
-from data.making.small_model.texts import labelled, near_demo, salad, vocabulary, words_of, written
+from data.making.small_model.texts import labelled, near_demo, salad, vocabulary, word_errors, words_of, written
 
 
 def load(folder: Path) -> tuple[Any, Any]:

@@ -34,7 +34,7 @@ REFERENCE = "reference model"
 REFERENCE_FOLDER = ROOT / "data" / "reference_model"
 TF32 = ", convolutions without TF32"  # which cuDNN takes for float32 by itself
 WAYS = (("bfloat16", None), ("float32", None), ("bfloat16", "eager"), ("float32", "eager"))  # dtype, attention
-# Where the run is rehearsed: the one is spliced, the other patched by staircase.
+# Where the run is rehearsed: the one is spliced, the other patched by layer batch.
 SMALL = [f"{REFERENCE} float32{TF32}", "gemma4_e2b bfloat16 eager"]
 # The second as long as the first, as some families need; the third longer.
 LENGTHS = {"a": 0.5, "b": 0.5, "c": 0.7}  # seconds

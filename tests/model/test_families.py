@@ -37,7 +37,7 @@ from tests.tiny_models.tiny import save_manifest
 UNLIKE = ("granite_speech", "gemma3n", "nemotron_h_omni", "qwen3_omni", "moss_transcribe", "qwen2_audio")
 TRIED = [*UNLIKE, *(pytest.param(name, marks=pytest.mark.slow) for name in ALL_FAMILIES if name not in UNLIKE)]
 BLOCKS = dict.fromkeys(("gemma3n", "gemma4_e2b", "gemma4_e4b", "gemma4_unified", "nemotron_h_omni"), 5)
-SHARED_KEYS = ("gemma3n", "gemma4_e2b", "gemma4_e4b")  # the last 2 of 5 blocks read those of others; patched by staircase
+SHARED_KEYS = ("gemma3n", "gemma4_e2b", "gemma4_e4b")  # the last 2 of 5 blocks read those of others; patched by layer batch
 OUT_OF_REACH = {family: {3, 4} for family in SHARED_KEYS} | {"nemotron_h_omni": {4}}  # whose last block keeps nothing
 ADAPTERS = {"granite_speech": ["default"], "phi4_multimodal": ["speech"]}
 CLIPS = {"angry_0_happy_a": 0.4, "angry_0_sad_a": 0.47, "happy_1_sad_a": 0.61, "sad_0_happy_a": 0.75}  # seconds
@@ -92,7 +92,7 @@ def test_both_scripts(
     more += ["--align", align] if align else []
     record = run_script(activation_patching.run.main, checkpoint, four_clips, tmp_path / "patching", *more)
     check, blocks = record["self_check"], BLOCKS.get(family, 4)
-    assert record["engine"] == ("staircase" if align or family in SHARED_KEYS else "splice")
+    assert record["engine"] == ("layer_batch" if align or family in SHARED_KEYS else "splice")
     assert record["blocks"] == blocks and record["adapters"] == ADAPTERS.get(family, [])
     assert not any("row 0" in warning for warning in record["warnings"])
     rows = pd.read_csv(tmp_path / "patching" / "patches.csv")

@@ -95,7 +95,7 @@ def test_patches_are_those_of_a_loop_over_layers(kind: str, clips: Path, tmp_pat
     }[kind](tmp_path / "model")
     crop = ["--align", "crop"] if kind == "shared keys" else []
     rows, record = patched_rows(saved, clips, tmp_path / "out", "--max-pairs", "6", *crop)
-    assert record["engine"] == ("staircase" if crop else "splice")
+    assert record["engine"] == ("layer_batch" if crop else "splice")
     lm = load_model(str(saved), device=torch.device("cpu"), dtype=torch.float32)
     prompt, tokens = fill_prompt(PROMPTS["speaker"]), lm.processor.tokenizer
     encoded = {name: encode_clip(lm, clips.parent / f"{name}.wav", prompt) for name in {*rows.recipient_id, *rows.donor_id}}

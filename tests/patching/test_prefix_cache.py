@@ -32,7 +32,7 @@ def spoken(manifest: Path) -> list[Path]:
 def test_a_question_behind_a_front_is_answered_as_behind_audio(window: int | None, spoken: list[Path], tmp_path: Path) -> None:
     lm = load_model(str(save_tiny_model(tmp_path, window=window)), device=torch.device("cpu"), dtype=torch.float32)
     kept = [prefix_cache_of(lm, encode_clip(lm, path, PROMPTS["speaker"])) for path in spoken]
-    for prompt in ("voice-2", "words"):  # others than the fronts were made with
+    for prompt in ("voice-2", "words"):  # others than the prefix caches were made with
         clips = [encode_clip(lm, path, PROMPTS[prompt]) for path in spoken]
         for clip, prefix_cache in zip(clips, kept):
             assert (lens(lm, clip, [5], prefix_cache=prefix_cache)[0] - lens(lm, clip, [5])[0]).abs().max() < 1e-4
@@ -42,7 +42,7 @@ def test_a_question_behind_a_front_is_answered_as_behind_audio(window: int | Non
         assert (splice(lm, continue_from[0], continue_from[1:]) - splice(lm, whole[0], whole[1:])).abs().max() < 1e-4
 
 
-def test_fronts_are_not_used_where_they_do_not_give_the_models_own_answer(
+def test_prefix_caches_are_not_used_where_they_do_not_give_the_models_own_answer(
     tiny_folder: Path, manifest: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     samples, question, model = read_clips(manifest, None)[0][:4], ask("speaker"), ModelChoice(str(tiny_folder), device="cpu")

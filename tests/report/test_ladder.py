@@ -12,7 +12,7 @@ from report.runs import Study, Trouble, read_studies
 from report.sections.ladder import ladder
 from tests.helpers.study import LAYERS, Truth, build_report, change_record, save_study
 
-TRUTHS = {"transcript": Truth(words=4, voice=0), "told": Truth(words=1, voice=4)}
+TRUTHS = {"transcript": Truth(words=4, voice=0), "described": Truth(words=1, voice=4)}
 
 
 @pytest.fixture(scope="module")
@@ -51,14 +51,14 @@ def test_shares_and_paired_differences_by_hand(study: Path) -> None:
     table[~table.sample_id.isin(gone)].to_csv(file, index=False)
     found, troubles = of(study)
     rungs = ladder(found)
-    assert rungs and {*found.beside} == {"transcript", "told"} and not troubles
-    last = {name: last_rows(study, "" if name == "audio" else name, gone) for name in ("audio", "transcript", "told")}
+    assert rungs and {*found.beside} == {"transcript", "described"} and not troubles
+    last = {name: last_rows(study, "" if name == "audio" else name, gone) for name in ("audio", "transcript", "described")}
     for name, rows in last.items():
         for outcome in ("semantic", "prosody", "other"):
             share = rungs.shares[name, outcome]
             assert share.n == len(rows) == 118 and share.value == pytest.approx((rows.outcome == outcome).mean())
             assert share.low - 1e-9 <= share.value <= share.high + 1e-9
-    read, heard, named = last["transcript"], last["audio"], last["told"]
+    read, heard, named = last["transcript"], last["audio"], last["described"]
     expected = (heard.outcome == "semantic").mean() - (read.outcome == "semantic").mean()
     assert rungs.heard_minus_read.value == pytest.approx(expected)
     expected = (heard.outcome == "prosody").mean() - (named.outcome == "prosody").mean()
@@ -108,7 +108,7 @@ def test_a_model_that_makes_nothing_of_texts_is_said_to_measure_nothing(study: P
 def test_a_run_of_something_else_does_not_stand_on_it(change: dict[str, object], trouble: str, study: Path) -> None:
     change_record(study / "lens" / "transcript", **change)
     found, (told,) = of(study)
-    assert told.name == trouble and ("transcript" in found.beside) == (trouble == "warning") and "told" in found.beside
+    assert told.name == trouble and ("transcript" in found.beside) == (trouble == "warning") and "described" in found.beside
 
 
 def test_a_run_of_texts_is_no_study_of_its_own(study: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

@@ -28,7 +28,7 @@ def built(studies: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) ->
     out = {name: tmp_path_factory.mktemp(f"report_{name}") for name in studies}
     full = tmp_path_factory.mktemp("full") / "study"
     shutil.copytree(studies["voice"], full)
-    for name in ("transcript", "told", "tuned"):
+    for name in ("transcript", "described", "tuned"):
         shutil.copytree(studies["words" if name == "transcript" else "voice"] / "lens", full / "lens" / name)
         data = str(studies["voice"] / "clips" / "manifest.csv")
         asked = {"identity__input": name} if name != "tuned" else {"identity__lens": "tuned"}

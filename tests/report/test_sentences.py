@@ -40,7 +40,7 @@ def subspace(intervention: str, minus_random: Estimate, of_whole: Estimate | Non
 
 
 def ladder(reads: Estimate, read: Estimate, named: Estimate | None) -> Ladder:
-    shares = {(rung, o): MANY for rung in ("audio", "transcript", "told") for o in ("semantic", "prosody", "other")}
+    shares = {(rung, o): MANY for rung in ("audio", "transcript", "described") for o in ("semantic", "prosody", "other")}
     return Ladder(shares, reads, read, named, 0.2)
 
 

@@ -52,12 +52,6 @@ def test_any_other_failure_is_an_error(tmp_path: Path, monkeypatch: pytest.Monke
         default_model.settle(ModelChoice(""), redraw=False)
 
 
-def test_the_exit_code_of_a_failed_download_is_that_of_assemble() -> None:
-    from data.making.small_model.base import NOT_DOWNLOADED
-
-    assert NOT_DOWNLOADED == default_model.NOT_DOWNLOADED and default_model.ASSEMBLE.is_file()
-
-
 @pytest.mark.parametrize(
     ("script", "wrong", "says"),
     [

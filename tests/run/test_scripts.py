@@ -320,7 +320,7 @@ def test_alignments_agree_where_spans_are_equally_long_and_differ_where_not(
         start("activation_patching", tiny_folder, manifest, tmp_path / align, "--align", align)
     splice_, crop, stretch = map(rows_of, (finished["activation_patching"], tmp_path / "crop", tmp_path / "stretch"))
     splice_, crop, stretch = (rows[rows.control == "none"] for rows in (splice_, crop, stretch))
-    assert json.loads((tmp_path / "crop" / "run.json").read_text())["engine"] == "staircase"
+    assert json.loads((tmp_path / "crop" / "run.json").read_text())["engine"] == "layer_batch"
     logits = [c for c in splice_ if c.startswith("logit_")]
     equal = splice_.kind == "prosody"  # of one text: equally long here
     np.testing.assert_allclose(splice_[equal][logits], crop[equal][logits], atol=2e-4)

@@ -37,12 +37,12 @@ def question(prompt: str = "speaker", given: str = "transcript", **more: Any) ->
 
 def test_the_text_stands_in_quotes_where_the_clip_would_and_told_names_its_tone(tmp_path: Path) -> None:
     assert written(question(), CLIP) == f'"I can\'t, he said." How does the speaker feel? {OPTIONS}'
-    told = written(question(given="told"), CLIP)
+    told = written(question(given="described"), CLIP)
     assert told == f'"I can\'t, he said." (said in an angry tone) How does the speaker feel? {OPTIONS}'
     for voice, tone in (("sad", "a sad"), ("happy", "a happy"), ("angry", "an angry")):
-        assert f'" (said in {tone} tone) How' in written(question(given="told"), replace(CLIP, prosody_label=voice))
+        assert f'" (said in {tone} tone) How' in written(question(given="described"), replace(CLIP, prosody_label=voice))
     words = ("calm", "glad", "low", "irate", "amazed")
-    assert "(said in an irate tone)" in written(question(given="told", words=words), CLIP)
+    assert "(said in an irate tone)" in written(question(given="described", words=words), CLIP)
     file = tmp_path / "mine.txt"
     file.write_text("A clip: {audio}. Its mood, of {labels}?")
     assert written(question(str(file)), replace(CLIP, text="{labels} {audio}")).startswith(
@@ -54,7 +54,7 @@ def test_a_chinese_prompt_is_filled_the_chinese_way() -> None:
     clip = replace(CLIP, text="他来了。", prosody_label="sad")
     asked = "说话人的心情如何？请用一个词回答：中性、高兴、悲伤、愤怒或惊讶。"
     assert written(question("speaker-zh"), clip) == f"“他来了。”{asked}"
-    assert written(question("speaker-zh", "told"), clip) == f"“他来了。”（用悲伤的语气说）{asked}"
+    assert written(question("speaker-zh", "described"), clip) == f"“他来了。”（用悲伤的语气说）{asked}"
 
 
 def test_encoding_and_answer_are_what_processor_and_model_give_by_hand(lm: AudioLM) -> None:
@@ -94,7 +94,7 @@ def deaf(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("deaf")
-@pytest.mark.parametrize("given", ["transcript", "told"])
+@pytest.mark.parametrize("given", ["transcript", "described"])
 def test_runs_of_texts(given: str, tiny_folder: Path, manifest: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     start = ["--model", str(tiny_folder), "--data", str(manifest), "--out", str(tmp_path), "--device", "cpu"]
     logit_lens.run.main([*start, "--limit", "30", "--input", given, "--generate", "5"])
@@ -109,7 +109,7 @@ def test_runs_of_texts(given: str, tiny_folder: Path, manifest: Path, tmp_path: 
     last = rows[rows.layer == LAYERS]
     same = ["text_id"] if given == "transcript" else ["text_id", "prosody_label"]
     of = last.groupby(same)[[f"logit_{label}" for label in LABELS]].nunique().max(axis=1)
-    assert (of == 1).all() and last.logit_sad.nunique() == len(of) and (len(of) > 10) == (given == "told")
+    assert (of == 1).all() and last.logit_sad.nunique() == len(of) and (len(of) > 10) == (given == "described")
     printed = capsys.readouterr().out
     assert f"given as {given}" in printed and ("the voice's label" in printed) == (given != "transcript")
     with pytest.raises(InputError, match="holds a run with other settings: input"):
@@ -122,7 +122,18 @@ def test_a_row_without_a_text_is_one_clear_line(tiny_folder: Path, manifest: Pat
         rows = [row | {"audio": str(manifest.parent / row["audio"])} for row in csv.DictReader(file)]
     rows[1]["text"] = " "
     bad = save_manifest(tmp_path / "m.csv", [tuple(row.values()) for row in rows])
-    start = ["--model", str(tiny_folder), "--data", str(bad), "--out", str(tmp_path / "out"), "--input", "told", "--limit", "4"]
+    start = [
+        "--model",
+        str(tiny_folder),
+        "--data",
+        str(bad),
+        "--out",
+        str(tmp_path / "out"),
+        "--input",
+        "described",
+        "--limit",
+        "4",
+    ]
     with pytest.raises(InputError, match=r"m.csv, row 3, column text: empty; it must be given$"):
         logit_lens.run.main(start)
     assert not (tmp_path / "out" / "lens.csv").exists()

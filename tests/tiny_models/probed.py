@@ -8,7 +8,7 @@ import pandas as pd
 from common.stats.clustered_means import Floats
 from common.stats.clusters import MIN_LEVELS, Design, memberships
 from common.stats.layer_tables import Metric, layer_table
-from common.stats.probes import Plan, Targets, plan, products, told, widening
+from common.stats.probes import Plan, Targets, decoded, plan, products, widening
 from common.stats.units import Units
 
 WIDTH = 40
@@ -33,8 +33,8 @@ class Clips:
     def plan(self) -> Plan:
         return plan(*(x.astype(str) for x in (self.texts, self.speakers, self.words)), seed=0)
 
-    def told(self, states: np.ndarray) -> Floats:
-        return told(products(states), self.targets(), self.plan())
+    def decoded(self, states: np.ndarray) -> Floats:
+        return decoded(products(states), self.targets(), self.plan())
 
 
 def clips(design: str, *, seed: int = 1) -> Clips:
@@ -75,7 +75,7 @@ def coverage(design: str, draws: int) -> pd.DataFrame:
     for draw in range(draws):
         rng = np.random.default_rng(100 + draw)
         speakers = same if levels < MIN_LEVELS else 0.7 * rng.normal(size=(levels, WIDTH))
-        right = np.stack([of.told(states(rng, of, words=k, voice=k, speakers=speakers)) for k in STRENGTHS], axis=-1)
+        right = np.stack([of.decoded(states(rng, of, words=k, voice=k, speakers=speakers)) for k in STRENGTHS], axis=-1)
         for place, label in enumerate(tables):
             metrics = {"accuracy": Metric(right[conflict, place], share=True)}
             tables[label].append(layer_table(units, metrics, widen=widen[place]).assign(strength=STRENGTHS))

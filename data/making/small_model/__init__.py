@@ -1,1 +1,1 @@
-"""What made the small model."""
+"""Scripts that trained and measured the small model."""

@@ -1,13 +1,10 @@
-"""Teach the encoder to say its words in the language model's own input: CTC towards the embeddings of the words' tokens.
+"""Train the encoder to output word embeddings of the language model, with CTC.
 
 The classes are the tokens of the vocabulary and a blank; a class's weight is its frozen embedding, so that what has been
 heard already stands where the language model looks for it.
 """
 
 import math
-import time
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +14,8 @@ from torch.nn.functional import cross_entropy, ctc_loss, normalize
 
 from common.clips.manifest import LABELS
 from data.making.small_model.audio import Clip, Pool, features, hear, hide
-from data.making.small_model.texts import plain, vocabulary, words_of
+from data.making.small_model.loop import Losses, train_stage
+from data.making.small_model.texts import plain, vocabulary, word_errors
 
 TOGETHER = 6  # batches drawn at a time
 SHARES = {"joined": 0.25, "joe": 0.1, "flite": 0.3, "told": 0.35}
@@ -51,26 +49,20 @@ class Aligner(nn.Module):
         scores = self.sharpness.exp() * ((states - self.mean) @ self.directions().T)
         return torch.cat([scores[..., :1] + self.bias, scores[..., 1:]], -1).log_softmax(-1)
 
+    def ctc(self, scores: torch.Tensor, clips: list[Clip]) -> torch.Tensor:
+        """Return the CTC loss of the clips' texts from their scores [clip, token, class]."""
+        targets = [self.targets(c.text) for c in clips]
+        tokens, sizes = torch.tensor([c.tokens for c in clips]), torch.tensor([len(t) for t in targets])
+        return ctc_loss(scores.transpose(0, 1), torch.cat(targets), tokens, sizes, zero_infinity=True)
+
     def heard(self, states: torch.Tensor) -> str:
         """Return the text of the best class at every state [token, hidden]: repeats and blanks go."""
         best = torch.unique_consecutive(self(states).argmax(-1))
         return self.tokenizer.decode([self.ids[int(k) - 1] for k in best if k > 0])
 
 
-def word_errors(heard: str, said: str) -> tuple[int, int]:
-    """Return the least number of words to insert, delete or replace, and the number of words said."""
-    a, b = words_of(heard), words_of(said)
-    row = list(range(len(b) + 1))
-    for i, x in enumerate(a, 1):
-        new = [i]
-        for j, y in enumerate(b, 1):
-            new.append(min(row[j] + 1, new[-1] + 1, row[j - 1] + (x != y)))
-        row = new
-    return row[-1], len(b)
-
-
 @torch.no_grad()
-def word_error_rate(model: Any, extractor: Any, aligner: Aligner, clips: list[Clip], show: int = 0) -> dict[str, Any]:
+def word_error_rate(model: Any, extractor: Any, aligner: Aligner, clips: list[Clip]) -> dict[str, Any]:
     """Return counts over `clips`: errors and words of the greedy reading, right and asked of the voice head."""
     errors = words = right = asked = 0
     for i in range(0, len(clips), 16):
@@ -78,14 +70,10 @@ def word_error_rate(model: Any, extractor: Any, aligner: Aligner, clips: list[Cl
         states = hear(model.model.audio_tower, model.model.multi_modal_projector, *features(part, extractor), lower=99)
         guess = aligner.voice(pooled(states, part, aligner)).argmax(-1)
         for row, clip, voice in zip(states, part, guess):
-            heard = aligner.heard(row[: clip.tokens])
-            e, n = word_errors(heard, clip.text)
+            e, n = word_errors(aligner.heard(row[: clip.tokens]), clip.text)
             errors, words = errors + e, words + n
             if clip.voice:
                 right, asked = right + (LABELS[int(voice)] == clip.voice), asked + 1
-            if show > 0:
-                print(f"    {clip.text} | {heard}")
-                show -= 1
     return {"wer": round(errors / words, 3), "errors": errors, "words": words, "voice": [right, asked]}
 
 
@@ -118,78 +106,46 @@ def align(
     aligner: Aligner,
     pool: Pool,
     *,
-    steps: int,
     lower: int,
     batch_size: int,
     seed: int,
     tests: dict[str, list[Clip]],
-    checkpoint: Path,
-    log: Callable[[dict[str, Any]], None],
     evaluate_every: int = 250,
+    **stage: Any,
 ) -> None:
-    """Train for `steps`; goes on from `checkpoint` where there is one, with the draws that an unbroken run would have.
-
-    The rate is flat after a short warm-up and falls to nothing over the last third.
-    """
+    """Train the encoder from layer `lower` on, the projector and the aligner; `stage` is what train_stage takes besides."""
     upper, projector = trained_parameters(model, lower)
     own = list(aligner.parameters())
-    parameters = [*upper, *projector, *own]
-    for p in parameters:
-        p.requires_grad_(True)
-    optimizer = torch.optim.AdamW(
-        [{"params": upper, "top": 5e-4}, {"params": [*projector, *own], "top": 2e-3}], weight_decay=0.01, betas=(0.9, 0.98)
-    )
-    start, began = 0, time.time()
-    if checkpoint.exists():
-        saved = torch.load(checkpoint)
-        model.load_state_dict(saved["model"], strict=False)
-        aligner.load_state_dict(saved["aligner"])
-        optimizer.load_state_dict(saved["optimizer"])
-        start, began = saved["step"], began - saved["seconds"]
-    smooth = None
-    waiting: list[list[Clip]] = []
-    for step in range(start + 1, steps + 1):
-        for kind in optimizer.param_groups:
-            kind["lr"] = kind["top"] * min(1, step / 60) * min(1, (1 - step / steps) * 3 + 0.01)
+    waiting: dict[int, list[list[Clip]]] = {}
+
+    def losses(step: int) -> Losses:
         group, turn = divmod(step - 1, TOGETHER)
-        if turn == 0 or not waiting:
-            waiting = batches(pool, np.random.default_rng([seed, 0, group]), batch_size)
-        clips, rng = waiting[turn], np.random.default_rng([seed, 1, step])
+        if group not in waiting:
+            waiting.clear()
+            waiting[group] = batches(pool, np.random.default_rng([seed, 0, group]), batch_size)
+        clips, rng = waiting[group][turn], np.random.default_rng([seed, 1, step])
         mel, mask = features(clips, extractor)
         states = hear(model.model.audio_tower, model.model.multi_modal_projector, hide(mel, rng), mask, lower)
         scores = aligner(states)
-        targets = [aligner.targets(c.text) for c in clips]
-        loss = ctc_loss(
-            scores.transpose(0, 1),
-            torch.cat(targets),
-            torch.tensor([c.tokens for c in clips]),
-            torch.tensor([len(t) for t in targets]),
-            zero_infinity=True,
-        )
         # the best class's embedding is where the state should stand, not only its direction
         goal = (aligner.size * aligner.directions().detach())[scores.detach().argmax(-1)] + aligner.mean
         pull = ((states - goal) ** 2).sum(-1).mean() / aligner.size**2
-        total = loss + 0.15 * pull
+        found = {"ctc": aligner.ctc(scores, clips), "pull": pull}
         spoken = [i for i, c in enumerate(clips) if c.voice]
         if spoken:
             truth = torch.tensor([LABELS.index(clips[i].voice or "") for i in spoken])
-            total = total + 0.4 * cross_entropy(aligner.voice(pooled(states, clips, aligner)[spoken]), truth)
-        optimizer.zero_grad()
-        total.backward()
-        nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
-        smooth = loss.item() if smooth is None else 0.95 * smooth + 0.05 * loss.item()
-        if step % 25 == 0:
-            entry = {"step": step, "ctc": round(smooth, 3), "pull": round(pull.item(), 3), "seconds": round(time.time() - began)}
-            log({"stage": "align"} | entry)
-        if step % evaluate_every == 0 or step == steps:
-            found = {name: word_error_rate(model, extractor, aligner, part) for name, part in tests.items()}
-            log({"stage": "align", "step": step, "tests": found})
-            save(checkpoint, model, optimizer, step, seconds=time.time() - began, aligner=aligner.state_dict())
+            found["voice"] = cross_entropy(aligner.voice(pooled(states, clips, aligner)[spoken]), truth)
+        return found
 
-
-def save(path: Path, model: Any, optimizer: Any, step: int, **more: Any) -> None:
-    """Write what is trained, and the optimizer, by way of a second file: an interruption leaves the last whole one."""
-    kept = {k: v for k, v in model.state_dict().items() if "audio_tower" in k or "projector" in k or k.endswith((".a", ".b"))}
-    torch.save({"model": kept, "optimizer": optimizer.state_dict(), "step": step, **more}, path.with_suffix(".part"))
-    path.with_suffix(".part").replace(path)
+    train_stage(
+        "align",
+        losses,
+        {"model": model, "aligner": aligner},
+        [{"params": upper, "top": 5e-4}, {"params": [*projector, *own], "top": 2e-3}],
+        weights={"pull": 0.15, "voice": 0.4},
+        warm_up=60,
+        fall=3,
+        evaluate=lambda: {name: word_error_rate(model, extractor, aligner, part) for name, part in tests.items()},
+        evaluate_every=evaluate_every,
+        **stage,
+    )

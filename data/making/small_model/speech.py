@@ -1,4 +1,4 @@
-"""Voices for the small model's texts: flite's four open ones and Piper's `joe`, whose words are known to the sample.
+"""Render training texts with flite and Piper, and restyle their prosody.
 
 flite (apt-get install flite) is called through its library: 35 ms a sentence. Piper takes 200 ms; its phone durations say
 where each word ends, so that its renderings can be cut into words and joined to texts that nobody has rendered.
@@ -15,7 +15,6 @@ import soxr
 from data.making.small_model.texts import words_of
 
 RATE = 16_000  # Hz, of every wave here
-FLITE_VOICES = ("slt", "rms", "awb", "kal16")
 
 
 @dataclass(frozen=True)
@@ -40,7 +39,7 @@ class _Wave(ctypes.Structure):
 
 
 def flite(voice: str) -> Callable[[str, str | None], Utterance]:
-    """Return a function that says a text in one of FLITE_VOICES. Raises OSError where flite is not installed."""
+    """Return a function that says a text in flite's `voice`. Raises OSError where flite is not installed."""
     for name in ("flite", "flite_usenglish", "flite_cmulex"):  # a voice looks for what is in these
         ctypes.CDLL(f"lib{name}.so.1", mode=ctypes.RTLD_GLOBAL)
     library = ctypes.CDLL("libflite.so.1")

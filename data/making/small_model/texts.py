@@ -1,4 +1,4 @@
-"""The small model's texts: labelled sentences and their variants, sentences that name a feeling, word salad.
+"""Generate the small model's training texts and their labels.
 
 One vocabulary for all. One labelled sentence in five, with its variants, and one in five pairs of a feeling and a clause are
 held out: never rendered for training. The demo's sentences lend their words to the salad and are never a training text; no
@@ -104,6 +104,18 @@ def words_of(text: str) -> list[str]:
 def plain(text: str) -> str:
     """Return `text` as the model shall hear it: lower case but for NAMES, no marks, a blank before every word."""
     return "".join(f" {w}" for w in words_of(text))
+
+
+def word_errors(heard: str, said: str) -> tuple[int, int]:
+    """Return the least number of words to insert, delete or replace, and the number of words said."""
+    a, b = words_of(heard), words_of(said)
+    row = list(range(len(b) + 1))
+    for i, x in enumerate(a, 1):
+        new = [i]
+        for j, y in enumerate(b, 1):
+            new.append(min(row[j] + 1, new[-1] + 1, row[j - 1] + (x != y)))
+        row = new
+    return row[-1], len(b)
 
 
 def near_demo(text: str, run: int = 4) -> bool:

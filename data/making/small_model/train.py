@@ -1,4 +1,4 @@
-"""Train the small model: `python data/making/small_model/train.py` renders its speech, trains and writes data/small_model/.
+"""Train the small model: `python data/making/small_model/train.py`.
 
 Three stages, each of which goes on where it was interrupted (everything kept in --work): render the texts; align the encoder
 with the language model's embeddings (align.py); teach the language model to read the states (lm.py). What is
@@ -120,7 +120,7 @@ def export(model: Any, out: Path, record: dict[str, Any]) -> None:
     (out / "training.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 
-def main(argv: list[str] | None = None) -> None:
+def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=given_path, default=ROOT / "data" / "outputs" / "small", help="renderings, checkpoints")
     parser.add_argument("--out", type=given_path, default=ROOT / "data" / "small_model")
@@ -136,6 +136,11 @@ def main(argv: list[str] | None = None) -> None:
         parser.error("--limit makes a model that knows nothing; give --out, so that it does not replace the shipped one")
     if args.out != parser.get_default("out"):
         take(args.out)
+    return args
+
+
+def main(argv: list[str] | None = None) -> None:
+    args = parse(argv)
     torch.manual_seed(args.seed)
     counts = {"flite": 14_000, "joe": 0 if args.no_joe else 2_500, "told": 1_000}
     if args.limit:
