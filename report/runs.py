@@ -100,7 +100,7 @@ def read_studies(lens: Iterable[Path], patching: Iterable[Path]) -> tuple[list[S
     studies, missing = _together(found["lens"], found["patching"])
     beside = [_read_beside(study) for study in studies]
     troubles = missing + troubles + [trouble for _, some in beside for trouble in some]
-    return [replace(study, beside=runs) for study, (runs, _) in zip(studies, beside)], _joined(troubles)
+    return [replace(study, beside=runs) for study, (runs, _) in zip(studies, beside)], joined(troubles)
 
 
 def _read_beside(study: Study) -> tuple[dict[str, Outputs], list[Trouble]]:
@@ -131,7 +131,7 @@ def _edit(folder: Path) -> str | None:
     return str(identity.get("intervention", "span")) if "kinds" in identity else None
 
 
-def _joined(troubles: list[Trouble]) -> list[Trouble]:
+def joined(troubles: list[Trouble]) -> list[Trouble]:
     """Return the troubles, those that differ in the folder alone as one."""
     found: dict[tuple[tuple[str, str], ...], list[Trouble]] = {}
     for trouble in troubles:
