@@ -31,6 +31,8 @@ from logit_lens.findings import headline, lens_findings
 from logit_lens.fitted.probe import probe_tables
 from logit_lens.options import add_options
 from logit_lens.plots import plot_lens
+from logit_lens.stages.plots import plot_stages
+from logit_lens.stages.tables import stage_tables
 from logit_lens.summary import summary, units_of
 from logit_lens.tables import lens_tables
 
@@ -87,10 +89,12 @@ def run(args: argparse.Namespace, shared: PrefixCacheStore | None, prompt: str, 
 def draw(args: argparse.Namespace, prompt: str, out: Path) -> None:
     record, rows = run_folder.finished_run(out, "lens.csv")
     probed, lacking = probe_tables(out, record, rows)
-    run_folder.write_tables(out, tables := lens_tables(rows) | probed, record)
-    figures = plot_lens(out, out, FigureStyle(formats=command_line.figure_formats(args), mark=run_folder.mark_of(record)))
+    staged, lacking_too = stage_tables(out, record, rows)
+    run_folder.write_tables(out, tables := lens_tables(rows) | probed | staged, record)
+    style = FigureStyle(formats=command_line.figure_formats(args), mark=run_folder.mark_of(record))
+    figures = [*plot_lens(out, out, style), *plot_stages(out, out, style)]
     following = terminal.following("activation_patching/run.py", record, command_line.DEFAULTS)
-    found = [*summary(lens_findings(tables), record["identity"].get("input", "audio")), *lacking]
+    found = [*summary(lens_findings(tables), record["identity"].get("input", "audio")), *lacking, *lacking_too]
     print(terminal.ended(record, units_of(record), found, out=out, figures=figures, following=following))
 
 

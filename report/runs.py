@@ -14,7 +14,13 @@ from common.run.run_folder import finished_run, read_record, read_table
 EXPERIMENTS = {"lens": "logit_lens", "patching": "activation_patching"}
 ROWS = {"lens": "lens.csv", "patching": "patches.csv"}
 TABLES = {"lens": ("layers", "congruent", "labels", "crossover"), "patching": ("layers", "effects", "summary")}
-ASKED_FOR = ("generated", "probe", "decoding", "beyond_label")  # tables that a run has where it was told to, or its clips allow
+ASKED_FOR = (
+    "generated",
+    "probe",
+    "decoding",
+    "stages",
+    "beyond_label",
+)  # tables that a run has where it was told to, or its clips allow
 BESIDE = {"transcript": ("transcript", "logit"), "told": ("told", "logit"), "tuned": ("audio", "tuned")}  # folder: input, lens
 # What two runs must have in common to tell of the same thing.
 ANSWER = ("answer_form", "answer_prefix", "thinking")
