@@ -53,10 +53,11 @@ def write_cards(lens: Path, patching: Path, out: Path) -> list[Path]:
     """Write the card in each language; return the files. Raises InputError where the folders have no two runs of one thing."""
     files.check(out)
     found = facts(_finished("lens", lens), _finished("patching", patching))
-    found["commands"].append(f"python report/card.py --lens {_quoted(lens)} --patching {_quoted(patching)} --out {_quoted(out)}")
     written = [out / ("card.md" if language == "en" else f"card.{language}.md") for language in LANGUAGES]
     try:
         files.take(out)
+        options = f"--lens {_quoted(lens)} --patching {_quoted(patching)} --out {_quoted(out)}"
+        found["commands"].append(f"python report/card.py {options}")
         for language, file in zip(LANGUAGES, written):
             write_whole(file, squeezed(environment(language).get_template(f"card.{language}.md.jinja").render(c=found, **found)))
     except OSError as error:

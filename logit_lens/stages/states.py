@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from torch import nn
@@ -53,5 +54,5 @@ def log_mel(wave: np.ndarray, rate: int) -> np.ndarray:
     frame, hop = rate // 40, rate // 100
     highest = min(8000.0, rate / 2)
     filters = mel_filter_bank(frame // 2 + 1, BINS, 0.0, highest, rate, norm="slaney", mel_scale="slaney")
-    options = {"power": 2.0, "mel_filters": filters, "log_mel": "log10"}
+    options: Any = {"power": 2.0, "mel_filters": filters, "log_mel": "log10"}
     return spectrogram(wave, window_function(frame, "hann"), frame_length=frame, hop_length=hop, **options).mean(axis=1)

@@ -16,6 +16,7 @@ import activation_patching.run
 import data.import_dataset
 import logit_lens.run
 import report.card
+from common.run import record
 from tests.helpers.prose import numbers, sentences
 from tests.helpers.study import Truth, change_record, nothing_drawn, save_study
 from tests.tiny_models.tiny import RATE
@@ -42,10 +43,10 @@ def study(made: Path, tmp_path: Path) -> Path:
 
 def cards(study: Path, model: str, *sources: str) -> tuple[str, str]:
     """Return the cards of a study, in English and in Chinese, once its model and the sources of its clips have these names."""
-    record = json.loads((study / "lens" / "run.json").read_text(encoding="utf-8"))
+    counts = json.loads((study / "lens" / "run.json").read_text(encoding="utf-8"))["counts"]
     for run in ("lens", "patching"):
         change_record(study / run, identity__model=model, identity__commit="c0ffee")
-    change_record(study / "lens", counts=record["counts"] | {"sources": list(sources)})
+    change_record(study / "lens", counts=counts | {"sources": list(sources)})
     written = report.card.write_cards(study / "lens", study / "patching", study / "card")
     return tuple(file.read_text(encoding="utf-8") for file in written)  # type: ignore[return-value]
 
@@ -60,22 +61,28 @@ def test_the_card_of_a_model_with_published_figures(study: Path) -> None:
     assert "**It answers with the voice.**" in english and "**模型按韵律回答。**" in chinese
     assert "published share of the words lies above" in english and "published share of the voice lies below" in english
     assert "语义占比高于本次运行的区间。" in chinese and "韵律占比低于本次运行的区间。" in chinese
-    assert "other options" not in english and "known to us" not in english
+    assert "other options" not in english and "We know of no" not in english
     said = [s for s in sentences(english) if "arXiv" not in s]
     assert max(len(s.split()) for s in said) <= 25, max(said, key=lambda s: len(s.split()))
     assert not [s for s in said if len(numbers(re.sub("95 % interval|layer [0-9.]+", "", s))) > 1]
 
 
+def test_the_card_names_no_folder_of_this_machine(study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(record, "ROOT", study.parent)  # as where the outputs lie in the repository
+    for text in cards(study, "mine"):
+        assert "python report/card.py --lens study/lens --patching study/patching --out study/card\n" in text
+
+
 def test_the_card_of_a_model_without_any(study: Path) -> None:
     english, chinese = cards(study, "DeSTA-ntu/DeSTA2.5-Audio-Llama-3.1-8B", "EMIS COSY")  # DeSTA2 is another
-    assert "No published figures of a model of this name on EMIS are known to us." in english and "936" not in english
+    assert "We know of no published figures of a model of this name on EMIS." in english and "936" not in english
     assert "未见过该名称的模型在 EMIS 上" in chinese and "| 本次运行 |" in chinese
     for run in ("lens", "patching"):
         change_record(study / run, identity__labels=[*EMIS, "surprised"])
     english, _ = cards(study, "DeSTA-ntu/DeSTA2-8B-beta", "EMIS COSY")
     assert "DeSTA2 | 936 |" in english and "They are for other options: neutral, happy, sad, angry." in english
     english, _ = cards(study, "mine", "RAVDESS")
-    assert "No published figures on these clips are known to us." in english and "import_dataset" not in english
+    assert "We know of no published figures on these clips." in english and "import_dataset" not in english
 
 
 def test_what_is_no_card(study: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
@@ -127,7 +134,7 @@ def test_make_replicate(tmp_path: Path, tiny_folder: Path, capsys: pytest.Captur
             MAINS[script](options)
     assert "32 clips of EMIS" in capsys.readouterr().out
     card = (tmp_path / "out" / "card" / "card.md").read_text(encoding="utf-8")
-    assert "| this run | 24 | " in card and "on EMIS are known to us" in card and "| other words | 6 | " in card
+    assert "| this run | 24 | " in card and "We know of no published figures" in card and "| other words | 6 | " in card
     assert (tmp_path / "out" / "card" / "card.zh.md").exists() and "All 5 checks passed" in card
 
 
