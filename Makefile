@@ -3,7 +3,7 @@ BIN := .venv/bin
 # How the experiments are started; on several GPUs: make study RUN=".venv/bin/torchrun --nproc_per_node 8"
 RUN ?= $(BIN)/python
 
-.PHONY: demo study known routes wordings asked controls align page-picture test families calibrate torture fuzz rehearse bench busy slow mutants gpu gpu-wheels clean
+.PHONY: demo study known routes wordings asked controls replicate align page-picture test families calibrate torture fuzz rehearse bench busy slow mutants gpu gpu-wheels clean
 .DELETE_ON_ERROR:
 
 TEST_WEIGHT := --model data/reference_model
@@ -62,6 +62,20 @@ align: .venv/run  ## three ways to put a donor's span into a recipient's, on the
 	    --out activation_patching/outputs/reference_model/align/$$align || exit; \
 	done
 
+REPLICATION = report/outputs/$(notdir $(MODEL:%/=%))
+PAIRS ?= 200
+REPLICATE_OPTIONS = --model "$(MODEL)" --data "$(REPLICATION)/emis.csv" --labels neutral happy sad angry $(OPTIONS)
+
+replicate: .venv/run  ## MODEL=hub-id EMIS=folder: both experiments on EMIS, and a card beside what is published (OPTIONS=--trust-remote-code)
+	@$(if $(and $(MODEL),$(EMIS)),,$(error write: make replicate MODEL=hub-id EMIS=folder))
+	mkdir -p "$(REPLICATION)"
+	$(BIN)/python data/import_dataset.py EMIS "$(EMIS)" --labels neutral happy sad angry --out "$(REPLICATION)/emis.csv" --overwrite
+	$(RUN) logit_lens/run.py $(REPLICATE_OPTIONS) --plan
+	$(RUN) activation_patching/run.py $(REPLICATE_OPTIONS) --max-pairs $(PAIRS) --plan
+	$(RUN) logit_lens/run.py $(REPLICATE_OPTIONS) --out "$(REPLICATION)/lens"
+	$(RUN) activation_patching/run.py $(REPLICATE_OPTIONS) --max-pairs $(PAIRS) --out "$(REPLICATION)/patching"
+	$(BIN)/python report/card.py --lens "$(REPLICATION)/lens" --patching "$(REPLICATION)/patching" --out "$(REPLICATION)/card"
+
 page-picture: .venv/run  ## after study: the first screen of report/report.html as report/figures/page.png, for README (needs Chromium)
 	$(BIN)/python report/page/screenshot.py
 
@@ -113,7 +127,7 @@ busy: .venv/run  ## pairs a second beside other busy processes, for each way in 
 	$(BIN)/python -m tests.bench.busy
 
 clean:  ## outputs and environments
-	rm -rf .venv .venv-bench logit_lens/outputs activation_patching/outputs tests/bench/outputs tests/gpu/outputs
+	rm -rf .venv .venv-bench logit_lens/outputs activation_patching/outputs report/outputs tests/bench/outputs tests/gpu/outputs
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv

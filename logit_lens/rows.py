@@ -19,26 +19,25 @@ from common.run.run_folder import Work
 from common.tracing.tolerance import check_finite
 from common.tracing.trace import lens, lens_and_states
 from logit_lens.choose import choose_speaking
-from logit_lens.fitted.random_weights import open_states
-from logit_lens.fitted.state_file import States
+from logit_lens.fitted.random_weights import Recorder, open_states
 from logit_lens.fitted.tuned_lens import tuned_lens
 
-FileOfStates = tuple[States, States]  # of the model as trained, and with random weights
+Files = tuple[Recorder, Recorder]  # of the model as trained, and with random weights
 Maps = Callable[[Sample], Sequence[Callable[[torch.Tensor], torch.Tensor]]]
 
 
 def work_of(
     session: Session, samples: list[Sample], out: Path, *, lens: str, generate: int, probe: bool, seed: int
-) -> tuple[Work, FileOfStates | None]:
+) -> tuple[Work, Files | None]:
     """Return what makes the rows of `samples` by the `lens`, of which `generate` clips answer in free text besides.
 
     And the files of their states, of a run with probes: a clip with rows that lacks its states is made again.
     """
     maps = tuned_lens(session, samples) if lens == "tuned" else None
-    states, whole = open_states(session, samples, out) if probe else (None, set)
     speaking = choose_speaking(samples, generate, seed=seed)
-    make = partial(layers_of, session, maps=maps, speaking=speaking, states=states and states[0])
-    return Work(make, [[s] for s in samples], lambda s: s.sample_id, session.layers, whole), states
+    files = open_states(session, samples, out) if probe else None
+    make = partial(layers_of, session, maps=maps, speaking=speaking, files=files and files[0])
+    return Work(make, [[s] for s in samples], lambda s: s.sample_id, session.layers, files[0].whole if files else set), files
 
 
 def layers_of(
@@ -47,11 +46,11 @@ def layers_of(
     *,
     maps: Maps | None = None,
     speaking: frozenset[str] = frozenset(),
-    states: States | None = None,
+    files: Recorder | None = None,
 ) -> Iterator[list[dict[str, Any]]]:
     """Yield the rows of one clip at a time; `maps` are those of the tuned lens.
 
-    With `states` the same forward leaves its states there, before the rows are given out: a clip with rows has its states. The
+    With `files` the same forward leaves its states there, before the rows are given out: a clip with rows has its states. The
     rows then say how long (`seconds`) and how loud (`level`, dB of full scale) the clip is that the model heard.
 
     The clips `speaking` answer in free text besides: their rows have it as `generated`, the label in it as `said`. Raises
@@ -64,16 +63,17 @@ def layers_of(
         clip = session.encode(sample)
         maps_of = maps(sample) if maps else ()
         asked = session.lm, clip, session.readout.ids, maps_of, session.layers
-        if states:
-            (logits, label_logits), vectors = lens_and_states(*asked)
+        if files:
+            with files.stages.recorded(session, sample, clip):
+                (logits, label_logits), vectors = lens_and_states(*asked)
         else:
             logits, label_logits = lens(*asked, session.prefix_cache(sample, clip))
         whole = logits.float().logsumexp(dim=-1, keepdim=True)  # a number unless one of the vocabulary is none
         check_finite(torch.cat([label_logits, whole.to(label_logits)], dim=-1), sample.sample_id)
         rows = lens_rows(session.readout, sample, logits, label_logits.cpu(), layers=session.layers)
-        if states:
+        if files:
             check_finite(vectors, sample.sample_id)
-            states.write(sample.sample_id, vectors.cpu().numpy())
+            files.states.write(sample.sample_id, vectors.cpu().numpy())
             rows = [row | _heard(session, sample) for row in rows]
         if speaking:
             spoke = sample.sample_id in speaking

@@ -21,11 +21,14 @@ from common import processes
 from common.clips.csvfile import read_table
 from common.clips.manifest import Sample
 from common.compute.noise import noise_of
+from common.plotting import FigureStyle
 from common.run import command_line, lock, run_folder, stages, terminal
 from common.run.default_model import settle
 from common.run.over_prompts import over_prompts
 from common.run.settings import Settings
 from logit_lens.choose import choose_clips
+from logit_lens.encoder.plots import plot_stages
+from logit_lens.encoder.tables import stage_tables
 from logit_lens.findings import headline, lens_findings
 from logit_lens.fitted.probe import probe_tables
 from logit_lens.options import OPTIONS, LensOptions
@@ -35,7 +38,7 @@ from logit_lens.tables import lens_tables
 
 if TYPE_CHECKING:
     from common.compute.session import Session  # torch, which drawing does without
-    from logit_lens.fitted.state_file import States
+    from logit_lens.rows import Files
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -70,18 +73,16 @@ def choose(clips: list[Sample], labels: Sequence[str], *, limit: int | None, see
 def set_up(session: "Session", chosen: stages.Chosen, run: run_folder.Run, *, lens: LensOptions, seed: int) -> stages.Prepared:
     from logit_lens.rows import work_of
 
-    work, states = work_of(session, chosen.clips, run.out, **asdict(lens), seed=seed)
+    work, files = work_of(session, chosen.clips, run.out, **asdict(lens), seed=seed)
     title = f"{chosen.counts['clips']} conflict and {chosen.counts['congruent clips']} congruent clips x"
-    return stages.Prepared(session, work, title, end=partial(end, session, chosen.clips, states, seed=seed))
+    return stages.Prepared(session, work, title, end=partial(end, session, chosen.clips, files, seed=seed))
 
 
-def end(
-    session: "Session", samples: list[Sample], states: "tuple[States, States] | None", run: run_folder.Run, *, seed: int
-) -> stages.Ended:
+def end(session: "Session", samples: list[Sample], files: "Files | None", run: run_folder.Run, *, seed: int) -> stages.Ended:
     """Record the states of random weights, where there are probes; return what noise did to the rows."""
     from logit_lens.fitted.random_weights import record_untrained
 
-    more = record_untrained(session, samples, states, seed=seed) if states else []
+    more = record_untrained(session, samples, files, seed=seed) if files else []
     if not processes.is_leader():
         return {}, []
     noise, warnings = noise_of(read_table(run.rows))
@@ -90,14 +91,19 @@ def end(
 
 def results(out: Path, record: dict[str, Any], rows: pd.DataFrame) -> stages.Results:
     probed, lacking = probe_tables(out, record, rows)
-    tables = lens_tables(rows) | probed
-    lines = [*summary(lens_findings(tables), record["identity"].get("input", "audio")), *lacking]
+    staged, lacking_too = stage_tables(out, record, rows)
+    tables = lens_tables(rows) | probed | staged
+    lines = [*summary(lens_findings(tables), record["identity"].get("input", "audio")), *lacking, *lacking_too]
     following = terminal.following("activation_patching/run.py", record, command_line.DEFAULTS)
     return stages.Results(tables, units_of(record), lines, following)
 
 
+def plot(run: Path, out: Path, style: FigureStyle) -> list[str]:
+    return [*plot_lens(run, out, style), *plot_stages(run, out, style)]
+
+
 def kind_of(intervention: None) -> stages.Kind:
-    return stages.Kind("lens.csv", "sample_id", results, plot_lens, headline, main="layers")
+    return stages.Kind("lens.csv", "sample_id", results, plot, headline, main="layers")
 
 
 draw = partial(stages.draw, kind_of)

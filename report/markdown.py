@@ -57,6 +57,11 @@ SHOWN: dict[str, tuple[tuple[str, ...], dict[str, str]]] = {
         {"accuracy": "probe", "unanswered": "probe − answered", "beyond_permuted": "beyond permuted labels"}
         | {"beyond_random_weights": "beyond random weights", "beyond_duration_and_level": "beyond duration and level"},
     ),
+    "stages": (
+        ("label", "stage"),
+        {"accuracy": "probe", "beyond_permuted": "beyond permuted labels", "drop": "loss since the stage before"}
+        | {"unanswered": "probe − answered"},
+    ),
     "summary": (
         ("kind", "control", "baseline", "reason"),
         {"to_target": "to target", "to_third": "to third", "effect": "effect", "effect_logit": "effect (logits)"}
@@ -69,7 +74,7 @@ SHOWN: dict[str, tuple[tuple[str, ...], dict[str, str]]] = {
     ),
     "effects": (("kind", "control", "layer"), {"effect": "effect", "effect_logit": "effect (logits)"}),
 }
-ORDER = ("layers", "crossover", "congruent", "labels", "generated", "decoding", "summary", "beyond_label", "effects")
+ORDER = ("layers", "crossover", "congruent", "labels", "generated", "decoding", "stages", "summary", "beyond_label", "effects")
 
 
 def tables_of_run(run: Outputs, say: Say) -> dict[str, str]:
@@ -84,6 +89,8 @@ def _shown(run: Outputs, name: str, say: Say) -> str:
     found = run.tables[name]
     if name == "labels":
         return label_table(found, say)
+    if name == "stages":
+        found = found[found.probe == "states"]
     keys, numbers = SHOWN[f"{run.experiment} layers" if name == "layers" else name]
     keys = tuple(c for c in keys if c in found and (c != "control" or found.control.nunique() > 1))
     wanted = {c: heading for c, heading in numbers.items() if c in found}

@@ -56,12 +56,12 @@ def report_md(
     env, names = environment(language), file_names(language)
     told = {"chapters": chapters, "troubles": troubles, "compared": compared, "note": note}
     return tuple(  # type: ignore[return-value]
-        _squeezed(env.get_template(f"{name}.md.jinja").render(**told, tables=names["tables"], page=names["page"]))
+        squeezed(env.get_template(f"{name}.md.jinja").render(**told, tables=names["tables"], page=names["page"]))
         for name in ("report", "tables")
     )
 
 
-def _squeezed(text: str) -> str:
+def squeezed(text: str) -> str:
     """Return Markdown without the empty lines that templates leave behind: never two together, none within a list."""
     lines: list[str] = []
     for line in map(str.rstrip, text.splitlines()):

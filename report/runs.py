@@ -14,12 +14,13 @@ from common.run.run_folder import finished_run, read_record, read_table
 EXPERIMENTS = {"lens": "logit_lens", "patching": "activation_patching"}
 ROWS = {"lens": "lens.csv", "patching": "patches.csv"}
 TABLES = {"lens": ("layers", "congruent", "labels", "crossover"), "patching": ("layers", "effects", "summary")}
-ASKED_FOR = ("generated", "probe", "decoding", "beyond_label")  # tables that a run has where it was told to, or its clips allow
-BESIDE = {
+# Tables that a run has where it was told to, or its clips allow.
+ASKED_FOR = ("generated", "probe", "decoding", "stages", "beyond_label")
+BESIDE = {  # folder: input, lens
     "transcript": ("transcript", "logit"),
     "described": ("described", "logit"),
     "tuned": ("audio", "tuned"),
-}  # folder: input, lens
+}
 # What two runs must have in common to tell of the same thing.
 ANSWER = ("answer_form", "answer_prefix", "thinking")
 SHARED = (
@@ -104,7 +105,7 @@ def read_studies(lens: Iterable[Path], patching: Iterable[Path]) -> tuple[list[S
     studies, missing = _together(found["lens"], found["patching"])
     beside = [_read_beside(study) for study in studies]
     troubles = missing + troubles + [trouble for _, some in beside for trouble in some]
-    return [replace(study, beside=runs) for study, (runs, _) in zip(studies, beside)], _joined(troubles)
+    return [replace(study, beside=runs) for study, (runs, _) in zip(studies, beside)], joined(troubles)
 
 
 def _read_beside(study: Study) -> tuple[dict[str, Outputs], list[Trouble]]:
@@ -135,7 +136,7 @@ def _edit(folder: Path) -> str | None:
     return identity.get("intervention")
 
 
-def _joined(troubles: list[Trouble]) -> list[Trouble]:
+def joined(troubles: list[Trouble]) -> list[Trouble]:
     """Return the troubles, those that differ in the folder alone as one."""
     found: dict[tuple[tuple[str, str], ...], list[Trouble]] = {}
     for trouble in troubles:

@@ -16,6 +16,8 @@ from common.clips.manifest import Sample
 from common.plotting import FigureStyle, estimates, figure
 from common.run.run_folder import mark_of
 from common.stats.findings import Count, Estimate, Spread, fixed, over, spreads
+from logit_lens.encoder.findings import StageDecoding, stage_decodings
+from logit_lens.encoder.plots import plot_stages
 from logit_lens.findings import LensFindings, Reading, lens_findings
 from logit_lens.plots import draw_win_rates, plot_probe
 from report.language import Say
@@ -59,6 +61,7 @@ class Chapter:
     study: Study
     data: dict[str, Any]
     lens: LensFindings | None
+    stages: tuple[StageDecoding, ...]
     spans: dict[str, SpanEffect]
     tuned: Reading | None
     ladder: Ladder | None
@@ -154,6 +157,8 @@ def chapter(
     lens = lens_findings(study.lens.tables) if study.lens else None
     if study.lens and plot_probe(study.lens.folder, out / folder, style):
         figures["probe"] = f"{folder}/probe_curve.png"
+    if study.lens and plot_stages(study.lens.folder, out / folder, style):
+        figures["stages"] = f"{folder}/encoder_curve.png"
     if (rungs := ladder(study)) is not None:
         draw("ladder", plot_ladder, rungs)
     tuned = study.beside.get("tuned")
@@ -175,6 +180,7 @@ def chapter(
         study=study,
         data=described(study, samples),
         lens=lens,
+        stages=stage_decodings(study.lens.tables.get("stages", pd.DataFrame())) if study.lens else (),
         spans={f.kind: f for f in spans},
         tuned=lens_findings(tuned.tables).reading if tuned else None,
         ladder=rungs,

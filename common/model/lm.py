@@ -47,10 +47,10 @@ class AudioLM:
     @property
     def rate(self) -> int:
         """Samples a second that the model's extractor takes."""
-        return self._extractor.sampling_rate
+        return self.extractor.sampling_rate
 
     @property
-    def _extractor(self) -> Any:
+    def extractor(self) -> Any:
         return next((part for part in vars(self.processor).values() if hasattr(part, "sampling_rate")), None)
 
 
@@ -61,7 +61,7 @@ def wrap_model(model: Any, processor: Any, *, device: torch.device, adapters: tu
         raise InputError(f"{type(model).__name__} is not an audio language model: no audio token. Needed: {OFFERS}")
     model.register_forward_pre_hook(_draw_alike)
     lm = AudioLM(model, processor, _find_blocks(model), audio_token_id, device, adapters)
-    if processor is not None and lm._extractor is None:
+    if processor is not None and lm.extractor is None:
         raise InputError(f"{type(processor).__name__} is of an unknown build: no extractor of audio. Needed: {OFFERS}")
     return lm
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.linalg import solve
+from scipy.linalg import eigh, solve
 from scipy.special import log_softmax
 from sklearn.preprocessing import StandardScaler
 
@@ -89,18 +89,30 @@ def products(vectors: np.ndarray) -> Floats:
     return (x @ x.T).astype(np.float64) / x.shape[1]
 
 
-def decoded(kernel: Floats, targets: Targets, folds: Plan) -> Floats:
+def decoded(kernel: Floats, targets: Targets, folds: Plan, *, rank: int | None = None) -> Floats:
     """Return which of the targets are decoded from the products [clip, clip]: [clip, target], 1, 0, or a part of a tie.
 
-    One that there was nothing to learn for is a guess.
+    One that there was nothing to learn for is a guess. With a `rank` the vectors are cut to so many principal components of the
+    clips to learn from, so that wide and narrow vectors are told from alike.
     """
     labels, codes = targets.labels, targets.codes
     right = np.broadcast_to(1 / labels, codes.shape).copy()
     for fold in folds:
-        values = _learned(kernel, targets, fold)
+        values = _learned(kernel if rank is None else reduced(kernel, fold.learn, rank), targets, fold)
         best = values >= values.max(axis=-1, keepdims=True) - _TIE
         right[fold.out] = _of(best / best.sum(axis=-1, keepdims=True), codes[fold.out])
     return right
+
+
+def reduced(kernel: Floats, learn: Codes, rank: int) -> Floats:
+    """Return the products [clip, clip] of vectors cut to the first `rank` principal components of the clips to `learn` from."""
+    mean = kernel[:, learn].mean(axis=1)
+    across = kernel[:, learn] - mean[:, None] - kernel[np.ix_(learn, learn)].mean(axis=0) + mean[learn].mean()
+    n = len(learn)
+    variances, axes = eigh(across[learn], subset_by_index=(max(0, n - rank), n - 1))
+    there = variances > _TIE * max(variances[-1], _TIE)
+    components = across @ axes[:, there] / np.sqrt(variances[there])
+    return components @ components.T
 
 
 def _learned(kernel: Floats, targets: Targets, fold: Fold) -> Floats:

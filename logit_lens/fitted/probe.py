@@ -53,7 +53,7 @@ def decode(out: Path, rows: pd.DataFrame, *, seed: int) -> tuple[pd.DataFrame, p
     `unanswered` (accuracy minus the share that the model answers with the label) and `beyond_*` each other probe, paired by clip.
     """
     clips = rows[rows.layer == rows.layer.min()].reset_index(drop=True)
-    kinds, lacking = _decodable(clips)
+    kinds, lacking = decodable(clips)
     units = clip_units(conflict_rows(rows))
     nothing = pd.DataFrame(columns=[*COLUMNS, "n", "accuracy"])
     if not kinds or not len(units.unit_rows):
@@ -71,12 +71,23 @@ def decode(out: Path, rows: pd.DataFrame, *, seed: int) -> tuple[pd.DataFrame, p
         widen = widening(units.unit_rows.text_id.fillna(""), units.unit_rows[f"{kind}_label"])
         tables += [t.assign(label=kind, chance=chance[kind]) for t in _by_layer(units, right, kind, widen)]
         means.append(_mean_of_layers(units, right, kind, widen).assign(label=kind, chance=chance[kind]))
-    table = pd.concat(tables, ignore_index=True).assign(held_out=" and ".join(_parted(clips)))
+    table = pd.concat(tables, ignore_index=True).assign(held_out=" and ".join(held_apart(clips)))
     return table[[*COLUMNS, *(c for c in table if c not in COLUMNS)]], pd.concat(means, ignore_index=True), lacking
 
 
 def _probes(out: Path, clips: pd.DataFrame, kinds: list[str], lacking: list[str], *, seed: int) -> dict[str, Floats]:
     """Return what each probe found; of `states` the labels first, then permuted `PERMUTATIONS` times. Adds to what is lacking."""
+    true, targets, folds = asked(clips, kinds, seed=seed)
+    found = {"states": _of_states(out / FILES[0], targets, folds)}
+    try:
+        found["random_weights"] = _of_states(out / FILES[1], true, folds)
+    except InputError as error:
+        lacking.append(f"no probe of random weights: {error}")
+    return found | {"duration_and_level": of_clips(clips, true, folds)}
+
+
+def asked(clips: pd.DataFrame, kinds: list[str], *, seed: int) -> tuple[Targets, Targets, Plan]:
+    """Return the labels to be told, the same with those permuted `PERMUTATIONS` times behind them, and the folds."""
     others = [KINDS[1 - KINDS.index(kind)] for kind in kinds]
     codes, beside = (
         np.stack([pd.factorize(clips[f"{kind}_label"], sort=True)[0] for kind in of], axis=1) for of in (kinds, others)
@@ -84,13 +95,7 @@ def _probes(out: Path, clips: pd.DataFrame, kinds: list[str], lacking: list[str]
     true = Targets(codes, beside, codes.max(axis=0) + 1)
     permuted = [codes, *(_permuted(clips, codes, kinds, seed=seed + i) for i in range(PERMUTATIONS))]
     targets = Targets(np.concatenate(permuted, axis=1), np.tile(beside, PERMUTATIONS + 1), np.tile(true.labels, PERMUTATIONS + 1))
-    folds = plan(*(clips[c].fillna("") for c in ("text_id", "speaker", "semantic_label")), seed=seed)
-    found = {"states": _of_states(out / FILES[0], targets, folds)}
-    try:
-        found["random_weights"] = _of_states(out / FILES[1], true, folds)
-    except InputError as error:
-        lacking.append(f"no probe of random weights: {error}")
-    return found | {"duration_and_level": _of_clips(clips, true, folds)}
+    return true, targets, plan(*(clips[c].fillna("") for c in ("text_id", "speaker", "semantic_label")), seed=seed)
 
 
 def _by_layer(units: Units, right: dict[str, Floats], kind: str, widen: float) -> Iterator[pd.DataFrame]:
@@ -121,18 +126,18 @@ def _mean_of_layers(units: Units, right: dict[str, Floats], kind: str, widen: fl
     return layer_table(replace(units, layers=units.layers[:1]), metrics, widen=widen).drop(columns="layer")
 
 
-def _parted(clips: pd.DataFrame) -> tuple[str, ...]:
+def held_apart(clips: pd.DataFrame) -> tuple[str, ...]:
     return parted(clips.text_id.fillna(""), clips.speaker.fillna(""))
 
 
-def _decodable(clips: pd.DataFrame) -> tuple[list[str], list[str]]:
+def decodable(clips: pd.DataFrame) -> tuple[list[str], list[str]]:
     """Return the kinds of label that can be decoded on texts and speakers not seen, and why the others cannot."""
     apart = {"texts": "text_id", "speakers": "speaker"}
     kinds, lacking = [], []
     for kind in KINDS:
         labels = clips[f"{kind}_label"]
         reasons = ["all clips have one label"] if labels.nunique() < 2 else []
-        for factor in _parted(clips):
+        for factor in held_apart(clips):
             number = clips.groupby(f"{kind}_label")[apart[factor]].nunique()
             rare = number[number < 2]
             reasons += [f"{', '.join(map(repr, rare.index))}: of fewer than two {factor}"] if len(rare) else []
@@ -162,25 +167,30 @@ def _permuted(clips: pd.DataFrame, codes: np.ndarray, kinds: list[str], *, seed:
     return permuted
 
 
-def _of_states(path: Path, targets: Targets, folds: Plan) -> Floats:
-    """Return what is decoded from a file of states at each position and layer. Raises InputError where it is of other clips."""
+def states_of(path: Path, clips: int) -> np.memmap:
+    """Return the states in a file. Raises InputError where it is of other clips, or has what is no number."""
     states = read_states(path)
-    if len(states) != len(targets.codes):
-        raise InputError(
-            f"{path}: it holds {len(states)} clips where lens.csv has {len(targets.codes)}; --overwrite makes it anew"
-        )
+    if len(states) != clips:
+        raise InputError(f"{path}: it holds {len(states)} clips where lens.csv has {clips}; --overwrite makes it anew")
     if not all(np.isfinite(of_clip).all() for of_clip in states):
         raise InputError(f"{path}: its states are not all finite numbers")
+    return states
+
+
+def _of_states(path: Path, targets: Targets, folds: Plan) -> Floats:
+    """Return what is told from a file of states at each position and layer."""
+    states = states_of(path, len(targets.codes))
     places = tqdm(list(np.ndindex(states.shape[1:3])), desc=f"probes of {path.stem}", unit="layer", leave=False)
-    return _found((states[:, position, layer] for position, layer in places), targets, folds)
+    return found_in((states[:, position, layer] for position, layer in places), targets, folds)
 
 
-def _of_clips(clips: pd.DataFrame, targets: Targets, folds: Plan) -> Floats:
+def of_clips(clips: pd.DataFrame, targets: Targets, folds: Plan) -> Floats:
     """Return what is decoded from the length and level of clips, their squares and product: a middle one is no linear matter."""
     features = make_pipeline(StandardScaler(), PolynomialFeatures(2, include_bias=False))
-    return _found([features.fit_transform(clips[["seconds", "level"]])], targets, folds)
+    return found_in([features.fit_transform(clips[["seconds", "level"]])], targets, folds)
 
 
-def _found(vectors: Iterable[np.ndarray], targets: Targets, folds: Plan) -> Floats:
+def found_in(vectors: Iterable[np.ndarray], targets: Targets, folds: Plan, *, rank: int | None = None) -> Floats:
+    """Return what is told from the vectors [clip, width] of each place: [clip, target, place]."""
     with threadpool_limits(1):  # products of a few hundred clips: two threads take eight times as long as one, or more
-        return np.stack([decoded(products(of_place), targets, folds) for of_place in vectors], axis=-1)
+        return np.stack([decoded(products(of_place), targets, folds, rank=rank) for of_place in vectors], axis=-1)

@@ -1,6 +1,7 @@
 """Record the states for probes, also of the model with random weights."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
@@ -14,42 +15,61 @@ from common.errors import InputError
 from common.files import remove
 from common.model.lm import AudioLM
 from common.tracing.trace import lens_and_states
+from logit_lens.encoder.states import StageStates, open_stages
 from logit_lens.fitted.state_file import FILES, States
 
-Whole = Callable[[set[str]], set[str]]
+
+@dataclass(frozen=True)
+class Recorder:
+    """The files for the decoder's `states` of a run's clips, and for the `stages` before these."""
+
+    states: States
+    stages: StageStates
+
+    def whole(self, clips: set[str]) -> set[str]:
+        return self.states.whole(self.stages.file.whole(clips))
+
+    def cut(self) -> list[str]:
+        return [self.states.cut(), self.stages.file.cut()]
 
 
-def open_states(session: Session, samples: Sequence[Sample], out: Path) -> tuple[tuple[States, States], Whole]:
-    """Return the files in `out` for the states of the `samples`, and for those with random weights; and what tells which of
-    the clips are whole in the first. The first clip of the session tells their shape. Raises InputError where there is no audio.
+def open_states(session: Session, samples: Sequence[Sample], out: Path) -> tuple[Recorder, Recorder]:
+    """Return the files in `out` for the states of the `samples`, and for those with random weights.
+
+    The first clip of the session tells their shape. Raises InputError where there is no audio.
     """
     if session.question.input != "audio":
         raise InputError(f"--probe: not with --input {session.question.input}, which has no audio span")
     _, states = lens_and_states(session.lm, session.first, session.readout.ids, layers=session.layers)
     clips = tuple(s.sample_id for s in samples)
-    trained, untrained = (States(out / file, clips, tuple(states.shape)) for file in FILES)
-    return (trained, untrained), trained.whole
+    stages = open_stages(session, clips, out)
+    trained, untrained = (Recorder(States(out / file, clips, tuple(states.shape)), s) for file, s in zip(FILES, stages))
+    return trained, untrained
 
 
-def record_untrained(session: Session, samples: Sequence[Sample], files: tuple[States, States], *, seed: int) -> list[str]:
+def record_untrained(session: Session, samples: Sequence[Sample], files: tuple[Recorder, Recorder], *, seed: int) -> list[str]:
     """Record the states of the model with random weights, which it is left with; return warnings of both files.
 
     Goes on where an interrupted run stopped. Every process draws the same weights.
     """
-    states = files[1]
-    left = processes.broadcast(set(states.clips) - states.whole(set(states.clips)) if processes.is_leader() else None)
+    trained, untrained = files
+    states, clips = untrained.states, {sample.sample_id for sample in samples}
+    left = processes.broadcast(clips - untrained.whole(clips) if processes.is_leader() else None)
     reason = draw_weights(session.lm, seed=seed) if left else ""
     session.forget_model()
     if reason:
         processes.wait()
-        remove(states.path)  # zeros would be taken for what random weights tell
-        return [f"no control with random weights: {reason}", files[0].cut()]
+        for file in (states, untrained.stages.file):
+            remove(file.path)  # zeros would be taken for what random weights tell
+        return [f"no control with random weights: {reason}", *trained.cut()]
     own = processes.part_of([s for s in samples if s.sample_id in left])
     for sample in tqdm(own, desc=states.path.stem, unit="clip", disable=not processes.is_leader()):
-        _, found = lens_and_states(session.lm, session.encode(sample), session.readout.ids, layers=session.layers)
+        clip = session.encode(sample)
+        with untrained.stages.recorded(session, sample, clip):
+            _, found = lens_and_states(session.lm, clip, session.readout.ids, layers=session.layers)
         states.write(sample.sample_id, found.cpu().numpy())
     processes.wait()
-    return [file.cut() for file in files]
+    return [*trained.cut(), *untrained.cut()]
 
 
 @torch.no_grad()

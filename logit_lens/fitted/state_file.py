@@ -9,6 +9,7 @@ from common.errors import InputError, first_line
 from common.files import claim
 
 FILES = ("states.npy", "states_random.npy")
+STAGES = ("stages.npy", "stages_random.npy")  # of what comes before the decoder
 POSITIONS = ("span", "last")
 LARGEST = float(np.finfo(np.float16).max)  # 65504: a larger value is kept as this, and counted
 

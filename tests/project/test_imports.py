@@ -51,6 +51,7 @@ ALLOWED = {
 WITHOUT_TORCH = (
     *("common.errors", "common.plotting", "common.clips", "common.stats", "report"),
     *("logit_lens.fitted.probe", "logit_lens.fitted.state_file"),
+    *(f"logit_lens.encoder.{part}" for part in ("findings", "plots", "tables")),
     *(f"logit_lens.{part}" for part in ("findings", "plots", "summary", "tables")),
     *(f"activation_patching.span.{part}" for part in ("effects", "findings", "plots", "summary", "tables")),
     *(

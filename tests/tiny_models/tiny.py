@@ -80,6 +80,7 @@ def save_tiny_model(
     seed: int = 0,
     tokenizer: Any = None,
     chat_template: str | None = None,
+    encoder_blocks: int = 1,
 ) -> Path:
     """Save a random Qwen2-Audio of 4 blocks, with a window of 1 s, and its processor.
 
@@ -97,7 +98,7 @@ def save_tiny_model(
     tower = dict(
         model_type="qwen2_audio_encoder",
         num_mel_bins=128,
-        encoder_layers=1,
+        encoder_layers=encoder_blocks,
         encoder_attention_heads=2,
         encoder_ffn_dim=32,
         d_model=32,
