@@ -23,6 +23,7 @@ from common.run.default_model import is_test_weight
 ROOT = Path(__file__).resolve().parents[2]
 SEEDS = 2**32 - 1  # the largest that every library takes
 DTYPES = ("auto", "float32", "bfloat16", "float16")
+QUANTIZATIONS = ("4bit", "8bit")
 DEFAULTS = {"model": "data/small_model/assembled", "data": "data/demo/manifest.csv", "prompt": "speaker"}
 
 
@@ -41,6 +42,8 @@ def argument_parser(description: str) -> argparse.ArgumentParser:
     spread = "spread one model over several GPUs: auto, balanced, sequential, or a JSON file of modules and devices; one process"
     add("--device-map", metavar="HOW", help=spread)
     add("--dtype", default="auto", choices=DTYPES, help="auto (default): bfloat16 on a GPU that has it, float32 elsewhere")
+    fewer = "quantise the weights as they are read (bitsandbytes, a CUDA GPU); --plan counts them unquantised"
+    add("--quantization", choices=QUANTIZATIONS, help=fewer)
     add("--attention", metavar="NAME", help="attention implementation, such as eager or sdpa (default: the model's own)")
     add = parser.add_argument_group("clips").add_argument
     add("--data", type=given_path, default=ROOT / DEFAULTS["data"], help="manifest, a CSV (default: the demo)")
@@ -75,7 +78,7 @@ def argument_parser(description: str) -> argparse.ArgumentParser:
 
 
 def chosen_model(args: argparse.Namespace) -> ModelChoice:
-    names = ("device", "dtype", "attention", "revision", "trust_remote_code", "device_map", "trim")
+    names = ("device", "dtype", "attention", "revision", "trust_remote_code", "device_map", "quantization", "trim")
     named = {name: getattr(args, name) for name in names}
     return ModelChoice(args.model, **named, level=args.match_level)
 
