@@ -86,7 +86,9 @@ def _takes_one_dict(model: Any) -> bool:
 
 def _in_one_dict(module: Any, args: Any, kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Sort a call's inputs into that dict, with the positions that it needs, and the decoder's options."""
-    options = {name: kwargs[name] for name in ("attention_mask", "past_key_values", "use_cache") if name in kwargs}
+    options: dict[str, Any] = {
+        name: kwargs[name] for name in ("attention_mask", "past_key_values", "use_cache") if name in kwargs
+    }
     ids = kwargs["input_ids"]
     inputs = {"position_ids": torch.arange(ids.shape[1], device=ids.device)[None]} | kwargs
     return ({name: value for name, value in inputs.items() if name not in options},), options
