@@ -19,11 +19,12 @@ def check_spans(session: Session, pairs: Sequence[Pair], align: str) -> None:
     """
     if session.engine == "splice":
         return
-    spans: dict[Sample, list[int]] = {}
+    spans: dict[Sample, list[int | None]] = {}
+    audio_token = session.first.audio_token
     clips = dict.fromkeys(clip for pair in pairs for clip in (pair.recipient, pair.donor))
     for sample in tqdm(clips, desc="checking the spans", leave=False, disable=not is_leader()):
         clip = session.encode(sample)
-        spans[sample] = clip.ids[0, clip.span].tolist()
+        spans[sample] = clip.ids[0, clip.span].tolist() if audio_token is not None else [None] * clip.span_length
     for pair in pairs:
         a, b = spans[pair.recipient], spans[pair.donor]
         if len(a) != len(b) and align == "splice":
@@ -31,7 +32,7 @@ def check_spans(session: Session, pairs: Sequence[Pair], align: str) -> None:
                 f"{pair.pair_id}: spans of unequal length: the donor has {len(b)} audio tokens, the recipient {len(a)}; this "
                 f"model is patched by {session.engine}, which needs equal ones: --align crop or --align stretch makes them equal"
             )
-        text = any(token != session.lm.audio_token_id for token in (*a, *b))
+        text = any(token != audio_token for token in (*a, *b))
         if text and (any(x != y for x, y in zip(a, b)) or (align == "stretch" and len(a) != len(b))):
             raise InputError(
                 f"{pair.pair_id}: the processor writes text among the audio, which with --align {align} would not fall on the "

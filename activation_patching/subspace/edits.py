@@ -30,7 +30,7 @@ def edit_for(pair: Pair, spec: InterventionSpec, subspaces: PairSubspaces, donat
 
 def before_last(clip: EncodedClip) -> EncodedClip:
     """Return the clip with all but its last position as its span: its tail is then the position that is edited."""
-    return EncodedClip(clip.inputs, slice(clip.span.start, clip.ids.shape[1] - 1))
+    return replace(clip, span=slice(clip.span.start, clip.ids.shape[1] - 1))
 
 
 def donated_states(

@@ -139,7 +139,7 @@ def _observe(lm: AudioLM, parts: Sequence[Parts], reading: Reading) -> tuple[lis
     handles += [lm.blocks[-1].register_forward_hook(output_hook(probes)), head_of(lm).register_forward_hook(of_head)]
     cache = Cache(layers=[for_rows(layer, 1, lm.device) for layer in reading.cache])
     with hooks(*handles):
-        lm.model(**read_on(lm, reading.ids, reading.start, cache))
+        lm.model(**read_on(lm, reading.text, reading.start, cache))
     nothing = torch.zeros_like(kept["entering", 0]).double()
     seen = []
     for i in range(len(parts)):

@@ -13,7 +13,7 @@ from common.digests import digest
 from common.errors import CheckFailed, InputError, UnknownBlock
 from common.model import ModelChoice
 from common.model.answer_form import MARK, AnswerForm, answer_form, answer_start, measured_forms, preferred
-from common.model.device import choose_device, choose_dtype, read_device_map
+from common.model.device import choose_device, choose_dtype, quantised, read_device_map, read_quantization
 from common.model.encoding import EncodedClip, check_question, check_system, check_window, encoded, end_span, load_clip
 from common.model.head import unsplittable
 from common.model.lm import AudioLM
@@ -120,6 +120,7 @@ class Session:
             "mark": None if self.answer.said else MARK,
             "model_class": type(self.lm.model).__name__,
             "adapters": self.lm.adapters,
+            "quantised": quantised(self.lm.model),
             "parameters": sum(weights.numel() for weights in self.lm.model.parameters()),
             "blocks": len(self.lm.blocks),
             "blocks_that_keep_what_they_read": self.reach,
@@ -132,14 +133,16 @@ class Session:
 def load(model: ModelChoice) -> AudioLM:
     """Load the model asked for, on its device and in its dtype. Raises InputError as load_model does."""
     device = choose_device(model.device)
+    dtype = choose_dtype(model.dtype, device)
     lm = load_model(
         model.name,
         device=device,
-        dtype=choose_dtype(model.dtype, device),
+        dtype=dtype,
         revision=model.revision,
         trust_remote_code=model.trust_remote_code,
         attention=model.attention,
         device_map=read_device_map(model.device_map),
+        quantization=read_quantization(model.quantization, device, dtype),
     )
     return replace(lm, trim=model.trim, level=model.level)
 
@@ -261,6 +264,10 @@ def _cautions(lm: AudioLM, check: SelfCheck, *, alone: bool) -> list[str]:
         cautions.append(
             f"the model adds noise to what it hears; every run here draws the same, and with another draw the answer to one clip "
             f"differs by {check.noise:.2g} where two clips differ by {check.contrast:.2g}"
+        )
+    if settings := quantised(lm.model):
+        cautions.append(
+            f"the weights are quantised ({settings}): what is found here holds for these, not for the unquantised model"
         )
     if lm.dtype != torch.float32 and (reason := unsplittable(lm)):
         cautions.append(f"the answer is read in {lm.dtype}, in which close calls tie, not in float32: {reason}")

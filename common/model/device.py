@@ -1,10 +1,12 @@
 """Choose device and dtype, and check that the weights fit."""
 
+import importlib.util
 import json
 from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import BitsAndBytesConfig
 
 from common import processes
 from common.errors import InputError, first_line
@@ -64,13 +66,48 @@ def read_device_map(given: str | None) -> str | dict[str, Any] | None:
     return devices
 
 
+def read_quantization(name: str | None, device: torch.device, dtype: torch.dtype) -> BitsAndBytesConfig | None:
+    """Return how bitsandbytes is to quantise weights as they are read. Raises InputError where it or a CUDA GPU is not there."""
+    if name is None:
+        return None
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise InputError(f"--quantization {name}: needs bitsandbytes, which is not installed (pip install bitsandbytes)")
+    if device.type != "cuda":
+        raise InputError(f"--quantization {name}: needs a CUDA GPU, and this run is on {device}")
+    return quantization_config(name, dtype)
+
+
+def quantization_config(name: str, dtype: torch.dtype) -> BitsAndBytesConfig:
+    """Return the settings of "4bit" and "8bit"; products of 4-bit weights are computed in `dtype`."""
+    if name == "8bit":
+        return BitsAndBytesConfig(load_in_8bit=True)
+    return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype)
+
+
+def quantised(model: Any) -> str:
+    """Say how a model's weights are quantised, by --quantization or in its checkpoint; "" where they are not."""
+    settings = getattr(model.config, "quantization_config", None)
+    if settings is None:
+        return ""
+    known = settings if isinstance(settings, dict) else settings.to_dict()
+    bits = "4 bits" if known.get("load_in_4bit") else "8 bits" if known.get("load_in_8bit") else ""
+    return ", ".join(filter(None, (str(getattr(known.get("quant_method"), "value", known.get("quant_method"))), bits)))
+
+
 def spread_over(
-    model_class: Any, config: Any, dtype: torch.dtype, device: torch.device, trust_remote_code: bool = False
+    model_class: Any,
+    config: Any,
+    dtype: torch.dtype,
+    device: torch.device,
+    trust_remote_code: bool = False,
+    quantization: BitsAndBytesConfig | None = None,
 ) -> str | dict[str, str] | None:
     """Return the device map of a CUDA device: weights go straight there, or "auto" where they do not fit; else None."""
     if device.type != "cuda":
         return None
     needed = weight_bytes(model_class, config, dtype, trust_remote_code=trust_remote_code)
+    if quantization is not None:
+        needed //= dtype.itemsize * (2 if quantization.load_in_4bit else 1)
     if needed < _FREE_SHARE * torch.cuda.mem_get_info(device)[0]:
         return {"": f"cuda:{device.index or 0}"}
     if processes.count() > 1:

@@ -29,14 +29,18 @@ class EncodedClip:
 
     The span goes from the first audio token to the last, with the text that a processor writes among them (the seconds).
     A clip that is given as text has no audio span: its span is empty, at the start, and all of its prompt is tail.
+    `audio_token` stands for audio in the span; none where tokens of the clip's own do. Of a model that adds up several streams
+    of token ids, `text_stream` names the one that holds the text.
     """
 
-    inputs: dict[str, torch.Tensor]
+    inputs: dict[str, Any]
     span: slice
+    audio_token: int | None = None
+    text_stream: str = "input_ids"
 
     @property
     def ids(self) -> torch.Tensor:
-        return self.inputs["input_ids"]  # [1, pos]
+        return self.inputs[self.text_stream]  # [1, pos]
 
     @property
     def prefix_ids(self) -> list[int]:
@@ -54,18 +58,51 @@ class EncodedClip:
     def span_length(self) -> int:
         return self.span.stop - self.span.start
 
+    def text_inputs(self, positions: slice) -> dict[str, Any]:
+        """Return the model's inputs for the text at `positions` alone: its token ids, and what says that there are no images."""
+        tokens = {name: self.inputs[name][:, positions] for name in _streams(self.inputs)}
+        return tokens | {
+            name: value for name, value in self.inputs.items() if isinstance(value, list) and not any(map(len, value))
+        }
+
     def continued(self, tokens: Sequence[int]) -> "EncodedClip":
-        """Return the clip with `tokens` at the end of its tail; an input that has a value for each token repeats its last."""
+        """Return the clip with `tokens` at the end of its tail; other inputs go on with the value that they have most in it."""
         if not tokens:
             return self
 
-        def longer(name: str, tensor: torch.Tensor) -> torch.Tensor:
-            if tensor.shape != self.ids.shape:
-                return tensor
-            more = torch.tensor([list(tokens)]).to(tensor) if name == "input_ids" else tensor[:, -1:].expand(-1, len(tokens))
-            return torch.cat([tensor, more], dim=1)
+        def longer(name: str, value: Any) -> Any:
+            if not per_token(value, self.ids):
+                return value
+            usual = value[:, self.tail].mode(dim=1, keepdim=True).values.expand(-1, len(tokens))
+            more = torch.tensor([list(tokens)]).to(value) if name == self.text_stream else usual
+            return torch.cat([value, more], dim=1)
 
-        return replace(self, inputs={name: longer(name, tensor) for name, tensor in self.inputs.items()})
+        return replace(self, inputs={name: longer(name, value) for name, value in self.inputs.items()})
+
+
+def on_device(inputs: dict[str, Any], device: torch.device | str) -> dict[str, Any]:
+    """Return inputs of a model with their tensors on a device."""
+    return {name: value.to(device) if isinstance(value, torch.Tensor) else value for name, value in inputs.items()}
+
+
+def per_token(value: Any, ids: torch.Tensor) -> bool:
+    """Tell whether an input has a value for each token of `ids` [1, pos]."""
+    return isinstance(value, torch.Tensor) and value.shape == ids.shape
+
+
+def _streams(inputs: dict[str, Any]) -> list[str]:
+    """Return the inputs that are token ids: in Kimi-Audio those of the text stand beside those of the audio."""
+    return [name for name, value in inputs.items() if name.endswith("input_ids") and per_token(value, inputs["input_ids"])]
+
+
+def _clip_of(inputs: dict[str, Any], span: slice, audio_token: int | None = None) -> EncodedClip:
+    """Return the clip with the stream of tokens that differ most outside of its span as its text."""
+
+    def different(name: str) -> int:
+        ids = inputs[name][0].tolist()
+        return len({*ids[: span.start], *ids[span.stop :]})
+
+    return EncodedClip(inputs, span, audio_token, max(_streams(inputs), key=different))
 
 
 def encoded(lm: AudioLM, question: Question, sample: Sample, *, silent: bool = False) -> EncodedClip:
@@ -84,17 +121,57 @@ def encode_clip(lm: AudioLM, path: Path, prompt: str, *, silent: bool = False, s
     """Put one clip where `{audio}` stands in `prompt`, behind the `system` prompt, with the model's own template and processor.
 
     `silent` takes silence of the clip's length instead: noise at -100 dBFS, as exact zeros are no sound some extractors can
-    normalise. One clip at a time: padding to a longer one changes the shorter one's states. Raises InputError as load_audio
-    does, and where the prompt has no audio token.
+    normalise. One clip at a time: padding to a longer one changes the shorter one's states. Where no token stands for audio
+    alone, the span is found by comparing prompts. Raises InputError as load_audio does, and where the prompt has no audio.
     """
     wave = load_clip(lm, path)
     if silent:
         wave = np.random.default_rng(0).uniform(-_SILENCE, _SILENCE, len(wave)).astype(np.float32)
     inputs = encode_wave(lm, wave, prompt, system=system)
-    positions = (inputs["input_ids"][0] == lm.audio_token_id).nonzero().flatten().tolist()
-    if not positions:
+    ids = inputs["input_ids"][0].tolist()
+    if positions := [i for i, token in enumerate(ids) if token == lm.audio_token_id]:
+        return _clip_of(inputs, slice(positions[0], positions[-1] + 1), lm.audio_token_id)
+    before, behind, same_token = _around_audio(lm, prompt, system)
+    if before + behind >= len(ids):
         raise InputError(f"{path}: its prompt has no audio token")
-    return EncodedClip(inputs, slice(positions[0], positions[-1] + 1))
+    return _clip_of(inputs, slice(before, len(ids) - behind), ids[before] if same_token else None)
+
+
+def _around_audio(lm: AudioLM, prompt: str, system: str | None) -> tuple[int, int, bool]:
+    """Return how many positions stand before and behind any clip, and whether one token stands for all of its audio.
+
+    Two sounds, noise and near silence, are put into the prompt: where their prompts differ is the audio. Tokens of the clip's own
+    differ from its first position to its last. Of a token that is repeated the longer sound has more: those of the short one then
+    seem to belong to what is before as well as to what is behind. The sounds are short, so that a processor that parts the audio
+    makes one part of each. Raises InputError where the prompts do not differ.
+    """
+    if (key := (prompt, system, lm.thinking)) not in lm.around_audio:
+        short = _by_position(encode_wave(lm, np.full(lm.rate // 10, _SILENCE, np.float32), prompt, system=system))
+        for seconds in (0.25, 0.9):
+            noise = np.random.default_rng(0).uniform(-0.3, 0.3, int(seconds * lm.rate)).astype(np.float32)
+            long = _by_position(encode_wave(lm, noise, prompt, system=system))
+            if not torch.equal(long, short):
+                break
+        else:
+            raise InputError(
+                f"{type(lm.processor).__name__} makes the same tokens of every sound: where the audio stands is unknown"
+            )
+        same_before, same_behind = _equal_rows(long, short), _equal_rows(long.flip(0), short.flip(0))
+        shortest = min(len(long), len(short))
+        before, behind = min(same_before, shortest - same_behind), min(same_behind, shortest - same_before)
+        lm.around_audio[key] = before, behind, same_before + same_behind > shortest
+    return lm.around_audio[key]
+
+
+def _by_position(inputs: dict[str, Any]) -> torch.Tensor:
+    """Return [pos, input] of all inputs that have a value for each token."""
+    return torch.stack([v[0].long() for v in inputs.values() if per_token(v, inputs["input_ids"])], dim=1)
+
+
+def _equal_rows(one: torch.Tensor, other: torch.Tensor) -> int:
+    """Return how many rows at the start of both are the same."""
+    shared = min(len(one), len(other))
+    return int((one[:shared] == other[:shared]).all(dim=1).long().cumprod(dim=0).sum())
 
 
 def encode_text(lm: AudioLM, question: Question, sample: Sample) -> EncodedClip:
@@ -117,10 +194,10 @@ def encode_text(lm: AudioLM, question: Question, sample: Sample) -> EncodedClip:
         except _UNFIT as error:
             reason = first_line(error)
             continue
-        inputs = {name: value.to(lm.device) for name, value in batch.items() if isinstance(value, torch.Tensor)}
-        found = _unspaced(tokenizer.decode(inputs["input_ids"][0]))
+        clip = _clip_of(dict(batch.to(lm.device)), slice(0, 0))
+        found = _unspaced(tokenizer.decode(clip.ids[0]))
         if wanted in found and _PART not in found.replace(wanted, ""):
-            return EncodedClip(inputs, slice(0, 0))
+            return clip
     raise InputError(f"{type(lm.processor).__name__} cannot put a text into a question ({reason})")
 
 
@@ -129,7 +206,7 @@ def end_span(clip: EncodedClip, tail: int) -> EncodedClip:
     return replace(clip, span=slice(clip.span.start, max(clip.span.stop, clip.ids.shape[1] - tail)))
 
 
-def encode_wave(lm: AudioLM, wave: np.ndarray, prompt: str, *, system: str | None = None) -> dict[str, torch.Tensor]:
+def encode_wave(lm: AudioLM, wave: np.ndarray, prompt: str, *, system: str | None = None) -> dict[str, Any]:
     """Return the model's inputs for a wave [sample] at its rate.
 
     Chat templates take a message in parts, with the samples or a file in base64 as one of them; some know text alone, in
@@ -147,7 +224,8 @@ def encode_wave(lm: AudioLM, wave: np.ndarray, prompt: str, *, system: str | Non
         batch, reason = None, first_line(error)
     else:
         reason = "its chat template leaves the audio out"
-    if batch is None or not (batch["input_ids"] == lm.audio_token_id).any():
+    named = lm.audio_token_id is not None and hasattr(lm.processor, "audio_token")
+    if batch is None or (named and not (batch["input_ids"] == lm.audio_token_id).any()):
         batch = _encode_as_text(lm, wave, prompt, system, reason)
     return dict(batch.to(lm.device, lm.dtype))
 
@@ -219,6 +297,13 @@ def _chat_template(processor: Any) -> str | None:
     return next((t for t in (getattr(p, "chat_template", None) for p in (processor, processor.tokenizer)) if t), None)
 
 
+def _equal(one: Any, other: Any) -> bool:
+    """Tell whether two inputs are the same: tensors, or lists of them."""
+    if isinstance(one, torch.Tensor):
+        return torch.equal(one, other)
+    return len(one) == len(other) and all(map(_equal, one, other))
+
+
 def check_window(lm: AudioLM, paths: Sequence[Path], lengths: Sequence[int], prompt: str) -> None:
     """Raise BadClip, an InputError, where the model would not hear the end of one of `paths` ([sample] `lengths`)."""
     for bad in beyond_window(lm, paths, lengths, prompt):
@@ -237,7 +322,7 @@ def beyond_window(lm: AudioLM, paths: Sequence[Path], lengths: Sequence[int], pr
 
     def deaf_from(start: int) -> bool:
         other = encode_wave(lm, np.concatenate([wave[:start], noise[start:]]), prompt)
-        return all(torch.equal(tensor, other[name]) for name, tensor in heard.items())
+        return all(_equal(value, other[name]) for name, value in heard.items())
 
     low, high = 0, len(wave) - lm.rate // 20  # the last 50 ms may be less than a frame
     if not deaf_from(high):

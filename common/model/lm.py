@@ -1,6 +1,7 @@
 """Describe a loaded audio language model: decoder blocks, audio token, head."""
 
-from dataclasses import dataclass
+import inspect
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -9,9 +10,9 @@ from torch import nn
 from common.errors import InputError
 
 OFFERS = (  # the same three lines as in README.md
-    "a config or processor with an audio token, and a generating class, in transformers or in code of the checkpoint's own "
-    "(--trust-remote-code); a processor with a chat template, a tokenizer and an extractor with a sampling rate; a model that "
-    "gives its input embeddings and has its decoder's blocks in a list beside them"
+    "a config or processor with an audio token, or a prompt whose tokens differ with the clip; a generating class, in "
+    "transformers or in code of the checkpoint's own (--trust-remote-code); a processor with a chat template, a tokenizer and an "
+    "extractor with a sampling rate; a model that gives its input embeddings and has its decoder's blocks in a list beside them"
 )
 
 
@@ -19,21 +20,23 @@ OFFERS = (  # the same three lines as in README.md
 class AudioLM:
     """A model that answers questions about a clip.
 
-    `blocks` are the decoder's, h_l is what enters block l. `device` is where inputs go, `adapters` the LoRA that is on,
-    `commit` the state of a hub id. `trim`: clips are heard without the silence at their ends,
-    `level`: all at this one, in dB of full scale. `thinking`: its chat template may leave it room for a thought.
+    `blocks` are the decoder's, h_l is what enters block l. `audio_token_id` is none where no token stands for audio alone;
+    `around_audio` is what encoding has then found of where it stands. `device` is where inputs go, `adapters` the LoRA that is
+    on, `commit` the state of a hub id. `trim`: clips are heard without the silence at their ends, `level`: all at this one, in
+    dB of full scale. `thinking`: its chat template may leave it room for a thought.
     """
 
     model: Any
     processor: Any
     blocks: nn.ModuleList
-    audio_token_id: int
+    audio_token_id: int | None
     device: torch.device
     adapters: tuple[str, ...] = ()
     commit: str | None = None
     trim: bool = False
     level: float | None = None
     thinking: bool = True
+    around_audio: dict[Any, tuple[int, int, bool]] = field(default_factory=dict, compare=False)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -55,11 +58,14 @@ class AudioLM:
 
 
 def wrap_model(model: Any, processor: Any, *, device: torch.device, adapters: tuple[str, ...] = ()) -> AudioLM:
-    """Find the decoder blocks and the audio token of a loaded model. Raises InputError where it has none."""
+    """Find the decoder blocks and the audio token of a loaded model. Raises InputError where it has no way to hear."""
     audio_token_id = audio_token_id_of(model.config, processor)
-    if audio_token_id is None:
+    if audio_token_id is None and processor is None:
         raise InputError(f"{type(model).__name__} is not an audio language model: no audio token. Needed: {OFFERS}")
     model.register_forward_pre_hook(_draw_alike)
+    if _takes_one_dict(model):
+        model.register_forward_pre_hook(_in_one_dict, with_kwargs=True)
+    _answer_in_text(model)
     lm = AudioLM(model, processor, _find_blocks(model), audio_token_id, device, adapters)
     if processor is not None and lm.extractor is None:
         raise InputError(f"{type(processor).__name__} is of an unknown build: no extractor of audio. Needed: {OFFERS}")
@@ -69,6 +75,38 @@ def wrap_model(model: Any, processor: Any, *, device: torch.device, adapters: tu
 def _draw_alike(module: Any, inputs: Any) -> None:
     """Let a model that adds noise to what it hears (VibeVoice) add the same in every run: patching compares two runs."""
     torch.manual_seed(0)
+
+
+def _takes_one_dict(model: Any) -> bool:
+    """Tell whether a model takes its inputs in one dict, as MiniCPM-o does, and only the decoder's options by name."""
+    parameters = inspect.signature(model.forward).parameters
+    first = next(iter(parameters.values()))
+    return "input_ids" not in parameters and first.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD
+
+
+def _in_one_dict(module: Any, args: Any, kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Sort a call's inputs into that dict, with the positions that it needs, and the decoder's options."""
+    options: dict[str, Any] = {
+        name: kwargs[name] for name in ("attention_mask", "past_key_values", "use_cache") if name in kwargs
+    }
+    ids = kwargs["input_ids"]
+    inputs = {"position_ids": torch.arange(ids.shape[1], device=ids.device)[None]} | kwargs
+    return ({name: value for name, value in inputs.items() if name not in options},), options
+
+
+def _answer_in_text(model: Any) -> None:
+    """Let a model that returns logits of several streams, as Kimi-Audio of speech and text, return those of its own head."""
+    made: list[torch.Tensor] = []
+
+    def pick(module: Any, args: Any, output: Any) -> Any:
+        if isinstance(getattr(output, "logits", None), tuple | list):
+            output.logits = next(logits for logits in output.logits if logits is made[-1])
+        made.clear()
+        return output
+
+    if (head := model.get_output_embeddings()) is not None:
+        head.register_forward_hook(lambda module, args, logits: made.append(logits))
+        model.register_forward_hook(pick)
 
 
 def audio_token_id_of(config: Any, processor: Any = None) -> int | None:

@@ -3,6 +3,7 @@
 No family has code of its own: what differs between them is asked of the model, its config and its processor.
 """
 
+import errno
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
@@ -12,6 +13,7 @@ from typing import Any
 
 import torch
 import transformers
+from huggingface_hub.errors import GatedRepoError
 from torch import nn
 from transformers import AutoConfig, AutoFeatureExtractor, AutoProcessor, AutoTokenizer
 from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
@@ -20,6 +22,7 @@ from transformers.utils import cached_file, extract_commit_hash
 from common.errors import InputError, first_line
 from common.model.device import spread_over
 from common.model.lm import OFFERS, AudioLM, audio_token_id_of, wrap_model
+from common.model.weights import check_weights, progress_bars
 
 _AUTO_CLASSES = ("AutoModelForMultimodalLM", "AutoModelForSeq2SeqLM", "AutoModelForSpeechSeq2Seq", "AutoModelForCausalLM")
 _SPEECH_LORA = "speech-lora"  # the subfolder in which a checkpoint may hold the adapter that it hears through
@@ -35,20 +38,22 @@ def load_model(
     trust_remote_code: bool = False,
     attention: str | None = None,
     device_map: str | dict[str, Any] | None = None,
+    quantization: Any = None,
 ) -> AudioLM:
     """Load the model and processor of a folder or hub id, ready for inference.
 
     The class follows from the config (of the thinker, in a full Qwen-Omni). A model larger than the free memory of its CUDA
-    device is spread over all of them and main memory; `device_map` spreads it as it says. Raises InputError where there is
+    device is spread over all of them and main memory; `device_map` spreads it as it says; `quantization` is a config of
+    transformers, for weights that are quantised as they are read. Raises InputError where there is
     no such model or it is not an audio language model with an audio span in its token sequence.
     """
     source = _source(name, revision, trust_remote_code)
     whole, config = _read_config(name, source)
     model_class, processor = _model_class(name, config), _read_processor(name, whole, source)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            spread = device_map or spread_over(model_class, config, dtype, device, trust_remote_code)
+        check_weights(name, source["revision"])
+        with progress_bars():
+            spread = device_map or spread_over(model_class, config, dtype, device, trust_remote_code, quantization)
             model, loaded = model_class.from_pretrained(
                 name,
                 config=config,
@@ -57,6 +62,7 @@ def load_model(
                 output_loading_info=True,
                 attn_implementation=attention,
                 device_map=spread,
+                **({"quantization_config": quantization} if quantization else {}),
                 **source,
             )
             adapters = _hear_through_lora(model, name, source)
@@ -67,7 +73,7 @@ def load_model(
     if missing := sorted(loaded["missing_keys"]):  # transformers would go on with random numbers in their place
         raise InputError(f"--model {name}: {len(missing)} weights are not in its files, the first is {missing[0]}")
     model.eval()
-    lm = wrap_model(model if spread else model.to(device), processor, device=device, adapters=adapters)
+    lm = wrap_model(model if spread or quantization else model.to(device), processor, device=device, adapters=adapters)
     return lm if Path(name).is_dir() else replace(lm, commit=source["revision"])
 
 
@@ -78,9 +84,7 @@ def load_ears(name: str, *, revision: str | None, trust_remote_code: bool, trim:
     """
     _, config, processor = model_parts(name, revision, trust_remote_code)
     no_model = SimpleNamespace(dtype=torch.float32)
-    return AudioLM(
-        no_model, processor, nn.ModuleList(), audio_token_id_of(config, processor) or 0, torch.device("cpu"), trim=trim
-    )
+    return AudioLM(no_model, processor, nn.ModuleList(), audio_token_id_of(config, processor), torch.device("cpu"), trim=trim)
 
 
 def model_parts(name: str, revision: str | None, trust_remote_code: bool) -> tuple[Any, Any, Any]:
@@ -104,10 +108,16 @@ def _source(name: str, revision: str | None, trust_remote_code: bool) -> dict[st
 
 def _reason(error: BaseException) -> str:
     """Say why something could not be loaded; of a download that broke off transformers says that a file is not there."""
-    below: BaseException | None = error
-    while below is not None and type(below).__name__ not in ("RemoteProtocolError", "ReadError", "ReadTimeout"):
+    chain, below = [error], error.__cause__ or error.__context__
+    while below is not None:
+        chain.append(below)
         below = below.__cause__ or below.__context__
-    told = below or error
+    for told in chain:
+        if isinstance(told, GatedRepoError):
+            return "it is gated: ask for access on its page, then log in with hf auth login"
+        if getattr(told, "errno", None) == errno.ENOSPC:
+            return f"the disk is full: {first_line(told)}"
+    told = next((e for e in chain if type(e).__name__ in ("RemoteProtocolError", "ReadError", "ReadTimeout")), error)
     return first_line(told) if isinstance(told, OSError) else f"{type(told).__name__}: {first_line(told)}"
 
 

@@ -1,13 +1,13 @@
 """Check the identities of a run on its own clips before it starts."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
 from common.errors import CheckFailed
-from common.model.encoding import EncodedClip
+from common.model.encoding import EncodedClip, per_token
 from common.model.lm import AudioLM
 from common.patching import ENGINES
 from common.patching.engine_check import PatchCheck, attempt, check_patching, shown
@@ -92,8 +92,8 @@ def self_check(
     in_float32 = equal("label logits in float32 - model", largest_difference(of_tokens[-1], own[list(tokens)]), limit)
     heard = [clip for clip in (*others, a) if clip.span_length]
     for clip in heard:
-        tokens_of_audio = clip.span_length - text_within(lm, clip)
-        if (states := audio_states(lm, clip)) != tokens_of_audio:
+        tokens_of_audio = clip.span_length - text_within(clip)
+        if clip.audio_token is not None and (states := audio_states(lm, clip)) != tokens_of_audio:
             raise CheckFailed(f"self-check: the audio span has {tokens_of_audio} audio tokens but {states} audio states")
     return SelfCheck(
         lens_last=lens_last,
@@ -103,7 +103,7 @@ def self_check(
         scale=scale,
         noise=noise,
         audio_tokens=a.span_length or None,
-        text_within=text_within(lm, a),
+        text_within=text_within(a),
         moved_by_audio=[None, *(_moved_by_audio(lm, clip) for clip in heard)][-1],
         adapters=_effect_of_adapters(lm, a, own) if lm.adapters else None,
         from_prefix_cache=_from_prefix_caches(lm, heard, tokens) if prefix_caches and heard else None,
@@ -117,9 +117,9 @@ def _from_prefix_caches(lm: AudioLM, clips: Sequence[EncodedClip], tokens: Seque
     return torch.nan if read is None else largest_difference(read, torch.stack([own_logits(lm, clip) for clip in clips]))
 
 
-def text_within(lm: AudioLM, clip: EncodedClip) -> int:
+def text_within(clip: EncodedClip) -> int:
     """Count the span's tokens that stand for no audio, as the seconds that some processors write among it."""
-    return int((clip.ids[0, clip.span] != lm.audio_token_id).sum())
+    return 0 if clip.audio_token is None else int((clip.ids[0, clip.span] != clip.audio_token).sum())
 
 
 def _other_draw(lm: AudioLM, clip: EncodedClip, own: torch.Tensor) -> float:
@@ -134,16 +134,27 @@ def _other_draw(lm: AudioLM, clip: EncodedClip, own: torch.Tensor) -> float:
 
 def audio_states(lm: AudioLM, clip: EncodedClip) -> int:
     """Count the span's audio tokens that at h_0 hold something other than the placeholder's own embedding."""
-    placeholder = lm.model.get_input_embeddings()(torch.tensor(lm.audio_token_id, device=lm.device))
+    placeholder = lm.model.get_input_embeddings()(torch.tensor(clip.audio_token, device=lm.device))
     entered = states_at(lm, clip, clip.span)[0]  # [(stream,) 1, pos, d_model]
     heard = (entered != placeholder.to(entered)).any(dim=-1).flatten(0, -2).any(dim=0)  # [pos]
-    return int(heard[clip.ids[0, clip.span] == lm.audio_token_id].sum())
+    return int(heard[clip.ids[0, clip.span] == clip.audio_token].sum())
 
 
 def _moved_by_audio(lm: AudioLM, clip: EncodedClip) -> int:
-    """Count the positions of h_0 that change when the audio features are zeroed; raise CheckFailed unless all are in the span."""
-    deaf = {name: torch.zeros_like(tensor) if tensor.is_floating_point() else tensor for name, tensor in clip.inputs.items()}
-    heard, unheard = (states_at(lm, EncodedClip(inputs, clip.span), slice(None))[0] for inputs in (clip.inputs, deaf))
+    """Count the positions of h_0 that change without the audio; raise CheckFailed unless all are in the span.
+
+    Its features are zeroed; tokens of its own take each other's places.
+    """
+
+    def deaf(value: Any) -> Any:
+        if isinstance(value, torch.Tensor) and value.is_floating_point():
+            return torch.zeros_like(value)
+        if clip.audio_token is None and per_token(value, clip.ids):
+            return torch.cat([value[:, : clip.span.start], value[:, clip.span].roll(1, 1), value[:, clip.span.stop :]], dim=1)
+        return value
+
+    other = replace(clip, inputs={name: deaf(value) for name, value in clip.inputs.items()})
+    heard, unheard = (states_at(lm, c, slice(None))[0] for c in (clip, other))
     moved = (heard != unheard).any(dim=-1).flatten(0, -2).any(dim=0).nonzero().flatten().tolist()  # [pos]
     if not moved or moved[0] < clip.span.start or moved[-1] >= clip.span.stop:
         raise CheckFailed(f"self-check: the audio moves {len(moved)} positions of the input, and they are not those of the span")

@@ -6,12 +6,11 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from transformers.cache_utils import Cache
 
 from common.model.head import head_reads
 from common.model.lm import AudioLM
 from common.tracing.hooks import hooks, input_hook, output_hook
-from common.tracing.kv_cache import for_rows
+from common.tracing.kv_cache import for_growing_rows, for_rows
 from common.tracing.prefix_cache import read_on
 from common.tracing.trace import Trace
 
@@ -33,7 +32,7 @@ def splice(lm: AudioLM, donor: Trace, recipients: Sequence[Trace], tokens: Seque
     entering = tails[0] if (tails[0] != first).any() else first  # of equal tails, the row 0 of all recipients is one row
     joined = []
     *inner, last = donor.layers
-    cache = Cache(layers=list(donor.cache))
+    cache = for_growing_rows(lm, donor.cache)
 
     def join(layer: int) -> Callable[[torch.Tensor], torch.Tensor]:
         def edit(h: torch.Tensor) -> torch.Tensor:
@@ -54,7 +53,7 @@ def splice(lm: AudioLM, donor: Trace, recipients: Sequence[Trace], tokens: Seque
     if (mlp := getattr(lm.blocks[-1], "mlp", None)) is not None:
         handles.append(mlp.register_forward_pre_hook(_readout_position_alone))
     with hooks(*handles), heads_share_keys(lm.device), head_reads(lm, tokens) as split:
-        output = lm.model(**read_on(lm, donor.tail_ids, donor.span_stop, cache))
+        output = lm.model(**read_on(lm, donor.tail_inputs, donor.span_stop, cache))
     logits = split(output.logits[:, -1])[1]  # [row, vocab] or [row, token]
     if joined != inner or (inner[0], last) != (0, len(lm.blocks)):
         raise RuntimeError(f"splice: the rows joined at blocks {joined}, not once at each of {inner}")

@@ -9,48 +9,51 @@ import torch
 from transformers.cache_utils import Cache
 
 from common.errors import UnknownBlock
-from common.model.encoding import EncodedClip
+from common.model.encoding import EncodedClip, on_device
 from common.model.head import head_reads
 from common.model.lm import AudioLM
 from common.patching.splice import heads_share_keys
 from common.tracing.hooks import hooks, input_hook, output_hook
-from common.tracing.kv_cache import copied, for_rows, kept_tensors
+from common.tracing.kv_cache import copied, for_growing_rows, for_rows, kept_tensors
 from common.tracing.prefix_cache import PrefixCache, prefix_cache_of, read_on
 
 
 @dataclass(frozen=True)
 class Reading:
-    """The tokens `ids` [1, pos], which stand from `start` on, and in `cache` what each block keeps of all before them."""
+    """The `text` that stands from `start` on (EncodedClip.text_inputs), and in `cache` what each block keeps of all before it."""
 
     cache: PrefixCache
-    ids: torch.Tensor
+    text: dict[str, Any]
     start: int
 
     @property
     def positions(self) -> range:
-        return range(self.start, self.start + self.ids.shape[1])
+        return range(self.start, self.start + self.text["input_ids"].shape[1])
 
     @property
     def nbytes(self) -> int:
         return sum(t.nbytes for layer in self.cache for t in kept_tensors(layer))
 
     def to(self, device: torch.device | str) -> "Reading":
-        return Reading(tuple(copied(x, lambda t: t.to(device)) for x in self.cache), self.ids.to(device), self.start)
+        return Reading(tuple(copied(x, lambda t: t.to(device)) for x in self.cache), on_device(self.text, device), self.start)
 
 
 def tail_of(lm: AudioLM, clip: EncodedClip, prefix_cache: PrefixCache | None = None) -> Reading:
     """Return a clip's tail, read behind its `prefix_cache`, which is made where it is not given."""
-    return Reading(prefix_cache or prefix_cache_of(lm, clip), clip.ids[:, clip.tail], clip.span.stop)
+    return Reading(prefix_cache or prefix_cache_of(lm, clip), clip.text_inputs(clip.tail), clip.span.stop)
 
 
 @torch.inference_mode()
 def last_of(lm: AudioLM, reading: Reading) -> Reading:
     """Return the last token alone of a reading: the others are read once more, and kept."""
     cache = Cache(layers=[for_rows(layer, 1, lm.device) for layer in reading.cache])
-    before, last = reading.ids[:, :-1], reading.positions[-1]
-    if before.shape[1]:
+    before, last = (
+        {name: v[:, part] if isinstance(v, torch.Tensor) else v for name, v in reading.text.items()}
+        for part in (slice(-1), slice(-1, None))
+    )
+    if len(reading.positions) > 1:
         lm.model(**read_on(lm, before, reading.start, cache))
-    return Reading(tuple(copied(layer, torch.clone) for layer in cache.layers), reading.ids[:, -1:], last)
+    return Reading(tuple(copied(layer, torch.clone) for layer in cache.layers), last, reading.positions[-1])
 
 
 @torch.inference_mode()
@@ -64,9 +67,9 @@ def read_rows(
 
     Raises UnknownBlock where the decoder carries several residual streams, or its blocks do not keep what they read one by one.
     """
-    if len(reading.cache) != len(lm.blocks):
+    if len(reading.cache) < len(lm.blocks):
         raise UnknownBlock(f"only {len(reading.cache)} of its {len(lm.blocks)} blocks keep what they read")
-    cache, joined = Cache(layers=list(reading.cache)), Counter[int]()
+    cache, joined = for_growing_rows(lm, reading.cache), Counter[int]()
 
     def join(block: int) -> Callable[[torch.Tensor], torch.Tensor]:
         def edit(h: torch.Tensor) -> torch.Tensor:
@@ -84,7 +87,7 @@ def read_rows(
     handles = [b.register_forward_pre_hook(input_hook(join(i)), with_kwargs=True) for i, b in enumerate(lm.blocks)]
     handles.append(lm.blocks[-1].register_forward_hook(output_hook(lambda h: h[:, -1:])))
     with hooks(*handles), heads_share_keys(lm.device), head_reads(lm, tokens) as split:
-        output = lm.model(**read_on(lm, reading.ids, reading.start, cache))
+        output = lm.model(**read_on(lm, reading.text, reading.start, cache))
     if joined != Counter(range(len(lm.blocks))):
         raise RuntimeError(f"read_rows: the blocks were entered {dict(joined)} times, not once each")
     return split(output.logits[:, -1])[1]

@@ -22,7 +22,8 @@ Groups = dict[str, dict[str, dict[str, Any]]]  # of options: title, name, keywor
 ROOT = Path(__file__).resolve().parents[2]
 SEEDS = 2**32 - 1  # the largest that every library takes
 DTYPES = ("auto", "float32", "bfloat16", "float16")
-_OF_MODEL = ("device", "dtype", "attention", "revision", "trust_remote_code", "device_map", "trim")
+QUANTIZATIONS = ("4bit", "8bit")
+_OF_MODEL = ("device", "dtype", "attention", "revision", "trust_remote_code", "device_map", "quantization", "trim")
 _AS_GIVEN = ("data", "limit", "seed", "skip_bad", "layers", "overwrite", "redraw")
 DEFAULTS = {"model": "data/small_model/assembled", "data": "data/demo/manifest.csv", "prompt": "speaker"}
 
@@ -146,6 +147,10 @@ OPTIONS: Groups = {
             "default": "auto",
             "choices": DTYPES,
             "help": "auto (default): bfloat16 on a GPU that has it, float32 elsewhere",
+        },
+        "--quantization": {
+            "choices": QUANTIZATIONS,
+            "help": "quantise the weights as they are read (bitsandbytes, a CUDA GPU); --plan counts them unquantised",
         },
         "--attention": {
             "metavar": "NAME",

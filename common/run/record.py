@@ -30,7 +30,19 @@ NO_ROWS = (
 )
 MODULES = {"scikit-learn": "sklearn"}
 PACKAGES = (
-    *("torch", "transformers", "tokenizers", "numpy", "pandas", "soundfile", "soxr", "peft", "mistral-common", "torchaudio"),
+    *(
+        "torch",
+        "transformers",
+        "tokenizers",
+        "numpy",
+        "pandas",
+        "soundfile",
+        "soxr",
+        "peft",
+        "mistral-common",
+        "torchaudio",
+        "bitsandbytes",
+    ),
     *("concept-erasure", "scikit-learn"),
 )
 
@@ -51,6 +63,7 @@ def identify(
         "trust_remote_code": model.trust_remote_code,
         "attention": model.attention,
         "device_map": model.device_map,
+        "quantization": model.quantization,
         "trim": model.trim,
         "level": model.level,
         **{name: value for name, value in chosen.items() if value != "auto"},

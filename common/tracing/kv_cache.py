@@ -1,18 +1,25 @@
 """Handle the key/value cache: cut, expand, copy."""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
+from transformers.cache_utils import Cache, DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 
 from common.model.lm import AudioLM
 
 
-def new_cache(lm: AudioLM) -> DynamicCache:
-    """Return an empty cache for the model's blocks; those that see a window keep what is before it until it is cropped."""
+def empty_cache(lm: AudioLM) -> DynamicCache:
+    """Return an empty cache for the model's blocks, and for those of a branch that its config does not count."""
     cache = DynamicCache(config=lm.model.config)
+    cache.layer_class_to_replicate = DynamicLayer
+    return cache
+
+
+def new_cache(lm: AudioLM) -> DynamicCache:
+    """Return the same, where those that see a window keep what is before it until it is cropped."""
+    cache = empty_cache(lm)
     cache.activate_past_recording()
     return cache
 
@@ -46,3 +53,16 @@ def for_rows(layer: Any, rows: int, device: torch.device) -> Any:
     else:
         layer.reorder_cache(torch.zeros(rows, dtype=torch.long, device=device))
     return layer
+
+
+def for_growing_rows(lm: AudioLM, cache: Sequence[Any]) -> Cache:
+    """Return a cache of one row's layers. Those of the model's blocks are put in by hooks, with as many rows as there are then;
+    those beyond, of a branch beside the answer (the speech of Kimi-Audio), take as many rows as come to them."""
+
+    def takes_any(kept: Any) -> Any:
+        layer = copied(kept, lambda t: t)
+        layer.update = lambda keys, *more, **named: for_rows(kept, len(keys), keys.device).update(keys, *more, **named)
+        return layer
+
+    blocks, beyond = list(cache[: len(lm.blocks)]), cache[len(lm.blocks) :]
+    return Cache(layers=[*blocks, *map(takes_any, beyond)])

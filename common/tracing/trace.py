@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from common.errors import UnknownBlock
-from common.model.encoding import EncodedClip
+from common.model.encoding import EncodedClip, on_device
 from common.model.head import head_reads
 from common.model.lm import AudioLM
 from common.tracing.hooks import PerPositionInputs, extra_input_hook, hooks, input_hook, output_hook
@@ -27,13 +27,13 @@ class Trace:
     tail: [layer, (stream,) 1, tail, d_model], the states of the tail's tokens at the recorded `layers`, the first h_0 and the
     last h_L; `stream` only where the decoder carries several residual streams side by side. cache: for each block what it keeps
     of prefix and audio, in transformers' own form: keys and values [1, head, pos, head_dim], the states of a recurrence, or
-    nothing. tail_ids: [1, tail].
+    nothing. tail_inputs: the model's inputs for the tail's text, with [1, tail] token ids.
     span_stop: the position where the tail begins.
     """
 
     tail: torch.Tensor
     cache: tuple[Any, ...]
-    tail_ids: torch.Tensor
+    tail_inputs: dict[str, Any]
     span_stop: int
     layers: tuple[int, ...]
 
@@ -44,7 +44,7 @@ class Trace:
     @property
     def reach(self) -> int:
         """The number of blocks up to the last that keeps anything: nothing put into the span after it reaches the tail."""
-        return max((i + 1 for i, layer in enumerate(self.cache) if kept_tensors(layer)), default=0)
+        return max((i + 1 for i, layer in enumerate(self.cache[: self.layers[-1]]) if kept_tensors(layer)), default=0)
 
     def recipient(self) -> "Trace":
         """Return what a recipient needs of it: all but the cache, which is most of it."""
@@ -52,7 +52,7 @@ class Trace:
 
     def to(self, device: torch.device | str) -> "Trace":
         cache = tuple(copied(layer, lambda t: t.to(device)) for layer in self.cache)
-        return replace(self, tail=self.tail.to(device), cache=cache, tail_ids=self.tail_ids.to(device))
+        return replace(self, tail=self.tail.to(device), cache=cache, tail_inputs=on_device(self.tail_inputs, device))
 
 
 @torch.inference_mode()
@@ -87,7 +87,7 @@ def record(
         tail, logits = _run(lm, continue_from(lm, clip, prefix_cache), tokens, at, keep=_at(slice(None)))
     if not any(map(kept_tensors, prefix_cache)):
         raise UnknownBlock("its blocks leave neither keys and values nor other states in transformers' DynamicCache")
-    return Trace(tail, prefix_cache, clip.ids[:, clip.tail], clip.span.stop, at), logits[1]
+    return Trace(tail, prefix_cache, clip.text_inputs(clip.tail), clip.span.stop, at), logits[1]
 
 
 @torch.inference_mode()

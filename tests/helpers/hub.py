@@ -20,12 +20,14 @@ from threading import Thread
 class Repo:
     """A repository: its `revisions`, branches and commits, each a commit and a folder; what the server does to who asks for it.
 
-    `gated` is the status that all but its name is answered with. A file in `cut` ends after so many bytes.
+    `gated` is the status that all but its name is answered with. A file in `cut` ends after so many bytes, one in `told` is said
+    to have so many.
     """
 
     revisions: dict[str, tuple[str, Path]]
     gated: int | None = None
     cut: dict[str, int] = field(default_factory=dict)
+    told: dict[str, int] = field(default_factory=dict)
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -64,20 +66,22 @@ class Handler(BaseHTTPRequestHandler):
             deep = "recursive=true" in self.path.lower()
             listed = sorted(place.rglob("*") if deep else place.iterdir())
             return self.tell([self.entry(f, folder) for f in listed])
-        self.send_file(place, commit, large=place.suffix == ".safetensors", cut=repo.cut.get(place.name))
+        size = repo.told.get(place.name, place.stat().st_size)
+        self.send_file(place, commit, size, large=place.suffix == ".safetensors", cut=repo.cut.get(place.name))
 
     def entry(self, file: Path, folder: Path) -> dict[str, object]:
         kind = "directory" if file.is_dir() else "file"
         return {"type": kind, "path": str(file.relative_to(folder)), "size": file.stat().st_size, "oid": "0" * 40}
 
-    def send_file(self, file: Path, commit: str, *, large: bool, cut: int | None) -> None:
+    def send_file(self, file: Path, commit: str, size: int, *, large: bool, cut: int | None) -> None:
         """Send a file; a large one from another address, as the hub's storage does."""
         body = file.read_bytes()
         told = {"X-Repo-Commit": commit, "ETag": f'"{hashlib.sha256(body).hexdigest()}"'}
         if large and "storage=1" not in self.path:
-            there = {"X-Linked-Etag": told["ETag"], "X-Linked-Size": str(len(body)), "Location": f"{self.path}?storage=1"}
+            there = {"X-Linked-Etag": told["ETag"], "X-Linked-Size": str(size), "Location": f"{self.path}?storage=1"}
             return self.answer(302, b"", told | there)
         start = int(self.headers.get("Range", "bytes=0-").removeprefix("bytes=").rstrip("-"))
+        told |= {"Content-Length": str(size)} if self.command == "HEAD" else {}
         self.answer(206 if start else 200, body[start:], told, cut=None if cut is None else max(0, cut - start))
 
     def tell(self, what: object) -> None:
@@ -89,7 +93,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def answer(self, status: int, body: bytes, headers: dict[str, str], cut: int | None = None) -> None:
         self.send_response(status)
-        for header, value in (headers | {"Content-Length": str(len(body))}).items():
+        for header, value in ({"Content-Length": str(len(body))} | headers).items():
             self.send_header(header, value)
         self.end_headers()
         if self.command == "GET":

@@ -1,6 +1,7 @@
 """Both scripts with a hub id, against a server of the hub's protocol: commits, branches, no network, and every refusal."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,11 @@ def test_hub_ids_online_and_then_offline(tiny_folder: Path, clips: Path, tmp_pat
     revisions = {"main": (OLD, tiny_folder), "v2": (NEW, newer), OLD: (OLD, tiny_folder), NEW: (NEW, newer)}
     repos = {"me/tiny": Repo(revisions), "me/cut": Repo(revisions, cut={"model.safetensors": 5_000})}
     repos |= {f"me/gated-{status}": Repo(revisions, gated=status) for status in (401, 403)}
+    unsafe = tmp_path / "unsafe"
+    shutil.copytree(tiny_folder, unsafe, ignore=shutil.ignore_patterns("*.safetensors"))
+    (unsafe / "pytorch_model.bin").write_bytes(b"weights")
+    repos |= {"me/unsafe": Repo({"main": (OLD, unsafe), OLD: (OLD, unsafe)})}
+    repos |= {"me/huge": Repo(revisions, told={"model.safetensors": 10**15})}
     home = {"HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "0"}
     with hub(repos) as (endpoint, asked), scripts(HF_ENDPOINT=endpoint, **home) as run:
         for script in ("logit_lens", "activation_patching"):
@@ -81,14 +87,17 @@ def test_hub_ids_online_and_then_offline(tiny_folder: Path, clips: Path, tmp_pat
         assert code == 0, said  # finished: drawn again, whatever the branch is now
         for model, more, expected in (
             ("me/gone", (), "no model folder or hub id that can be read (me/gone is not a local folder"),
-            ("me/gated-401", (), "no model folder or hub id that can be read (You are trying to access a gated repo"),
-            ("me/gated-403", (), "no model folder or hub id that can be read (You are trying to access a gated repo"),
+            ("me/gated-401", (), "no model folder or hub id that can be read (it is gated: ask for access on its page"),
+            ("me/gated-403", (), "no model folder or hub id that can be read (it is gated: ask for access on its page"),
+            ("me/unsafe", (), "has no weights in safetensors, only pytorch_model.bin, which can run code as it is read"),
+            ("me/huge", (), "1000000.0 GB are to be downloaded, and the disk of the cache "),
             ("me/tiny", ("--revision", "v9"), "no model folder or hub id that can be read (v9 is not a valid git identifier"),
             ("me/cut", (), "cannot be loaded (RemoteProtocolError: peer closed connection without sending complete message body"),
         ):
             code, said = run(*line("logit_lens", model, clips, tmp_path / "none", *more))
             assert (code, said.startswith(f"error: --model {model}: {expected}")) == (2, True), said
             assert not (tmp_path / "none").exists()
+        assert not any("GET" in a and ("huge" in a or "unsafe" in a) and ("tensors" in a or ".bin" in a) for a in asked)
         repos["me/cut"] = Repo(revisions)
         assert run(*line("logit_lens", "me/cut", clips, tmp_path / "resumed"))[0] == 0
         assert (tmp_path / "resumed" / "lens.csv").read_bytes() == rows[0]
