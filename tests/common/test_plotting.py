@@ -65,7 +65,7 @@ def test_other_warnings_come_through(tmp_path: Path) -> None:
             warnings.warn("something else", UserWarning, stacklevel=1)
 
     with pytest.warns(UserWarning, match="something else"):
-        plotting.save(Loud(), tmp_path / "x.png")
+        plotting.save(Loud(), tmp_path / "x.svg")
 
 
 def test_points_with_intervals_are_named_once(tmp_path: Path) -> None:
