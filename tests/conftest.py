@@ -5,6 +5,7 @@ from functools import cache
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # of what tests start; before torch is loaded
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # else a hub id that is none is asked for again and again
 
 import pytest
 import torch

@@ -57,6 +57,13 @@ def test_states_that_do_not_vary_have_no_subspace() -> None:
     assert torch.equal(states - own.part(states - own.mean), states)
 
 
+def test_what_is_erased_becomes_that_of_the_mean() -> None:
+    states, codes = sample(60, 24)
+    own, _ = learn(states, codes, rank=4, seed=0)
+    erased = edit_of("erase", {0: own}, {0: states})(0, states)
+    assert own.part(erased - own.mean).abs().max() < 1e-3 < 0.1 < own.part(states - own.mean).abs().max()
+
+
 def test_identities_of_an_exchange() -> None:
     """The whole space is the donor's state; nothing, and the recipient's own state, change nothing, exactly."""
     h, donated = torch.randn(2, 3, 1, 7, 24)  # [clip, layer, 1, pos, d_model]
