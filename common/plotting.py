@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
+from io import BytesIO
 from itertools import cycle
 from pathlib import Path
 from textwrap import fill
@@ -122,11 +123,13 @@ def save(sheet: Figure, path: Path | IO[bytes], **options: Any) -> None:
     """Write a figure; say once, in one line, if no font has some of its characters."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        sheet.savefig(claim(path) if isinstance(path, Path) else path, **options)
-    if isinstance(path, Path) and path.suffix == ".png":
-        with Image.open(path) as picture:  # with 256 colours a third of the bytes
-            flat, dpi = picture.convert("RGB").quantize(256, dither=Image.Dither.NONE), picture.info["dpi"]
-        flat.save(path, optimize=True, dpi=dpi)
+        if isinstance(path, Path) and path.suffix == ".png":
+            sheet.savefig(drawn := BytesIO(), **options)
+            with Image.open(drawn) as picture:  # with 256 colours a third of the bytes
+                flat = picture.convert("RGB").quantize(256, dither=Image.Dither.NONE)
+                flat.save(claim(path), optimize=True, dpi=picture.info["dpi"])
+        else:
+            sheet.savefig(claim(path) if isinstance(path, Path) else path, **options)
     missing = [found[1] for w in caught if (found := re.match(r"Glyph (\d+) .*missing from", str(w.message)))]
     if missing:
         _say_missing(chr(int(missing[0])))

@@ -85,6 +85,8 @@ def test_an_interrupted_run_ends_with_the_same_states_and_rows(
     written, real = [], States.write
 
     def write(self: States, clip: str, states: np.ndarray) -> None:
+        if self.path.name not in FILES:
+            return real(self, clip, states)
         written.append(clip)
         if len(written) == after:
             with open(self.path, "r+b") as file:  # as a kill in the middle of the clip leaves it

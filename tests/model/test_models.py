@@ -164,7 +164,8 @@ def test_audio_that_does_not_reach_the_span_stops_the_run(lm: AudioLM, manifest:
 
         def states(lm: AudioLM, clip: EncodedClip, positions: slice, moved: tuple[int, ...] = moved) -> torch.Tensor:
             h = states_at(lm, clip if moved else clips[0], positions).clone()
-            h[..., list(moved), :] += float(clip is not clips[0] and clip.inputs["input_features"].any())
+            if positions == slice(None):
+                h[..., list(moved), :] += float(clip.inputs["input_features"].any())
             return h
 
         monkeypatch.setattr(self_check_module, "states_at", states)

@@ -16,7 +16,7 @@ from common.model import ModelChoice
 from common.model.device import quantised, quantization_config, read_quantization
 from common.model.load import load_model
 from common.model.prompts import ask
-from common.run.command_line import argument_parser, chosen_model
+from common.run.command_line import argument_parser, settings
 from common.run.record import identify
 
 CPU = torch.device("cpu")
@@ -66,7 +66,8 @@ def test_quantised_weights_are_told_and_make_another_run(
 ) -> None:
     samples, question = read_clips(manifest, None)[0][:2], ask("speaker")
     for given in ([], ["--quantization", "4bit"], ["--quantization", "8bit"]):
-        choice = chosen_model(argument_parser("").parse_args(["--model", str(tiny_folder), *given]))
+        args = argument_parser("").parse_args(["--model", str(tiny_folder), "--data", str(manifest), *given])
+        choice = settings(args, "").model
         known = identify("logit_lens", model=choice, question=question, data=manifest, clips=samples, options={})
         assert known["quantization"] == choice.quantization == (given[-1] if given else None)
     lm = load_model(str(tiny_folder), device=CPU, dtype=torch.float32)

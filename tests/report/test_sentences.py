@@ -36,7 +36,7 @@ def span(effect: Estimate = UP, *, kind: str = "semantic", **changes: Any) -> Sp
 
 
 def subspace(intervention: str, minus_random: Estimate, of_whole: Estimate | None = None) -> SubspaceEffect:
-    return SubspaceEffect(intervention, "prosody", MANY, FEW, minus_random, MANY, FEW, of_whole, 3, (1, 29))
+    return SubspaceEffect(intervention, "prosody", MANY, FEW, minus_random, of_whole, (1, 29))
 
 
 def ladder(reads: Estimate, read: Estimate, named: Estimate | None) -> Ladder:
