@@ -37,7 +37,8 @@ def encoder_blocks(lm: AudioLM, clip: EncodedClip) -> Sequence[nn.Module]:
         return [m for m, _ in own] == list(blocks) and len({width for _, width in own} - {0}) == 1
 
     found = [blocks for blocks in lists if reached(blocks)]
-    return list(max(found, key=lambda blocks: sum(p.numel() for block in blocks for p in block.parameters()))) if found else []
+    largest = max(found, key=lambda blocks: sum(p.numel() for p in blocks.parameters()), default=nn.ModuleList())
+    return list(largest)
 
 
 @contextmanager

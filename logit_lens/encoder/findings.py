@@ -9,14 +9,15 @@ from common.stats.findings import Estimate, estimate_of
 
 @dataclass(frozen=True)
 class StageDecoding:
-    """Up to where a label can be decoded on its way from the log-mel spectrum to the decoder's last layer.
+    """From and up to where a label can be decoded on its way from the log-mel spectrum to the decoder's last layer.
 
-    `until`: the last stage where it is, beyond permuted labels; None where it is at none. `drop`: the largest loss of accuracy
-    from one stage to the next, between the stages `between`; None where none is shown. `unanswered`: the accuracy where the audio
-    enters the decoder, minus the share of the clips that are answered with the label.
+    `since` and `until`: the first and the last stage where it is, beyond permuted labels; None where it is at none. `drop`: the
+    largest loss of accuracy from one stage to the next, between the stages `between`; None where none is shown. `unanswered`: the
+    accuracy where the audio enters the decoder, minus the share of the clips that are answered with the label.
     """
 
     kind: str
+    since: str | None
     until: str | None
     drop: Estimate | None
     between: tuple[str, str]
@@ -38,6 +39,7 @@ def _stage_decoding(kind: str, rows: pd.DataFrame) -> StageDecoding:
     at = int(shown["drop"].idxmax()) if len(shown) else 0
     return StageDecoding(
         kind=kind,
+        since=str(there.iloc[0]) if len(there) else None,
         until=str(there.iloc[-1]) if len(there) else None,
         drop=estimate_of(rows.loc[at], "drop") if len(shown) else None,
         between=(str(rows.stage[max(0, at - 1)]), str(rows.stage[at])),

@@ -41,13 +41,6 @@ def _draw(axes: Axes, found: pd.DataFrame, color: str, style: FigureStyle) -> No
     level(axes, states.chance.iloc[0], style.say("chance"))
     decoder = states[states.stage.str.startswith("h_")]
     axes.axvline(decoder.layer.iloc[0] - 0.5, color=FAINT, linewidth=0.6, zorder=0)
-    encoder = states[states.stage.str.startswith("e_")]
-    ends = [states.iloc[0], *(part.iloc[i] for part in (encoder, decoder) for i in (0, -1) if len(part))]
-    ticks = {int(row.layer): _short(row.stage) for row in ends}
     axes.set_xlim(-0.5, len(states) - 0.5)
-    axes.set_xticks(list(ticks), list(ticks.values()))
-
-
-def _short(stage: str) -> str:
-    name, _, number = stage.partition("_")
-    return f"${name}_{{{number}}}$" if number else "mel"
+    ends = (states.iloc[0], decoder.iloc[0], decoder.iloc[-1])  # those of the encoder would not have room
+    axes.set_xticks([row.layer for row in ends], ["mel", *(row.stage.replace("_", "") for row in ends[1:])])

@@ -2,8 +2,8 @@
 
 import json
 import math
+import re
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +16,19 @@ from sklearn.decomposition import PCA
 from transformers.models.qwen2_audio.modeling_qwen2_audio import Qwen2AudioEncoderLayer
 
 import logit_lens.run
+import report.build
 from common.clips.audio import load_audio
 from common.clips.manifest import read_manifest
 from common.model.encoding import encode_clip
 from common.model.load import load_model
+from common.stats.findings import Estimate
 from common.stats.probes import products, reduced
 from common.tracing.encoder import encoder_blocks, share_heard
-from logit_lens.encoder.findings import stage_decodings
+from logit_lens.encoder.findings import StageDecoding, stage_decodings
 from logit_lens.encoder.states import log_mel
 from logit_lens.fitted.state_file import STAGES, read_states
 from report.render import environment
+from tests.helpers.study import nothing_drawn
 from tests.tiny_models.tiny import LAYERS, RATE, save_tiny_model
 
 BLOCKS, DROPS, MARK = 4, 2, 123.0  # the encoder's block 2 forgets; its first bias says so
@@ -77,20 +80,47 @@ def test_a_block_that_drops_the_voice_shows_the_drop_there(dropped: Path) -> Non
     assert list(voice.index[voice.drop_lo > 0]) == [f"e_{DROPS + 1}"]
 
 
-def test_the_sentence_names_the_drop_in_both_languages(dropped: Path) -> None:
+def test_the_report_names_the_drop_in_both_languages(dropped: Path, tmp_path: Path) -> None:
+    with nothing_drawn():
+        report.build.main(["--lens", str(dropped), "--patching", str(tmp_path / "none"), "--out", str(tmp_path), "--no-audio"])
+    english, chinese = ((tmp_path / name).read_text(encoding="utf-8") for name in ("report.md", "report.zh.md"))
     (found,) = (f for f in stage_decodings(pd.read_csv(dropped / "stages.csv")) if f.kind == "prosody")
-    english, chinese = (
-        " ".join(str(environment(x).get_template(f"sentences.{x}.jinja").module.stage_decoding(found)).split())  # type: ignore[attr-defined]
-        for x in ("en", "zh")
-    )
-    points = round(100 * found.drop.value) if found.drop else 0
-    assert "The voice's label can be decoded up to layer 2 of the encoder." in english
+    points = math.floor(100 * found.drop.value + 0.5) if found.drop else 0
+    assert "The voice's label can be decoded from the log-mel spectrum to layer 2 of the encoder." in english
     assert f"largest loss is {points} percentage points, from layer 2 of the encoder to layer 3 of the encoder." in english
-    assert f"韵律标签直到编码器第 2 层都可以解码。最大的损失是 {points} 个百分点" in chinese
-    nowhere = replace(found, until=None)
-    assert "at any stage is not shown" in str(
-        environment("en").get_template("sentences.en.jinja").module.stage_decoding(nowhere)  # type: ignore[attr-defined]
-    )
+    assert f"韵律标签从 log-mel 频谱到编码器第 2 层可以解码。最大的损失是 {points} 个百分点，" in chinese
+    assert "(figures/encoder_curve.png)" in english and "(figures/zh/encoder_curve.png)" in chinese
+    assert "| prosody | e 3 |" in (tmp_path / "tables.md").read_text(encoding="utf-8")
+
+
+UP, NONE, DOWN = (Estimate(value, value - 0.05, value + 0.05, 300) for value in (0.37, 0.01, -0.37))
+
+
+@pytest.mark.parametrize(
+    "found, english, chinese, numbers",
+    [
+        (("prosody", None, None, None, ("h_0", "h_1"), UP), "at any stage is not shown", "没有证据表明在任何阶段", []),
+        (
+            ("semantic", "e_1", "h_30", None, ("h_0", "h_1"), UP),
+            "loss from one stage to the next is not",
+            "回答的比例。",
+            ["1", "30"],
+        ),
+        (
+            ("semantic", "e_3", "e_3", UP, ("e_4", "h_0"), NONE),
+            "That it is decoded there",
+            "没有证据表明它",
+            ["3", "37", "4", "0"],
+        ),
+        (("prosody", "log-mel", "log-mel", UP, ("log-mel", "e_0"), DOWN), "is answered more often than", "低于", ["37", "0"]),
+    ],
+)
+def test_sentences(found: tuple[Any, ...], english: str, chinese: str, numbers: list[str]) -> None:
+    parts = {"en": english, "zh": chinese}
+    for language, part in parts.items():
+        macros: Any = environment(language).get_template(f"sentences.{language}.jinja").module
+        text = " ".join(str(macros.stage_decoding(StageDecoding(*found))).split())
+        assert part in text and sorted(re.findall(r"\d+", text)) == sorted(numbers)
 
 
 def test_stages_are_the_means_of_the_clips_own_frames(dropped: Path, model: Path, manifest: Path) -> None:
