@@ -22,6 +22,7 @@ from activation_patching import options
 from activation_patching.choose import choose_pairs, clips_of, groups_of, held_out_clips
 from activation_patching.components import stages as components
 from activation_patching.knockout import stages as knockout
+from activation_patching.scale import stages as scale
 from activation_patching.span.findings import headline
 from activation_patching.span.plots import plot_run
 from activation_patching.span.summary import summary, units_of
@@ -51,7 +52,7 @@ def main(argv: list[str] | None = None) -> None:
     args.command = command_line.command(HERE.name, argv)
     args.out = args.out or HERE / "outputs" / below / ("" if args.intervention == "span" else args.intervention)
     options.check_alone(args)
-    others = {"knockout": knockout, "components": components}
+    others = {"knockout": knockout, "components": components, "scale": scale}
     stages: Any = others.get(args.intervention, sys.modules[__name__])
     with lock.held(args.out):
         over_prompts(args, stages.run, stages.draw, stages.main_results)
