@@ -48,6 +48,8 @@ def check_alone(args: argparse.Namespace) -> None:
     """Raise InputError where an option does not go with knockout, components or scale: they choose clips in ways of their own."""
     if args.subspaces is not None and args.intervention != "scale":
         raise InputError(f"--subspaces {args.subspaces}: allowed with --intervention scale alone")
+    if args.subspaces is not None and not args.subspaces.is_file():
+        raise InputError(f"--subspaces {args.subspaces}: no such file")
     if args.intervention == "scale" and not any(args.factors):
         raise InputError("--factor 0: changes nothing; name another factor, such as -1 or 4")
     if args.intervention not in ("knockout", "components", "scale"):

@@ -74,7 +74,7 @@ def own_pairs(samples: list[Sample]) -> list[Pair]:
 def save(path: Path, both: Both, facts: dict[str, Any]) -> None:
     """Write subspaces as safetensors, `kind/layer/which/part`; `facts` say in its header what they were fitted on."""
     tensors = {
-        f"{kind}/{layer}/{which}/{part}": getattr(subspace, part).contiguous()
+        f"{kind}/{layer}/{which}/{part}": getattr(subspace, part).contiguous().clone()  # none shares its memory
         for kind, of_cue in both.items()
         for which in ("own", "random", "permuted")
         for layer, subspace in getattr(of_cue, which).items()

@@ -19,12 +19,11 @@ CUES = {"semantic": "words", "prosody": "voice"}
 
 def plot_run(run: Path, out: Path, style: FigureStyle) -> list[str]:
     """Write the figures into `out`; the curve only where layers could be chosen on one half of the texts for the other."""
-    scale, names = read_table(run, "scale"), []
-    if (run / "chosen.csv").is_file() and (run / "curve.csv").stat().st_size > 1:
-        _plot_curve(read_table(run, "curve"), out / CURVE, style)
-        names.append(CURVE)
-    _plot_heatmap(scale, out / HEATMAP, style)
-    return [*names, HEATMAP]
+    _plot_heatmap(read_table(run, "scale"), out / HEATMAP, style)
+    if not len(curve := read_table(run, "curve")):
+        return [HEATMAP]
+    _plot_curve(curve, out / CURVE, style)
+    return [CURVE, HEATMAP]
 
 
 def _plot_curve(table: pd.DataFrame, path: Path, style: FigureStyle) -> None:

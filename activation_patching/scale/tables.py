@@ -19,16 +19,23 @@ def tables_of(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """Return `scale` (kind x control x factor x layer), and of layers chosen on the other half of the texts: `curve` (kind x
     control x factor), `chosen` (kind; the factor chosen too). The last two are empty where a half has no place to choose.
     """
-    rows = with_untouched(rows)
+    rows, curve, chosen = with_untouched(rows), [], []
+    for kind, places in places_of(rows).items():
+        layers = {half: layer for half, (layer, _) in places.items()}
+        curve += [_curve(rows, kind, control, factor, layers) for _, control, factor in _groups(rows[rows.kind == kind])]
+        chosen.append(chosen_row(rows, kind, places))
     scale = [_scale(rows, kind, control, factor) for kind, control, factor in _groups(rows)]
-    curve, chosen = [], []
-    for kind in KINDS:
-        places = {half: place for half in (0, 1) if (place := choose(rows[rows.half != half], kind)) is not None}
-        if len(places) == 2 and set(rows.half) == {0, 1}:
-            layers = {half: layer for half, (layer, _) in places.items()}
-            curve += [_curve(rows, kind, control, factor, layers) for _, control, factor in _groups(rows[rows.kind == kind])]
-            chosen.append(_chosen(rows, kind, places))
     return {"scale": _joined(scale), "curve": _joined(curve), "chosen": _joined(chosen)}
+
+
+def places_of(rows: pd.DataFrame) -> dict[str, dict[int, Place]]:
+    """Return for each cue the layer and factor for each half of the texts, chosen on the other; no cue that has not both."""
+    found: dict[str, dict[int, Place]] = {}
+    for kind in KINDS if set(rows.half) == {0, 1} else ():
+        places = {half: choose(rows[rows.half != half], kind) for half in (0, 1)}
+        if there := {half: place for half, place in places.items() if place is not None}:
+            found |= {kind: there} if len(there) == 2 else {}
+    return found
 
 
 def with_untouched(rows: pd.DataFrame) -> pd.DataFrame:
@@ -70,7 +77,7 @@ def _groups(rows: pd.DataFrame) -> list[tuple[str, str, float]]:
 
 
 def _joined(tables: list[pd.DataFrame]) -> pd.DataFrame:
-    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=["kind"])
 
 
 def _select(rows: pd.DataFrame, kind: str, control: str, factor: float, asked: str = RUN, conflict: int = 1) -> pd.DataFrame:
@@ -125,7 +132,7 @@ def _said(units: Units, column: str, label: str) -> Floats:
     return (units.rows[column].to_numpy() == units.rows[label].to_numpy()).astype(float).reshape(len(units.unit_rows), -1)
 
 
-def _chosen(rows: pd.DataFrame, kind: str, places: dict[int, Place]) -> pd.DataFrame:
+def chosen_row(rows: pd.DataFrame, kind: str, places: dict[int, Place]) -> pd.DataFrame:
     """Return one row: what the layer and factor that the other half of the texts has chosen give, beside baselines and costs."""
     label, other = f"{kind}_label", OTHER[kind]
     layer, factor = (rows.half.map({half: place[i] for half, place in places.items()}) for i in (0, 1))
