@@ -16,6 +16,8 @@ from common.patching.layer_batch import sweep
 from common.patching.leace import scale_of
 from common.patching.rerun import Edit
 from common.patching.splice import read_out, splice
+from common.patching.tail_pass import last_of, tail_of
+from common.tracing.prefix_cache import PrefixCache
 from common.tracing.trace import Trace, record, states_at
 
 _MAX_ROWS = 512  # of one token in a pass over the last position, each with the logits of the vocabulary
@@ -50,16 +52,32 @@ def edit_of_curve(curve: Curve, both: Both) -> Edit:
 
 
 def scaled(
-    session: Session, clip: EncodedClip, edits: Sequence[Edit], *, at: str, batch_size: int | None = None
+    session: Session,
+    clip: EncodedClip,
+    edits: Sequence[Edit],
+    *,
+    at: str,
+    prefix_cache: PrefixCache | None = None,
+    batch_size: int | None = None,
 ) -> tuple[Untouched, list[Scaled], int]:
-    """Return a clip's own answer, its answers with each of `edits` at `at`, and how many edits at a time a pass took."""
+    """Return a clip's own answer, its answers with each of `edits` at `at`, and how many edits at a time a pass took.
+
+    With the `prefix_cache` of a clip the last position needs no run of its audio.
+    """
     size = batch_size or max(1, _MAX_ROWS // len(session.layers))
-    return (_at_last if at == "last" else _at_span)(session, clip, edits, size)
+    if at == "span":
+        return _at_span(session, clip, edits, size)
+    return _at_last(session, last_token(session, clip, prefix_cache), edits, size)
 
 
-def _at_last(session: Session, clip: EncodedClip, edits: Sequence[Edit], size: int) -> tuple[Untouched, list[Scaled], int]:
+def last_token(session: Session, clip: EncodedClip, prefix_cache: PrefixCache | None = None) -> Trace:
+    """Return a clip's own run, whose tail is its last token alone."""
+    before = None if prefix_cache is None else last_of(session.lm, tail_of(session.lm, clip, prefix_cache)).cache
+    return record(session.lm, before_last(clip), session.readout.ids, session.layers, before)[0]
+
+
+def _at_last(session: Session, trace: Trace, edits: Sequence[Edit], size: int) -> tuple[Untouched, list[Scaled], int]:
     lm, ids = session.lm, session.readout.ids
-    trace = record(lm, before_last(clip), ids, session.layers)[0]
     base = splice(lm, trace, [trace], ids, whole=True)[0, -1]
 
     def some(edits: Sequence[Edit]) -> list[Scaled]:

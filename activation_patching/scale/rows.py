@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from activation_patching.scale.curves import ASKS, RUN, Curve
-from activation_patching.scale.edits import Scaled, Untouched, edit_of_curve, scaled
+from activation_patching.scale.edits import Scaled, Untouched, edit_of_curve, last_token, scaled
 from activation_patching.scale.fits import Fits, on_device
 from activation_patching.subspace.fits import positions
 from common.clips.manifest import Sample
@@ -19,17 +19,34 @@ from common.model.prompts import Question
 from common.model.readout import check_tokens
 from common.patching.layer_batch import sweep
 from common.patching.leace import scale_of
-from common.tracing.tolerance import check_finite, equal, largest_difference
+from common.patching.rerun import Edit
+from common.tracing.prefix_cache import PrefixCache, prefix_cache_of
+from common.tracing.tolerance import TOLERANCE, check_finite, equal, largest_difference
 from common.tracing.trace import own_logits
 
 
 @dataclass(frozen=True)
 class Asked:
-    """The run's session, and beside it one for each prompt that asks for one cue, by the prompt's name."""
+    """The run's session, and beside it one for each prompt that asks for one cue, by the prompt's name.
+
+    `shares`: a clip's questions can be read behind one run of its audio. `halves`: of the texts, by the clip's id.
+    """
 
     sessions: Mapping[str, Session]
     halves: Mapping[str, int]
     at: str
+    shares: bool
+
+    def scaled(
+        self, name: str, sample: Sample, edits: Sequence[Edit], caches: dict[Any, PrefixCache], size: int | None = None
+    ) -> tuple[Untouched, list[Scaled], int]:
+        """Return what `edits.scaled` does, of a clip asked in one way; `caches` has what its questions share."""
+        session, prefix_cache = self.sessions[name], None
+        clip = session.encode(sample)
+        if self.shares:
+            key = tuple(clip.prefix_ids), clip.span_length
+            prefix_cache = caches[key] = caches.get(key) or prefix_cache_of(session.lm, clip)
+        return scaled(session, clip, edits, at=self.at, prefix_cache=prefix_cache, batch_size=size)
 
 
 def asked(session: Session, questions: Mapping[str, Question], sample: Sample, halves: Mapping[str, int], *, at: str) -> Asked:
@@ -39,7 +56,15 @@ def asked(session: Session, questions: Mapping[str, Question], sample: Sample, h
         first = encoded(session.lm, question, sample).continued(session.start)
         check_tokens(session.lm, first, session.readout)
         sessions[name] = replace(session, question=question, first=first, shared=None)
-    return Asked(sessions, halves, at)
+    return Asked(sessions, halves, at, at == "last" and _shares(session, sample))
+
+
+def _shares(session: Session, sample: Sample) -> bool:
+    """Tell whether a clip's answer is the same where its question is read behind its audio, run before."""
+    clip = session.encode(sample)
+    apart = last_token(session, clip, prefix_cache_of(session.lm, clip)).tail[-1]
+    states = last_token(session, clip).tail[-1]
+    return largest_difference(apart, states) <= TOLERANCE[session.lm.dtype] * float(states.abs().max())
 
 
 def maker(
@@ -57,13 +82,12 @@ def scale_rows(asked: Asked, fits: Fits, groups: Sequence[list[Curve]]) -> Itera
         both = on_device(fits.of(sample), asked.sessions[RUN].lm.device)
         found: dict[str, tuple[Untouched, Scaled]] = {}
         own: dict[str, Untouched] = {}
-        for name, session in asked.sessions.items():
+        caches: dict[Any, PrefixCache] = {}
+        for name in dict.fromkeys(curve.asked for curve in group):
             curves = [curve for curve in group if curve.asked == name]
-            if not curves:
-                continue
-            clip, edits = session.encode(sample), [edit_of_curve(curve, both) for curve in curves]
-            untouched, answers, sizes[name] = scaled(session, clip, edits, at=asked.at, batch_size=sizes.get(name))
-            own[name] = untouched
+            edits = [edit_of_curve(curve, both) for curve in curves]
+            own[name], answers, sizes[name] = asked.scaled(name, sample, edits, caches, sizes.get(name))
+            untouched = own[name]
             check_finite(untouched.logits, sample.sample_id)
             found |= {curve.name: (untouched, answer) for curve, answer in zip(curves, answers)}
         yield [row for curve in group for row in curve_rows(asked, curve, *found[curve.name], own, both[curve.kind].own)]
@@ -114,7 +138,7 @@ def check_scale(asked: Asked, fits: Fits, sample: Sample) -> dict[str, float]:
     session = asked.sessions[RUN]
     clip, own = session.encode(sample), on_device(fits.of(sample), session.lm.device)["prosody"].own
     nothing, doubled = scale_of(0.0, own), scale_of(2.0, own)
-    untouched, (same, rows), _ = scaled(session, clip, [nothing, doubled], at=asked.at)
+    untouched, (same, rows), _ = asked.scaled(RUN, sample, [nothing, doubled], {})
     h = untouched.states[0]
     if not torch.equal(nothing(session.layers[0], h), h):
         raise CheckFailed("self-check: a factor of 0 changes the states")
