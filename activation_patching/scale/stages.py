@@ -3,13 +3,15 @@
 import argparse
 import time
 from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from activation_patching import options
 from activation_patching.choose import half_of, held_out_clips
+from activation_patching.intervention import InterventionSpec
 from activation_patching.scale.curves import ASKS, curves_of
 from activation_patching.scale.findings import headline, scale_effects
 from activation_patching.scale.plots import plot_run
@@ -23,6 +25,10 @@ from common.plotting import FigureStyle
 from common.run import command_line, run_folder, terminal
 from common.run.record import identify
 
+if TYPE_CHECKING:
+    from common.compute.session import Session
+    from common.model.prompts import Question
+
 FILE = "subspaces.safetensors"
 CUES = {"semantic": "words", "prosody": "voice"}
 
@@ -31,46 +37,31 @@ def run(args: argparse.Namespace, shared: PrefixCacheStore | None, prompt: str, 
     began, model, question = time.time(), command_line.chosen_model(args), command_line.asked_question(args, prompt)
     clips, others = read_clips(args.data, args.labels)
     spec = options.chosen_intervention(args, len(question.labels))
-    given = digest_of_files(args.subspaces.parent, [args.subspaces]) if args.subspaces else None
-    options_asked = {"intervention": "scale", "at": spec.at, "rank": spec.rank, "factors": sorted({*args.factors})}
-    options_asked |= {"limit": args.limit, "seed": args.seed, "skip_bad": args.skip_bad, "layers": args.layers}
-    identity = identify("activation_patching", model=model, question=question, data=args.data, clips=clips, options=options_asked)
-    this = run_folder.Run(out / "scaled.csv", "curve_id", identity | {"subspaces": given})
+    asked = recorded(spec, args.factors, args.subspaces) | {"limit": args.limit, "seed": args.seed}
+    asked |= {"skip_bad": args.skip_bad, "layers": args.layers}
+    identity = identify("activation_patching", model=model, question=question, data=args.data, clips=clips, options=asked)
+    this = run_folder.Run(out / "scaled.csv", "curve_id", identity)
     if not run_folder.is_finished(this, overwrite=args.overwrite):
-        from activation_patching.scale import fits, rows  # torch, which drawing does without
-        from common.compute.session import open_session
+        from common.compute.session import open_session  # torch, which drawing does without
         from common.compute.usable_clips import left_out, usable_clips
 
         every = len(clips)
         clips, bad = usable_clips(clips, model, question) if args.skip_bad else (clips, Counter())
-        drawn, counts = chosen_clips(clips, args.limit, seed=args.seed)
+        drawn, counts = choose(clips, args.limit, seed=args.seed)
         counts["dropped"] |= {**others, **bad}
-        used = drawn if args.subspaces else clips
+        opened: dict[str, Any] = {"engines": spec.engines, "layers": args.layers, "shared": shared, "pool": clips}
         form = run_folder.recorded_form(this, overwrite=args.overwrite)
-        session = open_session(
-            model, question, used, engines=spec.engines, layers=args.layers, shared=shared, pool=clips, form=form
+        session = open_session(model, question, drawn if args.subspaces else clips, form=form, **opened)
+        session = session.warned(left_out(bad, every))
+        questions = {name: command_line.asked_question(args, name) for name in prompts_for_cues(prompt)}
+        session, work, checked, keep = set_up(
+            session, clips, drawn, spec=spec, factors=asked["factors"], questions=questions, given=args.subspaces, seed=args.seed
         )
-        known = {"at": spec.at, "rank": spec.rank or 0}
-        if args.subspaces:
-            fitted, warning = fits.given(args.subspaces, session, drawn, at=spec.at)
-        else:
-            fitted = fits.fit_all(session, held_out_clips(clips, fits.own_pairs(drawn), seed=args.seed), **known, seed=args.seed)
-            warning = ""
-        session = session.warned(left_out(bad, every), warning)
-        ending = "-zh" if "-zh" in prompt else ""
-        questions = {name: command_line.asked_question(args, f"{name}{ending}") for name in ASKS.values()}
-        asked = rows.asked(session, questions, drawn[0], half_of(clips, seed=args.seed), at=spec.at)
-        groups = curves_of(drawn, options_asked["factors"])
-        make, checked = rows.maker(asked, fitted, groups)
         if processes.is_leader():
-            factors = " ".join(f"{a:g}" for a in options_asked["factors"])
-            print(f"{len(drawn)} clips x factors {factors} x {session.describe(prompt)}")
+            print(f"{len(drawn)} clips x factors {' '.join(f'{a:g}' for a in asked['factors'])} x {session.describe(prompt)}")
         this = this.known(session.identity())
-        work = run_folder.Work(make, groups, lambda curve: curve.name, session.layers)
         if run_folder.make_rows(this, work, overwrite=args.overwrite):
-            if not args.subspaces:
-                told = fits.facts_of(session, clips, model=str(args.model), question=question.prompt, **known)
-                fits.save(files.claim(out / FILE), fitted.all_clips, told)
+            keep(out / FILE, model=str(model.name), prompt=question.prompt)
             facts = session.facts() | command_line.told(args, prompt)
             facts["self_check"] |= checked
             run_folder.finish(this, facts, counts, began=began)
@@ -78,17 +69,61 @@ def run(args: argparse.Namespace, shared: PrefixCacheStore | None, prompt: str, 
         draw(args, prompt, out)
 
 
-def chosen_clips(clips: list[Sample], limit: int | None, *, seed: int) -> tuple[list[Sample], dict[str, Any]]:
+def recorded(spec: InterventionSpec, factors: Sequence[float], given: Path | None) -> dict[str, Any]:
+    """Return what run.json keeps of what is asked for; given subspaces are known by what their file holds."""
+    held = digest_of_files(given.parent, [given]) if given else None
+    return {"intervention": "scale", "at": spec.at, "rank": spec.rank, "factors": sorted({*factors}), "subspaces": held}
+
+
+def choose(clips: list[Sample], limit: int | None, *, seed: int) -> tuple[list[Sample], dict[str, Any]]:
     """Return `limit` conflict clips, which show what scaling gives, and as many congruent ones, which show what it costs."""
     conflict, _ = conflict_clips(clips)
     congruent = [s for s in clips if not s.conflict]
     drawn = draw_clips(conflict, limit, seed=seed) + draw_clips(congruent, limit, seed=seed)
     kept = Counter("conflict" if s.conflict else "congruent" for s in drawn)
-    return drawn, {
-        "clips": kept["conflict"],
-        "congruent clips": kept["congruent"],
-        "dropped": {"over --limit": len(clips) - len(drawn)},
-    }
+    dropped = {"over --limit": len(clips) - len(drawn)}
+    return drawn, {"clips": kept["conflict"], "congruent clips": kept["congruent"], "dropped": dropped}
+
+
+def prompts_for_cues(prompt: str) -> list[str]:
+    """Return the names of the prompts that ask for the words and for the voice, in the language of the run's own."""
+    return [f"{name}{'-zh' if '-zh' in prompt else ''}" for name in ASKS.values()]
+
+
+def set_up(
+    session: "Session",
+    clips: list[Sample],
+    drawn: list[Sample],
+    *,
+    spec: InterventionSpec,
+    factors: Sequence[float],
+    questions: Mapping[str, "Question"],
+    given: Path | None,
+    seed: int,
+) -> tuple["Session", run_folder.Work, dict[str, float], Callable[..., None]]:
+    """Return the session, warned; the work; how far the identities are off; and what keeps the subspaces in a file.
+
+    They are fitted on `clips`, or `given` by another run's file and then not kept again.
+    """
+    from activation_patching.scale import fits, rows  # torch, which drawing does without
+
+    if given:
+        fitted, warning = fits.given(given, session, drawn, at=spec.at)
+        session = session.warned(warning)
+    else:
+        held_out = held_out_clips(clips, fits.own_pairs(drawn), seed=seed)
+        fitted = fits.fit_all(session, held_out, at=spec.at, rank=spec.rank or 0, seed=seed)
+    named = dict(zip(ASKS.values(), questions.values()))
+    asked = rows.asked(session, named, drawn[0], half_of(clips, seed=seed), at=spec.at)
+    groups = curves_of(drawn, factors)
+    make, checked = rows.maker(asked, fitted, groups)
+
+    def keep(path: Path, *, model: str, prompt: str) -> None:
+        if not given:
+            facts = fits.facts_of(session, clips, model=model, question=prompt, at=spec.at, rank=spec.rank or 0)
+            fits.save(files.claim(path), fitted.all_clips, facts)
+
+    return session, run_folder.Work(make, groups, lambda curve: curve.name, session.layers), checked, keep
 
 
 def draw(args: argparse.Namespace, prompt: str, out: Path) -> None:
