@@ -78,7 +78,7 @@ def last_token(session: Session, clip: EncodedClip, prefix_cache: PrefixCache | 
 
 def _at_last(session: Session, trace: Trace, edits: Sequence[Edit], size: int) -> tuple[Untouched, list[Scaled], int]:
     lm, ids = session.lm, session.readout.ids
-    base = splice(lm, trace, [trace], ids, whole=True)[0, -1]
+    base = read_out(lm, trace, trace.tail[-1, :, 0], ids, whole=True)[0]
 
     def some(edits: Sequence[Edit]) -> list[Scaled]:
         tails = [edited(trace, edit) for edit in edits]

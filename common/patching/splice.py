@@ -66,12 +66,16 @@ def splice(
 
 
 @torch.inference_mode()
-def read_out(lm: AudioLM, trace: Trace, states: torch.Tensor, tokens: Sequence[int]) -> torch.Tensor:
-    """Return logits [row, token] of `states` [row, d_model] in the place of h_L at the last position: no block reads them."""
+def read_out(lm: AudioLM, trace: Trace, states: torch.Tensor, tokens: Sequence[int], *, whole: bool = False) -> torch.Tensor:
+    """Return logits [row, token] of `states` [row, d_model] in the place of h_L at the last position: no block reads them.
+
+    With `whole` they stand behind those of the vocabulary, as in `splice`.
+    """
     cache = Cache(layers=[for_rows(layer, 1, lm.device) for layer in trace.cache])
     leaving = output_hook(lambda h: states[None].to(h))
-    with hooks(lm.blocks[-1].register_forward_hook(leaving)), head_reads(lm, tokens) as split:
-        return split(lm.model(**read_on(lm, trace.tail_ids, trace.span_stop, cache)).logits[0])[1]
+    with hooks(lm.blocks[-1].register_forward_hook(leaving)), head_reads(lm, tokens, whole=whole) as split:
+        parts = split(lm.model(**read_on(lm, trace.tail_ids, trace.span_stop, cache)).logits[0])
+    return parts_read(parts, whole=whole)
 
 
 def _readout_position_alone(module: Any, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
