@@ -3,7 +3,7 @@ BIN := .venv/bin
 # How the experiments are started; on several GPUs: make study RUN=".venv/bin/torchrun --nproc_per_node 8"
 RUN ?= $(BIN)/python
 
-.PHONY: demo study known routes wordings asked controls replicate align page-picture test families calibrate torture fuzz rehearse bench busy slow mutants gpu gpu-wheels clean
+.PHONY: demo study known scale routes wordings asked controls replicate align page-picture test families calibrate torture fuzz rehearse bench busy slow mutants gpu gpu-wheels clean
 .DELETE_ON_ERROR:
 
 TEST_WEIGHT := --model data/reference_model
@@ -29,6 +29,10 @@ known: .venv/run  ## after study: erase and exchange what the small model's stat
 	for intervention in erase exchange; do \
 	  $(RUN) activation_patching/run.py --intervention $$intervention --at last --max-pairs 120 --out $(PATCHING)/$$intervention || exit; \
 	done
+	$(REPORT)
+
+scale: .venv/run  ## after study: what the small model's states know of words and voice, made larger, at what price; then the report again
+	$(RUN) activation_patching/run.py --intervention scale --at last --limit 120 --out $(PATCHING)/scale
 	$(REPORT)
 
 routes: .venv/run  ## after study: by which edges words and voice go in the small model, and which parts carry them, then the report again

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from common.patching import ENGINES
 
-INTERVENTIONS = ("span", "erase", "exchange", "knockout", "components")
+INTERVENTIONS = ("span", "erase", "exchange", "scale", "knockout", "components")
 POSITIONS = ("span", "last")
 
 

@@ -58,9 +58,9 @@ OPTIONS: Groups = {
         "--intervention": {
             "choices": INTERVENTIONS,
             "default": "span",
-            "help": "span (default): the donor's audio span is put in; erase, exchange: what the states tell of a label; "
-            "knockout: attention between audio, question and last token is cut; components: heads, attentions and MLPs are the "
-            "donor's",
+            "help": "span (default): the donor's audio span is put in; erase, exchange, scale: what the states decode of a label "
+            "is taken out, exchanged, made larger; knockout: attention between audio, question and last token is cut; "
+            "components: heads, attentions and MLPs are the donor's",
         },
         "--window": {
             "dest": "windows",
@@ -70,10 +70,24 @@ OPTIONS: Groups = {
             "metavar": "N",
             "help": "with --intervention knockout: cut also in windows of N blocks around l (default: 1 5)",
         },
+        "--factor": {
+            "dest": "factors",
+            "type": number(-10, 100),
+            "nargs": "+",
+            "default": [-1, 0, 1, 2, 4, 8],
+            "metavar": "A",
+            "help": "with --intervention scale: what the states tell of a label is multiplied by 1 + A; -1 erases it "
+            "(default: -1 0 1 2 4 8)",
+        },
+        "--subspaces": {
+            "type": given_path,
+            "metavar": "FILE",
+            "help": "with --intervention scale: the subspaces that another run has written, for these clips or this prompt",
+        },
         "--at": {
             "choices": POSITIONS,
             "default": "span",
-            "help": "positions that are erased or exchanged (default: the audio span)",
+            "help": "positions that are erased, exchanged or scaled (default: the audio span)",
         },
         "--rank": {
             "type": whole_number(1, 9),
@@ -108,16 +122,24 @@ def chosen_intervention(args: argparse.Namespace) -> InterventionSpec:
     """Return what the command line asks for. Raises InputError where its options do not go together."""
     intervention, labels = args.intervention, len(args.labels or LABELS)
     aligned = intervention == "exchange" and args.at == "span"
-    if intervention in ("knockout", "components"):  # which change the run in ways of their own
-        given = {"--at": args.at != "span", "--rank": args.rank, "--align": args.align, "--controls": args.controls}
+    if args.subspaces is not None and intervention != "scale":
+        raise InputError(f"--subspaces {args.subspaces}: allowed with --intervention scale alone")
+    if args.subspaces is not None and not args.subspaces.is_file():
+        raise InputError(f"--subspaces {args.subspaces}: no such file")
+    if intervention == "scale" and not any(args.factors):
+        raise InputError("--factor 0: changes nothing; name another factor, such as -1 or 4")
+    if intervention in ("knockout", "components", "scale"):  # which change the run, or choose clips, in ways of their own
+        placed = {} if intervention == "scale" else {"--at": args.at != "span", "--rank": args.rank}
+        listed = {"--pairs-file": args.pairs_file} if intervention == "scale" else {}
+        given = placed | {"--align": args.align, "--controls": args.controls} | listed
         if named := [name for name, there in given.items() if there]:
             raise InputError(f"{named[0]} does not go with --intervention {intervention}; leave it out")
     if intervention == "erase" and args.pairs_file is not None:
         raise InputError(f"--pairs-file {args.pairs_file}: not with --intervention erase, which takes single clips")
     if intervention == "span" and (args.at != "span" or args.rank is not None):
         raise InputError("--at and --rank say how --intervention erase and --intervention exchange work; a span is patched whole")
-    if args.rank is not None and (intervention != "exchange" or args.rank >= labels):
-        raise InputError(f"--rank {args.rank}: allowed: 1 to {labels - 1} (labels - 1), with --intervention exchange")
+    if args.rank is not None and (intervention not in ("exchange", "scale") or args.rank >= labels):
+        raise InputError(f"--rank {args.rank}: allowed: 1 to {labels - 1} (labels - 1), with --intervention exchange or scale")
     if args.align is not None and intervention != "span" and (not aligned or args.align == "splice"):
         raise InputError(
             f"--align {args.align}: allowed: stretch, crop with --intervention exchange --at span, whose states stand in pairs"

@@ -21,6 +21,7 @@ from activation_patching.choose import PairChoice, choose, groups_of
 from activation_patching.components import stages as components
 from activation_patching.intervention import InterventionSpec
 from activation_patching.knockout import stages as knockout
+from activation_patching.scale import stages as scale
 from activation_patching.span.findings import headline
 from activation_patching.span.plots import plot_run
 from activation_patching.span.summary import summary, units_of
@@ -42,7 +43,8 @@ def main(argv: list[str] | None = None) -> None:
     args = command_line.argument_parser(__doc__, options.OPTIONS).parse_args(argv)
     spec, choice = options.chosen_intervention(args), options.chosen_pairs(args)
     settings = command_line.settings(args, command_line.command(HERE.name, argv))
-    experiment = experiment_of(settings, spec, choice, windows=args.windows, cache_gb=args.cache_gb)
+    asked = {"windows": args.windows, "factors": args.factors, "subspaces": args.subspaces}
+    experiment = experiment_of(settings, spec, choice, **asked, cache_gb=args.cache_gb)
     # 2. The model.
     model, below = settle(settings.model, redraw=args.redraw)
     settings = replace(settings, model=model)
@@ -57,7 +59,14 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def experiment_of(
-    settings: Settings, spec: InterventionSpec, choice: PairChoice, *, windows: list[int], cache_gb: float | None
+    settings: Settings,
+    spec: InterventionSpec,
+    choice: PairChoice,
+    *,
+    windows: list[int],
+    factors: list[float],
+    subspaces: Path | None,
+    cache_gb: float | None,
 ) -> stages.Experiment:
     """Return what a run of the intervention does."""
     asked: dict[str, Any]
@@ -65,6 +74,8 @@ def experiment_of(
         asked, *work = knockout.steps(settings, windows)
     elif spec.intervention == "components":
         asked, *work = components.steps(choice, spec, cache_gb=cache_gb)
+    elif spec.intervention == "scale":
+        asked, *work = scale.steps(settings, spec, factors, subspaces)
     else:
         asked = choice.record() | asdict(spec)
         work = [partial(choose, choice=choice, spec=spec), partial(set_up, spec=spec, seed=settings.seed, cache_gb=cache_gb)]
@@ -108,7 +119,7 @@ def results(out: Path, record: dict[str, Any], rows: pd.DataFrame) -> stages.Res
 
 def kind_of(intervention: str) -> stages.Kind:
     """Return what a run of the intervention leaves, and how that is shown."""
-    others = {"knockout": knockout.KIND, "components": components.KIND}
+    others = {"knockout": knockout.KIND, "components": components.KIND, "scale": scale.KIND}
     return others.get(intervention) or stages.Kind("patches.csv", "pair_id", results, plot_run, headline)
 
 

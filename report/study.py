@@ -10,6 +10,7 @@ import pandas as pd
 
 from activation_patching.components.plots import plot_run as plot_components
 from activation_patching.knockout.plots import plot_run as plot_knockout
+from activation_patching.scale.plots import plot_run as plot_scale
 from activation_patching.span.findings import SpanEffect, SubspaceEffect, span_effects, subspace_effects
 from activation_patching.span.plots import plot_subspaces
 from common.clips.manifest import Sample
@@ -28,6 +29,7 @@ from report.sections.figures import plot_alignments, plot_panel
 from report.sections.ladder import Ladder, ladder, plot_ladder
 from report.sections.published import published_beside
 from report.sections.routes import Carriers, Cuts, carriers, cuts, run_below
+from report.sections.scaling import Scaling, scaling
 
 LONGEST = 90  # letters of a question that a title has room for
 
@@ -68,6 +70,7 @@ class Chapter:
     edits: list[Edited]
     cuts: Cuts | None
     carriers: Carriers | None
+    scaling: Scaling | None
     spreads: list[Spread]
     alignment: tuple[str, int, float] | None
     published: str
@@ -167,10 +170,11 @@ def chapter(
     prompts = [run.prompts for run in study.runs if run.prompts is not None]
     if prompts:
         draw("prompts", estimates, pd.concat(prompts))
-    cut, carried = (run_below(study, name) for name in ("knockout", "components"))
-    for name_of, place, plot in (("knockout", cut, plot_knockout), ("components", carried, plot_components)):
+    plots = {"knockout": plot_knockout, "components": plot_components, "scale": plot_scale}
+    places = {name_of: run_below(study, name_of) for name_of in plots}
+    for name_of, place in places.items():
         if place is not None:
-            (file,) = plot(place, out / folder, style)
+            file, *_ = plots[name_of](place, out / folder, style)
             figures[name_of] = f"{folder}/{file}"
     aligned = draw("align", plot_alignments, study.patching) if study.patching else None
     spans = sorted(span_effects(study.patching.tables), key=lambda f: f.kind != "semantic") if study.patching else []
@@ -185,8 +189,9 @@ def chapter(
         tuned=lens_findings(tuned.tables).reading if tuned else None,
         ladder=rungs,
         edits=_edits(study, figures, out=out, folder=folder, style=style),
-        cuts=cuts(cut) if cut else None,
-        carriers=carriers(carried) if carried else None,
+        cuts=cuts(places["knockout"]) if places["knockout"] else None,
+        carriers=carriers(places["components"]) if places["components"] else None,
+        scaling=scaling(places["scale"]) if places["scale"] else None,
         spreads=[found for table in prompts for found in spreads(table)],
         alignment=aligned,
         published=published_beside(study.lens, say) if study.lens else "",

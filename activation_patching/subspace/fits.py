@@ -1,6 +1,6 @@
 """Fit a label's subspaces at every layer on clips with other texts and speakers."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -44,8 +44,7 @@ def fit_subspaces(
     One run of every clip: at the span its mean is learned from, a clip being one sample. Raises InputError where the decoder
     carries several streams, whose states are no single vector.
     """
-    seen = tqdm(held_out.clips, desc="states to learn from", leave=False, disable=not is_leader())
-    states = torch.stack([_state(session, sample, spec.at) for sample in seen])  # [sample, layer, d_model]
+    states = states_of(session, held_out.clips, spec.at)
     place = {sample.sample_id: i for i, sample in enumerate(held_out.clips)}
     labels = session.readout.labels
 
@@ -64,6 +63,12 @@ def fit_subspaces(
         return PairSubspaces(own, random, [subspace.label(of_clip[layer]) for layer, subspace in own.items()])
 
     return subspaces
+
+
+def states_of(session: Session, clips: Sequence[Sample], at: str) -> torch.Tensor:
+    """Return [sample, layer, d_model]: what clips are known by at the positions `at`. Raises InputError as fit_subspaces does."""
+    seen = tqdm(clips, desc="states to learn from", leave=False, disable=not is_leader())
+    return torch.stack([_state(session, sample, at) for sample in seen])
 
 
 def _state(session: Session, sample: Sample, at: str) -> torch.Tensor:

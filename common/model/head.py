@@ -64,3 +64,8 @@ def head_reads(lm: AudioLM, tokens: Sequence[int] | None, *, whole: bool = False
         del head.forward
         if replaced is not None:
             head.forward = replaced
+
+
+def parts_read(parts: tuple[torch.Tensor, torch.Tensor], *, whole: bool) -> torch.Tensor:
+    """Return the logits of the tokens [..., token]; with `whole` behind those of the vocabulary, [..., vocab + token]."""
+    return torch.cat(parts, dim=-1) if whole else parts[1]

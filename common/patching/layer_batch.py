@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from common.model.encoding import EncodedClip
-from common.model.head import head_reads
+from common.model.head import head_reads, parts_read
 from common.model.lm import AudioLM
 from common.patching.rerun import Edit, edited, patch_extra_inputs, rerun
 from common.tracing.hooks import PerPositionInputs, hooks, input_hook, output_hook
@@ -21,8 +21,10 @@ def layer_batch(
     layers: Sequence[int],
     tokens: Sequence[int] | None = None,
     extra_inputs: Sequence[PerPositionInputs] = (),
+    *,
+    whole: bool = False,
 ) -> torch.Tensor:
-    """Return logits [layer, vocab] or [layer, token]: the recipient's answer with h_l edited at `positions` of its span.
+    """Return logits [layer, vocab], [layer, token] or, with `whole`, both: the recipient's answer with h_l edited at `positions`.
 
     One full run of the recipient, to which a row joins at each of `layers`: a copy of the unpatched row 0, edited. Positions
     beyond stay the recipient's. Layer L is the unpatched run: nothing reads the span of h_L. `extra_inputs` is what the
@@ -44,9 +46,9 @@ def layer_batch(
         handles.append(lm.blocks[layer].register_forward_pre_hook(_share_earlier_keys, with_kwargs=True))
     handles += patch_extra_inputs(lm, positions, extra_inputs, first=0, own_rows=1)
     handles.append(lm.blocks[-1].register_forward_hook(output_hook(lambda h: h[..., -1:, :])))
-    with hooks(*handles), head_reads(lm, tokens) as split:
+    with hooks(*handles), head_reads(lm, tokens, whole=whole) as split:
         output = lm.model(**recipient.inputs, use_cache=False)
-    logits = split(output.logits[:, -1])[1]  # [1 + layer, vocab]
+    logits = parts_read(split(output.logits[:, -1]), whole=whole)  # [1 + layer, vocab]
     if joined != [i for i in layers if i < last]:
         raise RuntimeError(f"layer_batch: rows joined at blocks {joined}, not once at each of {list(layers)}")
     return torch.cat([logits[1:], *([logits[:1]] if last in layers else [])])
@@ -70,11 +72,13 @@ def sweep(
     layers: Sequence[int],
     tokens: Sequence[int] | None = None,
     extra_inputs: Sequence[PerPositionInputs] = (),
+    *,
+    whole: bool = False,
 ) -> torch.Tensor:
     """Return logits [layer, vocab] of the recipient edited at each of `layers`, by "layer_batch" or by one "rerun" each."""
     if engine == "layer_batch":
-        return layer_batch(lm, recipient, positions, edit, layers, tokens, extra_inputs)
-    return torch.stack([rerun(lm, recipient, layer, positions, edit, tokens, extra_inputs) for layer in layers])
+        return layer_batch(lm, recipient, positions, edit, layers, tokens, extra_inputs, whole=whole)
+    return torch.stack([rerun(lm, recipient, layer, positions, edit, tokens, extra_inputs, whole=whole) for layer in layers])
 
 
 def span_start(recipient: EncodedClip, donated: torch.Tensor) -> slice:

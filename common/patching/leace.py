@@ -142,3 +142,20 @@ def edit_of(edit: str, own: ByLayer, donated: States, random: ByLayer | None = N
         return h.float() + (moved if random is None else matched(change(random), moved))
 
     return edited
+
+
+def scale_of(factor: float, own: ByLayer, instead: ByLayer | None = None) -> Edit:
+    """Return the edit that multiplies the states' part in the subspaces `own` of the layers by 1 + `factor`; -1 erases it.
+
+    With other subspaces `instead` their part is changed in its place, by as much: the change has the norm that that of `own` has.
+    """
+
+    def edited(layer: int, h: torch.Tensor) -> torch.Tensor:
+        def change(subspaces: ByLayer) -> torch.Tensor:
+            subspace = subspaces[layer].to(h.device)
+            return factor * subspace.part(h.float() - subspace.mean)
+
+        moved = change(own)
+        return h.float() + (moved if instead is None else matched(change(instead), moved))
+
+    return edited

@@ -7,7 +7,7 @@ import torch
 from torch.utils.hooks import RemovableHandle
 
 from common.model.encoding import EncodedClip
-from common.model.head import head_reads
+from common.model.head import head_reads, parts_read
 from common.model.lm import AudioLM
 from common.tracing.hooks import PerPositionInputs, extra_input_hook, hooks, input_hook, output_hook
 
@@ -29,8 +29,10 @@ def rerun(
     edit: Edit,
     tokens: Sequence[int] | None = None,
     extra_inputs: Sequence[PerPositionInputs] = (),
+    *,
+    whole: bool = False,
 ) -> torch.Tensor:
-    """Return the last position's logits [vocab] of a full run with h_layer edited at `positions`; of `tokens` [token].
+    """Return the last position's logits [vocab] of a full run with h_layer edited at `positions`; of `tokens` [token]; or both.
 
     `extra_inputs` is what the blocks are given there instead, from block `layer` on. Slow and obvious: what tests and the
     self-check hold the fast ways against.
@@ -46,11 +48,11 @@ def rerun(
     else:
         handle = lm.blocks[-1].register_forward_hook(output_hook(overwrite))
     others = patch_extra_inputs(lm, positions, extra_inputs[layer:], first=layer, own_rows=0)
-    with hooks(handle, *others), head_reads(lm, tokens) as split:
+    with hooks(handle, *others), head_reads(lm, tokens, whole=whole) as split:
         logits = split(lm.model(**clip.inputs, use_cache=False).logits[0, -1])
     if len(reached) != 1:
         raise RuntimeError(f"rerun: the hook at layer {layer} was reached {len(reached)} times, not once")
-    return logits[1]
+    return parts_read(logits, whole=whole)
 
 
 def patch_extra_inputs(

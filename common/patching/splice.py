@@ -6,8 +6,9 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from transformers.cache_utils import Cache
 
-from common.model.head import head_reads
+from common.model.head import head_reads, parts_read
 from common.model.lm import AudioLM
 from common.tracing.hooks import hooks, input_hook, output_hook
 from common.tracing.kv_cache import for_growing_rows, for_rows
@@ -16,11 +17,13 @@ from common.tracing.trace import Trace
 
 
 @torch.inference_mode()
-def splice(lm: AudioLM, donor: Trace, recipients: Sequence[Trace], tokens: Sequence[int] | None = None) -> torch.Tensor:
+def splice(
+    lm: AudioLM, donor: Trace, recipients: Sequence[Trace], tokens: Sequence[int] | None = None, *, whole: bool = False
+) -> torch.Tensor:
     """Return logits [recipient, layer, vocab]: each recipient's answer with its audio span at h_l taken from the donor's run.
 
     The layers are those that all have been recorded at. With `tokens` only their logits, in float32 and in their order:
-    [recipient, layer, token].
+    [recipient, layer, token]; where the `whole` vocabulary is asked for too, these stand behind its logits in the last axis.
 
     Attention is causal and the prefix is shared, so once the span of h_l is the donor's, its states at every later layer are
     the donor's too; what is left to compute is the recipient's tail, from block l on, over the donor's keys and values. At
@@ -52,14 +55,27 @@ def splice(lm: AudioLM, donor: Trace, recipients: Sequence[Trace], tokens: Seque
     handles.append(lm.blocks[-1].register_forward_hook(output_hook(last_position)))
     if (mlp := getattr(lm.blocks[-1], "mlp", None)) is not None:
         handles.append(mlp.register_forward_pre_hook(_readout_position_alone))
-    with hooks(*handles), heads_share_keys(lm.device), head_reads(lm, tokens) as split:
+    with hooks(*handles), heads_share_keys(lm.device), head_reads(lm, tokens, whole=whole) as split:
         output = lm.model(**read_on(lm, donor.tail_inputs, donor.span_stop, cache))
-    logits = split(output.logits[:, -1])[1]  # [row, vocab] or [row, token]
+    logits = parts_read(split(output.logits[:, -1]), whole=whole)  # [row, vocab], [row, token] or both
     if joined != inner or (inner[0], last) != (0, len(lm.blocks)):
         raise RuntimeError(f"splice: the rows joined at blocks {joined}, not once at each of {inner}")
     others = logits[entering.shape[-3] :].unflatten(0, (len(inner), len(recipients)))  # [layer after 0, recipient, vocab]
     row_0 = logits[: entering.shape[-3]].expand(len(recipients), -1)
     return torch.cat([row_0[None], others]).transpose(0, 1)
+
+
+@torch.inference_mode()
+def read_out(lm: AudioLM, trace: Trace, states: torch.Tensor, tokens: Sequence[int], *, whole: bool = False) -> torch.Tensor:
+    """Return logits [row, token] of `states` [row, d_model] in the place of h_L at the last position: no block reads them.
+
+    With `whole` they stand behind those of the vocabulary, as in `splice`.
+    """
+    cache = Cache(layers=[for_rows(layer, 1, lm.device) for layer in trace.cache])
+    leaving = output_hook(lambda h: states[None].to(h))
+    with hooks(lm.blocks[-1].register_forward_hook(leaving)), head_reads(lm, tokens, whole=whole) as split:
+        parts = split(lm.model(**read_on(lm, trace.tail_inputs, trace.span_stop, cache)).logits[0])
+    return parts_read(parts, whole=whole)
 
 
 def _readout_position_alone(module: Any, inputs: tuple[Any, ...]) -> tuple[Any, ...] | None:

@@ -56,7 +56,7 @@ WITHOUT_TORCH = (
     *(f"activation_patching.span.{part}" for part in ("effects", "findings", "plots", "summary", "tables")),
     *(
         f"activation_patching.{of}.{part}"
-        for of in ("knockout", "components")
+        for of in ("knockout", "components", "scale")
         for part in ("findings", "plots", "stages", "tables")
     ),
     "activation_patching.intervention",

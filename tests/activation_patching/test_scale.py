@@ -1,0 +1,210 @@
+"""Scale: what planted models do with a voice made larger, its tables, its files, and that a factor of -1 is erase."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import pandas as pd
+import pytest
+
+import activation_patching.run
+from activation_patching.scale import fits
+from activation_patching.scale.curves import CONTROLS, OWN, RUN
+from activation_patching.scale.findings import ScaleEffect, scale_effects
+from activation_patching.scale.fits import CueSubspaces
+from activation_patching.scale.tables import chosen_row, places_of, with_untouched
+from common.clips.manifest import LABELS, read_manifest
+from common.clips.pairs import KINDS
+from common.compute import session
+from common.errors import InputError
+from common.model.lm import AudioLM
+from common.patching.leace import nothing
+from common.run.run_folder import read_table
+from tests.tiny_models.listening import COPIES, listening_model
+from tests.tiny_models.tiny import LAYERS, save_clips
+
+READS = 0.3  # of the voice: its label is ahead from a factor of 1 / .3 - 1 = 2.3 on
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_clips(tmp_path_factory.mktemp("clips"), texts=2, speakers=("a",))
+
+
+def start(data: Path, out: Path, *more: str) -> None:
+    shared = ["--data", str(data), "--device", "cpu", "--out", str(out), "--intervention", "scale", "--limit", "8"]
+    activation_patching.run.main([*shared, *more])
+
+
+def effects(out: Path) -> dict[str, ScaleEffect]:
+    return {f.kind: f for f in scale_effects({"chosen": read_table(out, "chosen")})}
+
+
+def planted(reads: float, clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *more: str) -> Path:
+    lm = listening_model(tmp_path / "model", read_manifest(clips), reads=reads)
+    monkeypatch.setattr(session, "load_model", lambda *_, **__: lm)
+    start(clips, tmp_path / "out", *more)
+    return tmp_path / "out"
+
+
+def test_a_voice_that_is_read_weakly_is_answered_from_the_planted_factor_on(
+    clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = planted(READS, clips, tmp_path, monkeypatch, "--at", "last", "--factor", "-1", "2", "4")
+    curve = read_table(out, "curve").set_index(["kind", "control", "factor"]).sort_index().loc["prosody", OWN]
+    assert curve.voice.to_dict() == {-1: 0, 0: 0, 2: 0, 4: 1} and curve.words.to_dict() == {-1: 1, 0: 1, 2: 1, 4: 0}
+    found = effects(out)["prosody"]
+    assert (found.layers, found.factors) == ((COPIES + 1,) * 2, (4, 4)) and found.gain.value == 1 and found.decoded.value == 1
+    assert found.helps and not found.readout  # block COPIES + 1 reads it; the head alone does not
+    assert found.minus_direct.value == 1 and found.congruent is not None and found.congruent.value == 0
+    assert found.asked_other.value == -1 and found.too_dear  # it knows no question: asked for the words, it loses them too
+    scale = read_table(out, "scale").set_index(["kind", "control", "factor", "layer"]).sort_index().loc["prosody", OWN, 4]
+    assert scale.direct[COPIES + 2] == 1 and scale.direct[COPIES + 1] == 0  # behind that block the change alone is the answer
+
+
+def test_a_voice_that_is_not_read_helps_at_no_factor(clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = planted(0.0, clips, tmp_path, monkeypatch, "--at", "last", "--factor", "4", "8")
+    scale = read_table(out, "scale")
+    own = scale[(scale.kind == "prosody") & (scale.control == OWN) & (scale.layer > COPIES)]
+    assert (own.decoded == 1).all() and (own.voice == 0).all()
+    found = effects(out)["prosody"]
+    assert found.gain.value == 0 and not found.helps and not found.readout
+
+
+def test_of_the_span_layers_up_to_the_copy_count(clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = planted(READS, clips, tmp_path, monkeypatch, "--at", "span", "--factor", "8", "--limit", "6")
+    scale = read_table(out, "scale").set_index(["kind", "control", "factor", "layer"]).sort_index().loc["prosody", OWN, 8]
+    assert scale.voice.to_dict() == {layer: float(layer <= COPIES) for layer in range(LAYERS + 1)}
+    assert (scale.direct == 0).all()
+
+
+def test_minus_one_is_erase(tiny_folder: Path, clips: Path, tmp_path: Path) -> None:
+    """The same clips, subspaces, logits and so the same tables."""
+    model = ("--model", str(tiny_folder), "--at", "last")
+    start(clips, tmp_path / "scale", *model, "--factor", "-1")
+    start(clips, tmp_path / "erase", *model, "--intervention", "erase")
+    ours, theirs = read_table(tmp_path / "scale", "scaled"), read_table(tmp_path / "erase", "patches")
+    names = ["sample_id", "kind", "control", "layer"]
+    logits = [f"{when}_{label}" for when in ("logit", "base") for label in LABELS]
+    ours = ours[(ours.conflict == 1) & (ours.asked == RUN)].set_index(names)[[*logits, "decoded"]].sort_index()
+    theirs = theirs.rename(columns={"recipient_id": "sample_id"}).set_index(names)[[*logits, "decoded"]].sort_index()
+    assert len(theirs) == 8 * 2 * 2 * (LAYERS + 1)
+    pd.testing.assert_frame_equal(ours.loc[theirs.index], theirs, atol=2e-5)  # other passes round otherwise
+
+
+def test_a_run_goes_on_after_a_kill_and_its_subspaces_serve_another(
+    tiny_folder: Path, clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    model, out = ("--model", str(tiny_folder), "--at", "last", "--layers", "2"), tmp_path / "out"
+    start(clips, out, *model)
+    assert "voice made larger: answers with its label" in capsys.readouterr().out
+    files = {"scaled.csv", "scale.csv", "curve.csv", "chosen.csv", "subspaces.safetensors", "run.json", "files.json"}
+    assert {f.name for f in out.iterdir()} == files | {"scale_curve.png", "scale_heatmap.png"}
+    record = json.loads((out / "run.json").read_text())
+    assert record["identity"]["factors"] == [-1, 0, 1, 2, 4, 8] and record["self_check"]["scale by splice - rerun"] < 1e-4
+    whole, text = read_table(out, "scaled"), (out / "scaled.csv").read_text()
+    assert set(whole.control) == {OWN, *CONTROLS} and set(whole.kind) == set(KINDS) and 0 not in set(whole.factor)
+    (out / "scaled.csv").write_text(text[: len(text) // 2])
+    (out / "run.json").write_text(json.dumps({"identity": record["identity"], "finished": False}))
+    start(clips, out, *model)
+    pd.testing.assert_frame_equal(read_table(out, "scaled"), whole, atol=2e-6)
+    file = ("--subspaces", str(out / "subspaces.safetensors"))
+    start(clips, tmp_path / "again", *model, *file, "--prompt", "voice", "--factor", "4")
+    assert "fitted on the texts of 16 of 16 clips" in capsys.readouterr().out
+
+
+def test_subspaces_of_something_else_are_refused(lm: AudioLM, tmp_path: Path) -> None:
+    path = tmp_path / "subspaces.safetensors"
+    spaces = CueSubspaces(*[dict.fromkeys((0, 2), nothing(8))] * 3)
+    fits.save(path, dict.fromkeys(KINDS, spaces), {"labels": ["a", "b"], "at": "last", "texts": []})
+    asked = SimpleNamespace(lm=lm, readout=SimpleNamespace(labels=("a", "b")), layers=(0, 2))
+    for change, at, message in (
+        ({}, "span", "fitted at last on the labels a, b; this run is at span"),
+        ({"layers": (0, 3)}, "last", "has no layer 3; allowed: 0, 2"),
+        ({}, "last", "of a model of width 8; this one's is 32"),
+    ):
+        with pytest.raises(InputError, match=message):
+            fits.given(path, SimpleNamespace(**vars(asked) | change), [], at=at)  # type: ignore[arg-type]
+    path.write_text("no tensors")
+    with pytest.raises(InputError, match="not a file that this experiment writes"):
+        fits.load(path)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--factor", "0"), "--factor 0: changes nothing"),
+        (("--align", "crop"), "--align does not go with --intervention scale"),
+        (("--rank", "5"), "--rank 5: allowed: 1 to 4"),
+        (("--subspaces", "missing"), "--subspaces .*missing: no such file"),
+    ],
+)
+def test_what_does_not_go_together_is_one_line(options: tuple[str, ...], message: str, clips: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=message):
+        start(clips, tmp_path / "out", *options)
+
+
+def simulated(answer: dict[tuple[str, int, float], str], direct: dict[tuple[str, int, float], str]) -> pd.DataFrame:
+    """Return rows of 25 texts x 5 voices that answer with the words, but at (control, layer, factor) with what `answer` says.
+
+    `direct`: the same of the answers where no later block reads the change.
+    """
+    rows = []
+    for text in range(25):
+        for voice in LABELS:
+            words = LABELS[text % 5]
+            said = {"words": words, "voice": voice, "neither": next(x for x in LABELS if x not in (words, voice))}
+            names = {"sample_id": f"{text}{voice}", "text_id": str(text), "speaker": "a", "source": "s", "half": text // 5 % 2}
+            names |= {"semantic_label": words, "prosody_label": voice, "conflict": int(words != voice)}
+            for kind in KINDS:
+                own = [(OWN, RUN)] if words == voice else [(OWN, RUN), *((c, RUN) for c in CONTROLS)]
+                own += [] if words == voice else [(OWN, "words" if kind == "prosody" else "voice")]
+                for control, asked in own:
+                    for layer in range(5):
+                        for a in (2.0, 8.0):
+                            place = (control, layer, a) if kind == "prosody" and asked == RUN else None
+                            pred = {
+                                "pred_scaled": said[answer.get(place, "words")],
+                                "pred_direct": said[direct.get(place, "words")],
+                            }
+                            pred |= {
+                                "pred_base": words,
+                                "pred_asked": words,
+                                "mass": 0.9,
+                                "mass_base": 0.95,
+                                "kl": 0.1,
+                                "decoded": 1,
+                            }
+                            logits = {f"logit_{x}": 0.0 for x in LABELS}
+                            fixed = {"kind": kind, "control": control, "asked": asked, "factor": a, "layer": layer}
+                            rows.append({**names, **fixed, **pred, **logits})
+    return pd.DataFrame(rows)
+
+
+def only(rows: pd.DataFrame) -> ScaleEffect:
+    rows = with_untouched(rows)
+    (found,) = scale_effects({"chosen": chosen_row(rows, "prosody", places_of(rows)["prosody"])})
+    return found
+
+
+def test_what_the_head_alone_turns_is_a_readout_and_chosen_last() -> None:
+    reads, bolted, last = (OWN, 2, 8.0), (OWN, 3, 2.0), (OWN, 4, 8.0)
+    found = only(simulated(dict.fromkeys((bolted, last), "voice"), {bolted: "voice", last: "voice"}))
+    assert (found.layers, found.factors) == ((3, 3), (2, 2)) and found.readout  # l = L is never chosen
+    found = only(simulated(dict.fromkeys((reads, bolted), "voice"), {bolted: "voice"}))
+    assert (found.layers, found.factors) == ((2, 2), (8, 8)) and found.helps and not found.readout
+
+
+def test_what_a_random_subspace_does_as_well_does_not_help() -> None:
+    found = only(simulated({(OWN, 2, 8.0): "voice", ("random_subspace", 2, 8.0): "voice"}, {}))
+    assert found.gain.value == 1 and found.minus_random.value == 0 and not found.helps
+
+
+def test_layer_and_factor_come_from_the_other_half_of_the_texts() -> None:
+    """Of one half layer 1 turns, of the other layer 3: each is tried on the other, where it does nothing."""
+    rows = simulated({}, {})
+    turns = (rows.kind == "prosody") & (rows.control == OWN) & (rows.asked == RUN) & (rows.factor == 8)
+    turns &= rows.layer == rows.half.map({0: 1, 1: 3})
+    rows.loc[turns, "pred_scaled"] = rows.prosody_label[turns]
+    found = only(rows)
+    assert found.layers == (3, 1) and found.gain.value == 0

@@ -1,0 +1,70 @@
+"""The chapter on scaling: what is said of a gain, a readout, a price and its baselines, in both languages."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import report.build
+from activation_patching.scale.curves import OWN
+from activation_patching.scale.findings import ScaleEffect
+from activation_patching.scale.tables import tables_of
+from common.run.run_folder import write_record, write_tables
+from common.stats.findings import Count, Estimate
+from report.language import LANGUAGES
+from report.render import environment
+from tests.activation_patching.test_scale import only, simulated
+from tests.helpers.study import save_study
+
+UP, NONE, DOWN = (Estimate(value, value - 0.05, value + 0.05, 300, (Count(50, "texts"),)) for value in (0.37, 0.01, -0.37))
+
+
+@pytest.fixture(scope="module")
+def found() -> ScaleEffect:
+    return only(simulated({(OWN, 2, 8.0): "voice"}, {}))
+
+
+def say(macro: str, finding: ScaleEffect) -> tuple[str, str]:
+    english, chinese = (environment(x).get_template(f"sentences.{x}.jinja").module for x in LANGUAGES)
+    said = tuple(" ".join(str(getattr(of, macro)(finding)).split()) for of in (english, chinese))
+    assert "nan" not in "".join(said)
+    return said[0], said[1]
+
+
+def test_a_gain_a_readout_and_nothing_are_told_apart(found: ScaleEffect) -> None:
+    english, chinese = say("scaled", found)
+    assert "Made larger, the voice is the answer in 100 % of the conflict clips." in english and "放大之后" in chinese
+    assert "Later blocks are needed" in english and "后面的块是必要的" in chinese
+    english, chinese = say("scaled", replace(found, minus_direct=NONE))
+    assert "This is a readout" in english and "只是读出" in chinese
+    english, chinese = say("scaled", replace(found, minus_random=NONE))
+    assert "is not shown" in english and "没有证据表明" in chinese and "Made larger" not in english
+
+
+def test_the_price_and_the_baselines_say_what_their_intervals_exclude(found: ScaleEffect) -> None:
+    dear = replace(found, gain=UP, congruent=NONE, asked_other=DOWN)
+    english, chinese = say("scale_price", dear)
+    assert "Asked for the words, 37 percentage points fewer" in english and "costs at least as much as it gives" in english
+    assert "代价不小于收益" in chinese and "agree is not shown" in english
+    assert "costs" not in say("scale_price", replace(dear, asked_other=NONE))[0]
+    english, chinese = say("scale_baselines", replace(found, minus_asked=DOWN, minus_any_layer=NONE))
+    assert "gives more, by 37" in english and "better than any layer is not shown" in english and "得到的更多" in chinese
+    assert "gives less" in say("scale_baselines", replace(found, minus_asked=UP))[0]
+
+
+def test_the_chapter_stands_in_both_reports(tmp_path: Path) -> None:
+    folder = save_study(tmp_path)
+    out = folder / "patching" / "scale"
+    out.mkdir()
+    write_tables(out, tables_of(simulated({(OWN, 2, 8.0): "voice"}, {})))
+    record = json.loads((folder / "patching" / "run.json").read_text(encoding="utf-8"))
+    record["identity"] |= {"intervention": "scale", "at": "last"}
+    write_record(out, record)
+    report.build.main(
+        ["--lens", str(folder / "lens"), "--patching", str(folder / "patching"), "--out", str(tmp_path / "out"), "--no-audio"]
+    )
+    english, chinese = ((tmp_path / "out" / f"report{end}.md").read_text(encoding="utf-8") for end in ("", ".zh"))
+    assert "## Can it be made to listen" in english and "## 能否使它听从" in chinese
+    assert "/scale_curve.png)" in english and list((tmp_path / "out").rglob("scale_curve.png"))
+    assert "[!CAUTION]" not in english and "nan" not in english
