@@ -11,7 +11,6 @@ from common.clips.pairs import KINDS
 from common.stats.layer_tables import Floats, Metric, gain, layer_table
 from common.stats.units import Units, clip_units
 
-_READOUT = 0.5  # of the gain: a place where that much is there without any later block is not chosen while others are
 Place = tuple[int, float]  # a layer and a factor
 
 
@@ -48,8 +47,8 @@ def with_untouched(rows: pd.DataFrame) -> pd.DataFrame:
 def choose(rows: pd.DataFrame, kind: str) -> Place | None:
     """Return the inner layer and the factor above 0 that give most: gain in answers with the cue, less what congruent clips lose.
 
-    A place whose gain is mostly there without any later block is a readout, and chosen only where there is no other. None where
-    there is no inner layer, no factor above 0, or no conflict clip.
+    Of the gain counts what later blocks make of it: less what the same change gives at h_L, which is a readout. None where there
+    is no inner layer, no factor above 0, or no conflict clip.
     """
     own = rows[(rows.kind == kind) & (rows.control == OWN) & (rows.asked == RUN)]
     inner = own[(own.layer > own.layer.min()) & (own.layer < own.layer.max()) & (own.factor > 0)]
@@ -64,9 +63,7 @@ def choose(rows: pd.DataFrame, kind: str) -> Place | None:
 
     given, direct = share(of_conflict, "pred_scaled") - base, share(of_conflict, "pred_direct") - base
     price = share(of_congruent, "pred_base") - share(of_congruent, "pred_scaled") if len(of_congruent) else 0 * given
-    read = given[direct < _READOUT * given]
-    worth = (given - price)[read.index] if len(read) else given - price
-    layer, factor = worth.idxmax()
+    layer, factor = (given - direct.clip(lower=0) - price).idxmax()
     return int(layer), float(factor)
 
 
