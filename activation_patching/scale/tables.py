@@ -47,8 +47,8 @@ def with_untouched(rows: pd.DataFrame) -> pd.DataFrame:
 def choose(rows: pd.DataFrame, kind: str) -> Place | None:
     """Return the inner layer and the factor above 0 that give most: gain in answers with the cue, less what congruent clips lose.
 
-    Of the gain counts what later blocks make of it: less what the same change gives at h_L, which is a readout. None where there
-    is no inner layer, no factor above 0, or no conflict clip.
+    Of the gain counts what later blocks make of it: less what the same change gives at h_L, which is a readout. Where
+    that is equal, the larger gain. None where there is no inner layer, no factor above 0, or no conflict clip.
     """
     own = rows[(rows.kind == kind) & (rows.control == OWN) & (rows.asked == RUN)]
     inner = own[(own.layer > own.layer.min()) & (own.layer < own.layer.max()) & (own.factor > 0)]
@@ -63,7 +63,8 @@ def choose(rows: pd.DataFrame, kind: str) -> Place | None:
 
     given, direct = share(of_conflict, "pred_scaled") - base, share(of_conflict, "pred_direct") - base
     price = share(of_congruent, "pred_base") - share(of_congruent, "pred_scaled") if len(of_congruent) else 0 * given
-    layer, factor = (given - direct.clip(lower=0) - price).idxmax()
+    read = (given - direct.clip(lower=0) - price).round(9)
+    layer, factor = max(given.index, key=lambda place: (read[place], given[place]))
     return int(layer), float(factor)
 
 
