@@ -12,12 +12,12 @@ import logit_lens.run
 from common.clips.manifest import read_clips
 from common.compute import session
 from common.errors import InputError
-from common.model.answer_form import measured_forms, preferred
+from common.model.answer_form import AnswerForm, _of_labels, measured_forms, preferred
 from common.model.encoding import encoded
 from common.model.lm import AudioLM
 from common.model.load import load_model
 from common.model.prompts import FORMS, ask, in_form
-from common.model.readout import resolve_readout
+from common.model.readout import Readout, resolve_readout
 from tests.tiny_models.answering import plant
 
 THREE = ("happy", "sad", "angry")  # whose first letters differ, in both cases
@@ -93,6 +93,12 @@ def test_which_label_wins_has_no_part_in_it(tiny_folder: Path, manifest: Path) -
         head = lm.model.get_output_embeddings().weight
         head[ids(lm, "happy")[0], 0] = head[ids(lm, "Happy")[0], 0] + 0.1
     assert preferred(measured_forms(lm, ask("speaker", labels=THREE), clips)) == "Word"
+
+
+def test_what_leads_to_the_labels_counts_and_half_is_enough() -> None:
+    probs = torch.tensor([[0.3, 0.5, 0.1, 0.1], [0.6, 0.1, 0.2, 0.1]])  # at the answer's start, and behind the lead
+    assert float(_of_labels(probs, Readout(("a", "b"), ("a", "b"), (2, 3), ("a", "b"), lead=(1,)))) == pytest.approx(0.5 * 0.3)
+    assert [AnswerForm("word", p, 8, {}, ()).said for p in (0.49, 0.5)] == [False, True]
 
 
 def test_probabilities_by_hand(tiny_folder: Path, manifest: Path) -> None:
