@@ -32,11 +32,11 @@ known: .venv/run  ## after study: erase and exchange what the small model's stat
 	$(REPORT)
 
 scale: .venv/run  ## after study: what the small model's states know of words and voice, made larger, at what price; then the report again
-	$(RUN) activation_patching/run.py --intervention scale --at last --limit 120 --out $(PATCHING)/scale
+	$(RUN) activation_patching/run.py --intervention scale --at last --limit 120 --layers 12:30:2 --out $(PATCHING)/scale
 	$(REPORT)
 
 routes: .venv/run  ## after study: by which edges words and voice go in the small model, and which parts carry them, then the report again
-	$(RUN) activation_patching/run.py --intervention knockout --limit 200 --out $(PATCHING)/knockout
+	$(RUN) activation_patching/run.py --intervention knockout --limit 200 --layers 0:30:2 --out $(PATCHING)/knockout
 	$(RUN) activation_patching/run.py --intervention components --max-pairs 100 --out $(PATCHING)/components
 	$(REPORT)
 

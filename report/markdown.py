@@ -1,5 +1,6 @@
 """Write Markdown: escaped texts, and tables of the runs' CSVs."""
 
+import math
 import re
 from collections.abc import Iterable, Sequence
 
@@ -42,6 +43,7 @@ def table(header: Iterable[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
+_STEPS = 6  # of layers that a table shows: the first, the last, and some between; the CSV has all
 # What tables.md shows of each CSV: the columns that say which row it is, and those of numbers, with their headings.
 SHOWN: dict[str, tuple[tuple[str, ...], dict[str, str]]] = {
     "lens layers": (
@@ -92,6 +94,9 @@ def _shown(run: Outputs, name: str, say: Say) -> str:
     if name == "stages":
         found = found[found.probe == "states"]
     keys, numbers = SHOWN[f"{run.experiment} layers" if name == "layers" else name]
+    if "layer" in keys:
+        last = found.layer.max()
+        found = found[(found.layer == last) | (found.layer % max(1, math.ceil(last / _STEPS)) == 0)]
     keys = tuple(c for c in keys if c in found and (c != "control" or found.control.nunique() > 1))
     wanted = {c: heading for c, heading in numbers.items() if c in found}
     rows = [[*(_key(row[c], say) for c in keys), *(stated(row, c) for c in wanted)] for _, row in found.iterrows()]
