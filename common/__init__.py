@@ -66,11 +66,11 @@ def load_model(
     """
     from common.clips.manifest import LABELS
     from common.compute.session import open_session
+    from common.default_model import default_model
     from common.model import ModelChoice
     from common.model.prompts import ask
     from common.patching import ENGINES
     from common.paths import path_or_name
-    from common.run.default_model import default_model
 
     question = ask(prompt, labels=labels or LABELS, words=words)
     clips = read_clips(limit=_CHECKED_ON) if clips is None else list(clips)

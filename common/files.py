@@ -14,7 +14,7 @@ from common.errors import InputError
 from common.paths import why_missing
 
 LIST = "files.json"
-LOCK = "run.lock"  # the folder of common.run.lock
+LOCK = "run.lock"  # the folder of common.lock
 _ABOUT = "What this program has made in this folder. It writes over these files, or removes them, and touches no others."
 _NEW = "give another --out, a new or an empty folder"
 _SHOWN = 3  # names in a message

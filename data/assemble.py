@@ -22,9 +22,9 @@ from common.environment import patient_streams, prepare  # noqa: E402
 prepare(__file__)
 
 from common import files  # noqa: E402
+from common.default_model import NOT_DOWNLOADED  # noqa: E402
 from common.errors import InputError  # noqa: E402
 from common.paths import given_path, path_or_name  # noqa: E402
-from common.run.default_model import NOT_DOWNLOADED  # noqa: E402
 from data.making.small_model.base import DownloadFailed, build  # noqa: E402
 
 PARTS = ROOT / "data" / "small_model"

@@ -17,13 +17,13 @@ from common.environment import prepare
 
 prepare(__file__)
 
-from common import processes
+from common import lock, processes
 from common.clips.csvfile import read_table
 from common.clips.manifest import Sample
 from common.compute.noise import noise_of
+from common.default_model import settle
 from common.plotting import FigureStyle
-from common.run import command_line, lock, run_folder, stages, terminal
-from common.run.default_model import settle
+from common.run import command_line, run_folder, stages, terminal
 from common.run.over_prompts import over_prompts
 from common.run.settings import Settings
 from logit_lens.choose import choose_clips

@@ -39,7 +39,7 @@ TRACE, KEYS = (
 )
 LEACE, PAIRS = "tests/patching/test_leace.py", "tests/clips/test_pairs.py"
 EFFECTS, INTERVALS = "tests/activation_patching/test_effects.py", "tests/stats/test_intervals.py"
-READOUT, FORM, MODELS = "tests/model/test_readout.py", "tests/model/test_answer_form.py", "tests/model/test_models.py"
+READOUT, FORM, MODELS = "tests/model/test_readout.py", "tests/compute/test_answer_form.py", "tests/model/test_models.py"
 TUNED, CROSSINGS = "tests/logit_lens/test_tuned_lens.py", "tests/stats/test_crossings.py"
 PROBE, LOOP = "tests/logit_lens/test_probe_run.py", "tests/patching/test_own_loop.py"
 
@@ -108,13 +108,13 @@ MUTANTS = (
     Mutant("common/model/readout.py", "start = max((i + 1 for", "start = 0 * max((i + 1 for", READOUT),
     Mutant("common/model/readout.py", "softmax(dim=-1)[..., list(self.ids)]", "[..., list(self.ids)].softmax(dim=-1)", READOUT),
     Mutant(
-        "common/model/answer_form.py",
+        "common/compute/answer_form.py",
         ".sum()]).prod()",
         ".sum()])[-1]",
         f"{FORM}::test_what_leads_to_the_labels_counts_and_half_is_enough",
     ),
     Mutant(
-        "common/model/answer_form.py",
+        "common/compute/answer_form.py",
         "self.probability >= 0.5",
         "self.probability >= 0.05",
         f"{FORM}::test_what_leads_to_the_labels_counts_and_half_is_enough",

@@ -8,11 +8,11 @@ import torch
 from tqdm import tqdm
 
 from common.clips.manifest import Sample
+from common.compute.answer_form import MARK, AnswerForm, answer_form, answer_start, measured_forms, preferred
 from common.compute.memory import PrefixCacheStore
 from common.digests import digest
 from common.errors import CheckFailed, InputError, UnknownBlock
 from common.model import ModelChoice
-from common.model.answer_form import MARK, AnswerForm, answer_form, answer_start, measured_forms, preferred
 from common.model.device import choose_device, choose_dtype, quantised, read_device_map, read_quantization
 from common.model.encoding import EncodedClip, check_question, check_system, check_window, encoded, end_span, load_clip
 from common.model.head import unsplittable

@@ -13,11 +13,11 @@ import psutil
 import torch
 
 from common.clips.manifest import Sample
+from common.compute.answer_form import AnswerForm, answer_start, readable_forms
 from common.compute.memory import free_memory
 from common.compute.session import Session
 from common.compute.weightless import WeightlessModel, hollow_model
 from common.model import ModelChoice
-from common.model.answer_form import AnswerForm, answer_start, readable_forms
 from common.model.encoding import EncodedClip, encoded, load_clip
 from common.model.prompts import AS_GIVEN, FORMS, Question
 from common.patching.engine_check import PatchCheck

@@ -12,10 +12,10 @@ import pandas as pd
 from common import processes
 from common.clips.manifest import Sample
 from common.compute.memory import PrefixCacheStore
+from common.default_model import is_test_weight
 from common.model.prompts import Question
 from common.plotting import FigureStyle
 from common.run import run_folder, terminal
-from common.run.default_model import is_test_weight
 from common.run.record import identify
 from common.run.run_folder import Run, Work
 from common.run.settings import Settings

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from common.run.default_model import CAUTION
+from common.default_model import CAUTION
 from common.run.record import shown
 from common.stats.findings import Estimate
 

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 import activation_patching.run
 import logit_lens.run
-from common import files
+from common import files, lock
 from common.clips.csvfile import read_table
 from common.errors import InputError
-from common.run import lock, run_folder
+from common.run import run_folder
 from common.run.rows import part_names
 from common.run.run_folder import Run, Work
 from data import check_manifest, import_dataset

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.helpers.hub import Repo, hub, scripts
-from tests.tiny_models.remote import save_remote
+from tests.tiny_models.own_code.remote import save_remote
 from tests.tiny_models.tiny import save_clips, save_tiny_model
 
 OLD, NEW = "a" * 40, "b" * 40

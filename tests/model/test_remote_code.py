@@ -11,8 +11,8 @@ from common.errors import InputError
 from common.model.lm import wrap_model
 from tests.helpers.hub import Repo, hub, scripts
 from tests.model.test_hub import checked_by_splice, commit, line
-from tests.tiny_models.remote import save_remote
-from tests.tiny_models.remote_code import Own, OwnConfig
+from tests.tiny_models.own_code.remote import save_remote
+from tests.tiny_models.own_code.remote_code import Own, OwnConfig
 from tests.tiny_models.tiny import save_clips
 
 

@@ -20,7 +20,7 @@ from common.patching.splice import splice
 from common.patching.tail_pass import last_of, read_rows, tail_of
 from common.tracing.trace import record
 from tests.patching.test_own_loop import answer, states
-from tests.tiny_models.remote import save_one_dict, save_two_streams
+from tests.tiny_models.own_code.remote import save_one_dict, save_two_streams
 from tests.tiny_models.tiny import save_clips
 
 BUILDS: dict[str, Callable[[Path], Path]] = {

@@ -37,6 +37,12 @@ def test_the_files_to_touch_are_there() -> None:
     assert [name for name in named if not (ROOT / name).exists()] == []
 
 
+def test_what_was_renamed_is_there_under_its_new_name_alone() -> None:
+    pairs = [line.split(",") for line in (ROOT / "tests/project/renamed.csv").read_text(encoding="utf-8").splitlines()[1:]]
+    paths = [(before, after) for before, after in pairs if "/" in before]
+    assert len(paths) > 100 and all((ROOT / after).is_file() and not (ROOT / before).exists() for before, after in paths)
+
+
 if __name__ == "__main__":
     before, _, after = PAGE.read_text(encoding="utf-8").partition(HEADING)
     PAGE.write_text(before + HEADING + after.split("\n\n", 1)[0] + "\n\n" + listing(), encoding="utf-8")

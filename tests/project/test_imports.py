@@ -22,6 +22,8 @@ ALLOWED = {
     "common.digests": ("common.files",),
     "common.processes": ("common.errors",),
     "common.plotting": ("common.files",),
+    "common.lock": ("common.errors", "common.files", "common.processes"),
+    "common.default_model": ("common.errors", "common.model", "common.processes"),
     "common.clips": ("common.errors", "common.paths"),
     "common.stats": ("common.clips", "common.errors"),
     "common.model": ("common.clips", "common.errors", "common.processes"),
@@ -40,7 +42,19 @@ ALLOWED = {
     "common.run": tuple(
         f"common.{name}"
         for name in (
-            *("clips", "compute", "digests", "environment", "errors", "files", "model", "patching", "paths", "plotting"),
+            *(
+                "clips",
+                "compute",
+                "default_model",
+                "digests",
+                "environment",
+                "errors",
+                "files",
+                "model",
+                "patching",
+                "paths",
+                "plotting",
+            ),
             *("processes", "stats"),
         )
     ),

@@ -11,8 +11,8 @@ import activation_patching.run
 import logit_lens.run
 from common.clips.manifest import read_clips
 from common.compute import session
+from common.compute.answer_form import AnswerForm, _of_labels, measured_forms, preferred
 from common.errors import InputError
-from common.model.answer_form import AnswerForm, _of_labels, measured_forms, preferred
 from common.model.encoding import encoded
 from common.model.lm import AudioLM
 from common.model.load import load_model

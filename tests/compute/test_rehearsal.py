@@ -11,7 +11,7 @@ import torch
 import activation_patching.run
 import logit_lens.run
 from common.clips.manifest import LABELS, read_clips
-from common.model.answer_form import answer_start, measured_forms, preferred, readable_forms
+from common.compute.answer_form import answer_start, measured_forms, preferred, readable_forms
 from common.model.encoding import encoded
 from common.model.lm import AudioLM
 from common.model.load import load_model

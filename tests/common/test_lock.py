@@ -11,10 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from common import files
+from common import files, lock
 from common.errors import InputError
-from common.run import lock
-from common.run.lock import held
+from common.lock import held
 
 ANOTHER = "00112233445566aa"  # a holder's token
 

@@ -9,9 +9,9 @@ import pytest
 
 import activation_patching.run
 import logit_lens.run
+from common import default_model
 from common.errors import InputError
 from common.model import ModelChoice
-from common.run import default_model
 
 
 def assembled(monkeypatch: pytest.MonkeyPatch, folder: Path, code: int, says: str = "") -> None:

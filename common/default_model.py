@@ -9,7 +9,7 @@ from common import processes
 from common.errors import InputError
 from common.model import ModelChoice
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 SMALL = ROOT / "data" / "small_model" / "assembled"
 TEST_WEIGHT = ROOT / "data" / "reference_model"
 ASSEMBLE = ROOT / "data" / "assemble.py"

@@ -16,7 +16,7 @@ CODE = Path(__file__).resolve().parent
 
 def save_remote(folder: Path) -> Path:
     """Save a random model of 3 blocks, with an audio token that its processor names."""
-    from tests.tiny_models.remote_code import Own, OwnConfig
+    from tests.tiny_models.own_code.remote_code import Own, OwnConfig
 
     tokenizer = _tokenizer(folder, "<|AUDIO|>")
     (folder / "chat_template.jinja").write_text(template("<|AUDIO|>"))
@@ -26,7 +26,7 @@ def save_remote(folder: Path) -> Path:
 
 def save_two_streams(folder: Path, *, features: bool = True) -> Path:
     """Save a random model in the shape of Kimi-Audio; without `features` it hears its tokens of audio alone."""
-    from tests.tiny_models.two_streams_code import CODES, TwoStreams, TwoStreamsConfig
+    from tests.tiny_models.own_code.two_streams_code import CODES, TwoStreams, TwoStreamsConfig
 
     tokenizer = _tokenizer(folder, *(f"<|{name}|>" for name in ("blank", "user", "assistant", "media", "/media", "end")))
     blank = tokenizer.convert_tokens_to_ids("<|blank|>")
@@ -36,7 +36,7 @@ def save_two_streams(folder: Path, *, features: bool = True) -> Path:
 
 def save_one_dict(folder: Path) -> Path:
     """Save a random model in the shape of MiniCPM-o."""
-    from tests.tiny_models.one_dict_code import OneDict, OneDictConfig
+    from tests.tiny_models.own_code.one_dict_code import OneDict, OneDictConfig
 
     tokenizer = _tokenizer(folder, "<|audio_start|>", "<|audio_end|>")
     settings = {name: value for name, value in decoder("qwen2", len(tokenizer)).items() if name != "model_type"}
