@@ -43,7 +43,7 @@ def table(header: Iterable[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-_STEPS = 6  # of layers that a table shows: the first, the last, and some between; the CSV has all
+_STEPS = 3  # of layers that a table shows: the first, the last, and some between; the CSV has all
 # What tables.md shows of each CSV: the columns that say which row it is, and those of numbers, with their headings.
 SHOWN: dict[str, tuple[tuple[str, ...], dict[str, str]]] = {
     "lens layers": (
@@ -92,7 +92,7 @@ def _shown(run: Outputs, name: str, say: Say) -> str:
     if name == "labels":
         return label_table(found, say)
     if name == "stages":
-        found = found[found.probe == "states"]
+        found = found[(found.probe == "states") & ~(found.stage.str.fullmatch(r"h_\d*[1-9]"))]
     keys, numbers = SHOWN[f"{run.experiment} layers" if name == "layers" else name]
     if "layer" in keys:
         last = found.layer.max()

@@ -15,7 +15,7 @@ from activation_patching.span.findings import SpanEffect, SubspaceEffect, span_e
 from activation_patching.span.plots import plot_subspaces
 from common.clips.manifest import Sample
 from common.plotting import FigureStyle, estimates, figure
-from common.run.run_folder import mark_of
+from common.run.run_folder import mark_of, read_record
 from common.stats.findings import Count, Estimate, Spread, fixed, over, spreads
 from logit_lens.encoder.findings import StageDecoding, stage_decodings
 from logit_lens.encoder.plots import plot_stages
@@ -74,6 +74,7 @@ class Chapter:
     spreads: list[Spread]
     alignment: tuple[str, int, float] | None
     published: str
+    below: list[str]  # commands of runs that lie below those of the study
     figures: dict[str, str]
     tables: list[tuple[str, str]]
     over: tuple[Count, ...]
@@ -116,7 +117,7 @@ class Chapter:
 
     @property
     def commands(self) -> list[str]:
-        return [str(run.record["command"]) for run in self.runs if "command" in run.record]
+        return [*(str(run.record["command"]) for run in self.runs if "command" in run.record), *self.below]
 
     @property
     def rows(self) -> list[Row]:
@@ -195,6 +196,7 @@ def chapter(
         spreads=[found for table in prompts for found in spreads(table)],
         alignment=aligned,
         published=published_beside(study.lens, say) if study.lens else "",
+        below=[str(read_record(place)["command"]) for place in places.values() if place],
         figures=figures,
         tables=_tables(study, name, say),
         over=over(scope),

@@ -14,9 +14,13 @@ WINDOW = "up_to"
 
 @dataclass(frozen=True)
 class Cuts:
-    """Of a knockout run: the edge whose cut in blocks up to l takes most of each cue away, and whether they are `routes`."""
+    """Of a knockout run, cut in blocks up to l: what shows the `routes`, else the edge whose cut takes most of each cue away.
+
+    `raised`: the cut after which answers depend more on a cue, by most.
+    """
 
     effects: list[CutEffect]
+    raised: CutEffect | None
     routes: Routes | None
 
 
@@ -46,7 +50,9 @@ def cuts(folder: Path) -> Cuts:
     found = cut_effects({"summary": read_table(folder, "summary")})
     chosen = [f for f in found if f.window == WINDOW and f.enough and not f.edge.startswith("prefix")]
     strongest = [min((f for f in chosen if f.kind == kind), key=lambda f: f.effect.value) for kind in _kinds(chosen)]
-    return Cuts(strongest, next((r for r in routes(found) if r.window == WINDOW), None))
+    apart = next((r for r in routes(found) if r.window == WINDOW), None)
+    raised = max((f for f in chosen if f.effect.side > 0), key=lambda f: f.effect.value, default=None)
+    return Cuts([apart.words, apart.voice] if apart else strongest, raised, apart)
 
 
 def carriers(folder: Path) -> Carriers:
