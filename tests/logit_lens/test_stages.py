@@ -108,11 +108,16 @@ UP, NONE, DOWN = (Estimate(value, value - 0.05, value + 0.05, 300) for value in 
         ),
         (
             ("semantic", "e_3", "e_3", UP, ("e_4", "h_0"), NONE),
-            "That it is decoded there",
-            "没有证据表明它",
+            "at layer 3 of the encoder alone",
+            "只在编码器第 3 层",
             ["3", "37", "4", "0"],
         ),
-        (("prosody", "log-mel", "log-mel", UP, ("log-mel", "e_0"), DOWN), "is answered more often than", "低于", ["37", "0"]),
+        (
+            ("prosody", "log-mel", "log-mel", UP, ("log-mel", "e_0"), DOWN),
+            "at the log-mel spectrum alone. The",
+            "只在 log-mel 频谱",
+            ["37", "0"],
+        ),
     ],
 )
 def test_sentences(found: tuple[Any, ...], english: str, chinese: str, numbers: list[str]) -> None:

@@ -45,8 +45,11 @@ def test_a_gain_a_readout_and_nothing_are_told_apart(found: ScaleEffect) -> None
 def test_the_price_and_the_baselines_say_what_their_intervals_exclude(found: ScaleEffect) -> None:
     dear = replace(found, gain=UP, congruent=NONE, asked_other=DOWN)
     english, chinese = say("scale_price", dear)
-    assert "Asked for the words, 37 percentage points fewer" in english and "costs at least as much as it gives" in english
-    assert "代价不小于收益" in chinese and "agree is not shown" in english
+    assert (
+        "If the words are asked for instead, 37 percentage points fewer" in english
+        and "costs at least as much as it gives" in english
+    )
+    assert "代价不小于收益" in chinese and "agree, a change is not shown" in english
     assert "costs" not in say("scale_price", replace(dear, asked_other=NONE))[0]
     english, chinese = say("scale_baselines", replace(found, minus_asked=DOWN, minus_any_layer=NONE))
     assert "gives more, by 37" in english and "better than any layer is not shown" in english and "得到的更多" in chinese
