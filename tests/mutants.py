@@ -67,7 +67,7 @@ MUTANTS = (
     Mutant("common/patching/layer_batch.py", "align_corners=True", "align_corners=False", TRACE),
     Mutant(
         "common/patching/rerun.py",
-        "beside[layer:], first=layer",
+        "extra_inputs[layer:], first=layer",
         "beside, first=0",
         f"{LOOP}::test_patches_are_those_of_a_loop_over_layers[shared keys]",
     ),
