@@ -68,7 +68,7 @@ MUTANTS = (
     Mutant(
         "common/patching/rerun.py",
         "extra_inputs[layer:], first=layer",
-        "beside, first=0",
+        "extra_inputs, first=0",
         f"{LOOP}::test_patches_are_those_of_a_loop_over_layers[shared keys]",
     ),
     Mutant(
