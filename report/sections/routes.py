@@ -16,11 +16,13 @@ WINDOW = "up_to"
 class Cuts:
     """Of a knockout run, cut in blocks up to l: what shows the `routes`, else the edge whose cut takes most of each cue away.
 
-    `raised`: the cut after which answers depend more on a cue, by most.
+    `raised`: the cut after which answers depend more on a cue, by most. `until`: of each cue whose half-effect layer is told, the
+    audio hidden from all behind it in the blocks from l on, beside which that of patching stands.
     """
 
     effects: list[CutEffect]
     raised: CutEffect | None
+    until: list[CutEffect]
     routes: Routes | None
 
 
@@ -52,7 +54,8 @@ def cuts(folder: Path) -> Cuts:
     strongest = [min((f for f in chosen if f.kind == kind), key=lambda f: f.effect.value) for kind in _kinds(chosen)]
     apart = next((r for r in routes(found) if r.window == WINDOW), None)
     raised = max((f for f in chosen if f.effect.side > 0), key=lambda f: f.effect.value, default=None)
-    return Cuts([apart.words, apart.voice] if apart else strongest, raised, apart)
+    until = [f for f in found if (f.edge, f.window) == ("audio_to_all", "from") and f.enough and f.half_effect_layer]
+    return Cuts([apart.words, apart.voice] if apart else strongest, raised, until, apart)
 
 
 def carriers(folder: Path) -> Carriers:

@@ -1,6 +1,7 @@
 """Each sentence of the report, in every branch and both languages: what its interval excludes, in its record's numbers."""
 
 import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -150,6 +151,14 @@ CASES: list[tuple[str, tuple[Any, ...], str, str, list[str]]] = [  # macro, find
         "the words lose and the voice does not",
         "走不同的通路",
         [],
+    ),
+    ("raised", (cut(UP),), "it depends more on the words, by 37", "依赖上升 37", ["37"]),
+    (
+        "until",
+        (replace(cut(DOWN), half_effect_layer=PLACE), span()),
+        "layer 23.8 on, the words lose half as much",
+        "若只从第 23.8 层起",
+        ["23.8", "23.8"],
     ),
     ("routes", (None,), "different ways is not shown", "没有证据表明", []),
     ("carrier", (carrier("head_3", UP),), "is head 3 of block 23: it raises", "第 23 块的注意力头 3", ["3", "23", "0.37"]),
