@@ -25,7 +25,7 @@ from common.clips.pairs import (
 )
 from common.digests import digest
 from common.errors import InputError, first_line
-from common.run.stages import Chosen
+from common.run.settings import Chosen
 from common.stats.splits import halves, held_out
 
 _LEAST = 3  # clips of each label that a subspace is learned from

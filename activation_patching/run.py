@@ -32,7 +32,7 @@ from common.compute.noise import noise_of, own_run_differences
 from common.default_model import settle
 from common.run import command_line, run_folder, stages
 from common.run.over_prompts import over_prompts
-from common.run.settings import Settings
+from common.run.settings import Chosen, Settings
 
 if TYPE_CHECKING:
     from common.compute.session import Session  # torch, which drawing does without
@@ -85,7 +85,7 @@ def experiment_of(
 
 def set_up(
     session: "Session",
-    chosen: stages.Chosen,
+    chosen: Chosen,
     run: run_folder.Run,
     *,
     spec: InterventionSpec,

@@ -25,7 +25,7 @@ from common.default_model import settle
 from common.plotting import FigureStyle
 from common.run import command_line, run_folder, stages, terminal
 from common.run.over_prompts import over_prompts
-from common.run.settings import Settings
+from common.run.settings import Chosen, Settings
 from logit_lens.choose import choose_clips
 from logit_lens.encoder.plots import plot_stages
 from logit_lens.encoder.tables import stage_tables
@@ -65,12 +65,12 @@ def experiment(settings: Settings, lens: LensOptions) -> stages.Experiment:
     return stages.Experiment(HERE.name, kind_of, options, chosen, partial(set_up, lens=lens, seed=settings.seed))
 
 
-def choose(clips: list[Sample], labels: Sequence[str], *, limit: int | None, seed: int) -> stages.Chosen:
+def choose(clips: list[Sample], labels: Sequence[str], *, limit: int | None, seed: int) -> Chosen:
     samples, counts = choose_clips(clips, limit=limit, seed=seed)
-    return stages.Chosen(samples, counts, samples)
+    return Chosen(samples, counts, samples)
 
 
-def set_up(session: "Session", chosen: stages.Chosen, run: run_folder.Run, *, lens: LensOptions, seed: int) -> stages.Prepared:
+def set_up(session: "Session", chosen: Chosen, run: run_folder.Run, *, lens: LensOptions, seed: int) -> stages.Prepared:
     from logit_lens.rows import work_of
 
     work, files = work_of(session, chosen.clips, run.out, **asdict(lens), seed=seed)

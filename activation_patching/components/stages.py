@@ -18,7 +18,8 @@ from common.clips.csvfile import read_table
 from common.clips.pairs import CUES, Pair
 from common.run import run_folder, terminal
 from common.run.run_folder import Run, Work
-from common.run.stages import Chosen, Ended, Kind, Prepared, Results
+from common.run.settings import Chosen
+from common.run.stages import Ended, Kind, Prepared, Results
 
 if TYPE_CHECKING:
     from common.compute.session import Session

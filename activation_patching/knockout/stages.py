@@ -16,8 +16,8 @@ from common.clips.manifest import Sample, conflict_clips, draw
 from common.clips.pairs import CUES
 from common.run import terminal
 from common.run.run_folder import Run, Work
-from common.run.settings import Settings
-from common.run.stages import Chosen, Kind, Prepared, Results
+from common.run.settings import Chosen, Settings
+from common.run.stages import Kind, Prepared, Results
 
 if TYPE_CHECKING:
     from common.compute.session import Session

@@ -22,8 +22,8 @@ from common.digests import digest_of_files
 from common.model.prompts import fill_prompt, get_prompt
 from common.run import terminal
 from common.run.run_folder import Run, Work
-from common.run.settings import Settings
-from common.run.stages import Chosen, Ended, Kind, Prepared, Results
+from common.run.settings import Chosen, Settings
+from common.run.stages import Ended, Kind, Prepared, Results
 
 if TYPE_CHECKING:
     from activation_patching.scale.fits import Fits

@@ -6,8 +6,6 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from common import processes
 from common.clips.csvfile import read_table
 from common.errors import InputError
@@ -118,6 +116,8 @@ def _whole_units(path: Path, unit: str, layers: Sequence[int]) -> tuple[list[str
 
 def append_rows(path: Path, rows: list[dict[str, Any]]) -> None:
     """Append rows to a CSV, with a header where it is new; numbers to eight digits, the precision of float32."""
+    import pandas as pd  # not there where rows are made without being written: make gpu
+
     with open(path, "ab") as file:
         text = pd.DataFrame(rows).to_csv(header=not file.tell(), index=False, float_format="%.8g", lineterminator="\n")
         file.write(text.encode())

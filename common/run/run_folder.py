@@ -7,9 +7,8 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 from tqdm import tqdm
 
 from common import files, processes
@@ -20,6 +19,9 @@ from common.run.record import commit, differences
 from common.run.rows import append_rows, complete, finished_units, part_names
 
 _LONG = 90  # seconds: how long a run takes is said where it is more
+if TYPE_CHECKING:
+    import pandas as pd  # only tables need it: rows are made without
+
 _OFFER = "give another --out, or --overwrite to start anew"
 
 
@@ -136,7 +138,7 @@ def read_record(out: Path) -> dict[str, Any]:
     raise InputError(f"{path}: not the record of a run; {_OFFER}")
 
 
-def finished_run(out: Path, rows: str) -> tuple[dict[str, Any], pd.DataFrame]:
+def finished_run(out: Path, rows: str) -> "tuple[dict[str, Any], pd.DataFrame]":
     """Return the record and the rows of a finished run. Raises InputError where there is none, or it has not finished."""
     record = read_record(out)
     if not record["finished"]:
@@ -152,7 +154,7 @@ def mark_of(record: dict[str, Any]) -> str:
     return str(record.get("mark") or ("test weight" if record.get("test_weight") else ""))
 
 
-def read_table(out: Path, name: str) -> pd.DataFrame:
+def read_table(out: Path, name: str) -> "pd.DataFrame":
     """Return a table of a run's folder. Raises InputError where it is not there."""
     try:
         return csvfile.read_table(out / f"{name}.csv")
@@ -160,7 +162,7 @@ def read_table(out: Path, name: str) -> pd.DataFrame:
         raise InputError(f"{out / name}.csv: cannot be read ({first_line(error)}); --redraw makes the tables anew") from None
 
 
-def write_tables(out: Path, tables: dict[str, pd.DataFrame], record: dict[str, Any] | None = None) -> None:
+def write_tables(out: Path, tables: "dict[str, pd.DataFrame]", record: dict[str, Any] | None = None) -> None:
     """Write each table to the CSV of its name; with a column `mark` where the run's `record` has one to be known first."""
     mark = (record or {}).get("mark")
     for name, table in tables.items():

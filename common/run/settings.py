@@ -2,8 +2,9 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from common.clips.manifest import Sample
 from common.model import ModelChoice
@@ -37,3 +38,14 @@ class Settings:
     def question(self) -> Question:
         """The question of the prompt that was asked for, itself no variant."""
         return next(iter(self.questions.values()))
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The clips that a run hears, `counts` of what is kept and dropped, and the `units` of its work, as `set_up` takes them."""
+
+    clips: list[Sample]
+    counts: dict[str, Any]
+    units: Any
+    warnings: tuple[str, ...] = ()
+    pool: list[Sample] = field(default_factory=list)  # all clips that the run could use

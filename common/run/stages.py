@@ -18,23 +18,12 @@ from common.plotting import FigureStyle
 from common.run import run_folder, terminal
 from common.run.record import identify
 from common.run.run_folder import Run, Work
-from common.run.settings import Settings
+from common.run.settings import Chosen, Settings
 
 if TYPE_CHECKING:
     from common.compute.session import Session  # torch, which drawing does without
 
 Ended = tuple[dict[str, Any], list[str]]  # what is known once all rows are there: further counts and warnings for run.json
-
-
-@dataclass(frozen=True)
-class Chosen:
-    """The clips that a run hears, `counts` of what is kept and dropped, and the `units` of its work, as `set_up` takes them."""
-
-    clips: list[Sample]
-    counts: dict[str, Any]
-    units: Any
-    warnings: tuple[str, ...] = ()
-    pool: list[Sample] = field(default_factory=list)  # all clips that the run could use
 
 
 @dataclass(frozen=True)

@@ -144,6 +144,17 @@ def test_the_identity_of_a_run_holds_what_makes_rows_and_nothing_that_shows_them
     assert not shown
 
 
+@pytest.mark.parametrize("module", [m for m in modules() if m.endswith("rows")])
+def test_rows_are_made_without_what_tables_and_figures_need(module: str) -> None:
+    """As on a machine with a GPU that has little beside torch."""
+    seen: set[str] = set()
+    todo = {module}
+    while todo:
+        seen |= todo
+        todo = {name for m in todo if m in modules() for name in imported(m, called=False)} - seen
+    assert not {name.split(".")[0] for name in seen} & {"pandas", "matplotlib", "PIL", "scipy", "sklearn"}
+
+
 def test_tables_are_read_in_one_place() -> None:
     """Where text is not taken for numbers."""
     files = [f for d in (*FOLDERS, "data") for f in (ROOT / d).rglob("*.py")]
