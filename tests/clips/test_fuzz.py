@@ -261,7 +261,9 @@ def test_sound_of_any_kind_is_heard_whole(folder: Path, drawn: tuple[bytes, floa
     path = folder / "sound"  # what it is stands in the file, whatever its name
     path.write_bytes(content)
     wave = load_audio(path, RATE)
-    assert wave.dtype == np.float32 and abs(len(wave) / RATE - seconds) < 0.08  # codecs fill up their last frame
+    assert (
+        wave.dtype == np.float32 and abs(len(wave) / RATE - seconds) < 0.1
+    )  # codecs fill up their last frame, IMA ADPCM to 0.093 s
     assert abs(np.quantile(np.abs(wave), 0.98) - peak) < 0.05 + 0.25 * peak
 
 
