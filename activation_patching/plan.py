@@ -22,6 +22,7 @@ from common.run.settings import Settings
 from common.run.stages import usable
 from common.tracing.trace import states_at
 
+_UNPLANNED = ("knockout", "components", "scale")  # whose rows and hours are none of those that are planned here
 _QUICK = 1.0  # seconds of a pass for one pair up to which a full pass is timed as well
 
 
@@ -51,12 +52,16 @@ def cost_of(plan: Plan, groups: Sequence[list[Pair]], spec: InterventionSpec, *,
     row_seconds, row_bytes = written(lambda: _rows(plan, largest[0]))
     seconds += recorded * run_seconds + len(pairs) * row_seconds
     seconds += checks_seconds(plan, len(clips_of(pairs)), run_seconds)
-    beside = "" if spec.whole_span else "learning what the states tell of the labels is not counted"
+    beside = "" if spec.whole_span else "learning what the states decode of the labels is not counted"
+    if spec.intervention in _UNPLANNED:
+        beside = (
+            f"rows, memory and time are of pairs patched in the audio span; --intervention {spec.intervention} makes other rows"
+        )
     return Cost(seconds, len(pairs) * len(session.layers), row_bytes, held, beside=beside)
 
 
 class Recorded:
-    """The own runs of a few clips on the hollow model, to be asked for as those of a run are (see Kept)."""
+    """The own runs of a few clips on the weightless model, to be asked for as those of a run are (see ActivationCache)."""
 
     def __init__(self, plan: Plan, clips: Sequence[Clip], spec: InterventionSpec) -> None:
         view = before_last if spec.at == "last" else None

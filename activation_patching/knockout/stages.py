@@ -66,7 +66,8 @@ def summary(tables: dict[str, pd.DataFrame]) -> list[str]:
         what = f"{CUES[f.kind]}: {EDGES[f.edge]}"
         rows.append(terminal.estimate(what, f.effect if f.enough else None))
     for route in routes(found):
-        rows.append(f"routes, {WINDOWS[route.window]}: words by {route.words.edge}, voice by {route.voice.edge}")
+        words, voice = (cut.edge.replace("_", " ") for cut in (route.words, route.voice))
+        rows.append(f"routes, {WINDOWS[route.window]}: words from {words}, voice from {voice}")
     return rows if len(found) else ["no inner layer has rows: no effect is estimated"]
 
 

@@ -35,7 +35,7 @@ def say(macro: str, finding: ScaleEffect) -> tuple[str, str]:
 def test_a_gain_a_readout_and_nothing_are_told_apart(found: ScaleEffect) -> None:
     english, chinese = say("scaled", found)
     assert "Made larger, the voice is the answer in 100 % of the conflict clips." in english and "放大之后" in chinese
-    assert "Later blocks are needed" in english and "后面的块是必要的" in chinese
+    assert "Later blocks add to it" in english and "后面的块使之增加" in chinese
     english, chinese = say("scaled", replace(found, minus_direct=NONE))
     assert "This is a readout" in english and "只是读出" in chinese
     english, chinese = say("scaled", replace(found, minus_random=NONE))

@@ -152,7 +152,7 @@ CASES: list[tuple[str, tuple[Any, ...], str, str, list[str]]] = [  # macro, find
         "走不同的通路",
         [],
     ),
-    ("raised", (cut(UP),), "it depends more on the words, by 37", "依赖上升 37", ["37"]),
+    ("raised", (cut(UP),), "the answer depends more on the words, by 37", "依赖上升 37", ["37"]),
     (
         "until",
         (replace(cut(DOWN), half_effect_layer=PLACE), span()),
