@@ -19,6 +19,7 @@ import pandas as pd
 from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FixedLocator, MaxNLocator
@@ -251,6 +252,20 @@ def label_logits(axes: Axes, table: pd.DataFrame, style: FigureStyle) -> None:
     axes.set_ylabel(style.say("logit"))
     over_layers(axes, means.layer, style)
     name_curves(axes)
+
+
+def heatmap(axes: Axes, grid: pd.DataFrame, columns: Sequence[str], **look: Any) -> AxesImage:
+    """Draw a grid [row, column], the first row lowest, with the names of its `columns` and of some rows; return the picture."""
+    picture = axes.imshow(np.asarray(grid), aspect="auto", origin="lower", **look)
+    axes.set_xticks(range(grid.shape[1]), columns)
+    step = max(1, len(grid) // 15)
+    axes.set_yticks(range(0, len(grid), step), [str(row) for row in grid.index[::step]])
+    return picture
+
+
+def colorbar(panels: Sequence[Axes], picture: AxesImage, label: str) -> None:
+    """Write one scale of colours beside the panels."""
+    panels[0].get_figure().colorbar(picture, ax=panels, label=label)  # type: ignore[union-attr]
 
 
 def legend_above(axes: Axes) -> None:

@@ -22,6 +22,7 @@ prepare(__file__)
 from activation_patching.span.findings import span_effects
 from common import files
 from common.clips.manifest import Sample
+from common.clips.pairs import CUES
 from common.errors import InputError
 from common.files import write_whole
 from common.paths import given_path
@@ -78,7 +79,7 @@ def closing(written: Sequence[Path], study: Study, *others: Study) -> str:
         lines.append(f"answers  {shares} of {answers.lead.n} conflict clips")
     if study.patching and not study.first.record.get("test_weight"):
         found = [
-            f"the {'words' if f.kind == 'semantic' else 'voice'} {f.effect.value:.2f} [{f.effect.low:.2f}, {f.effect.high:.2f}]"
+            f"the {CUES[f.kind]} {f.effect.value:.2f} [{f.effect.low:.2f}, {f.effect.high:.2f}]"
             for f in span_effects(study.patching.tables)
         ]
         lines.append(f"effects  of the donor's audio: {', '.join(found)}")

@@ -77,13 +77,14 @@ def facts(lens: Outputs, patching: Outputs) -> dict[str, Any]:
     if differing := unlike(lens, patching):
         raise InputError(f"--patching {patching.folder}: not of the same thing as --lens; they differ in {'; '.join(differing)}")
     layers, (of_clips, of_model) = lens.tables["layers"].iloc[-1], published_figures(lens)
-    answers = lens_findings(lens.tables).answers
+    found = lens_findings(lens.tables)
+    answers = found.answers
     return {
         "lens": lens,
         "patching": patching,
         "set": of_clips.clips.iloc[0] if len(of_clips) else None,
         "answers": answers,
-        "reading": lens_findings(lens.tables).reading,
+        "reading": found.reading,
         "spans": sorted(span_effects(patching.tables), key=lambda f: f.kind != "semantic"),
         "published": [row._asdict() | _beside(row, answers.words, answers.voice) for row in of_model.itertuples(index=False)],
         "over": over(layers),

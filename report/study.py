@@ -14,6 +14,7 @@ from activation_patching.scale.plots import plot_run as plot_scale
 from activation_patching.span.findings import SpanEffect, SubspaceEffect, span_effects, subspace_effects
 from activation_patching.span.plots import plot_subspaces
 from common.clips.manifest import Sample
+from common.clips.pairs import CUES
 from common.plotting import FigureStyle, estimates, figure
 from common.run.run_folder import mark_of, read_record
 from common.stats.findings import Count, Estimate, Spread, fixed, over, spreads
@@ -142,7 +143,7 @@ class Chapter:
 
 
 def _cue(kind: str, *, owner: bool = False) -> str:
-    return {"semantic": "words", "prosody": "voice"}[kind] + ({"semantic": "'", "prosody": "'s"}[kind] if owner else "")
+    return CUES[kind] + ({"semantic": "'", "prosody": "'s"}[kind] if owner else "")
 
 
 def chapter(

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from common.clips.pairs import CUES
 from common.stats.findings import Estimate, estimate_of
 
 Tables = dict[str, pd.DataFrame]
@@ -101,7 +102,7 @@ def headline(tables: Tables) -> pd.DataFrame:
     """Return the main results for prompts.csv: `what`, its `unit`, `value`, `lo`, `hi`, the `kind` it is about, `n`."""
     rows = []
     for f in component_effects(tables):
-        cue, e = "words" if f.kind == "semantic" else "voice", f.effect_logit
+        cue, e = CUES[f.kind], f.effect_logit
         if f.chosen == 2:
             rows.append(
                 (f"{cue}: {f.part.replace('_', ' ')} of block {f.layer}", "effect (logits)", e.value, e.low, e.high, f.kind, e.n)

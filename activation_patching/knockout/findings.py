@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from activation_patching.span.effects import LEAST_KEPT
+from common.clips.pairs import CUES, OTHER
 from common.stats.findings import Estimate, estimate_of
 
 Tables = dict[str, pd.DataFrame]
@@ -78,9 +79,8 @@ def routes(found: list[CutEffect]) -> list[Routes]:
     other = {(f.edge, f.window, f.kind): f for f in found}
 
     def carriers(window: str, kind: str) -> list[CutEffect]:
-        beside = "prosody" if kind == "semantic" else "semantic"
         of_kind = (f for f in found if (f.window, f.kind) == (window, kind) and f.selective and not f.edge.startswith("prefix"))
-        return [f for f in of_kind if other[f.edge, window, beside].effect.side >= 0]
+        return [f for f in of_kind if other[f.edge, window, OTHER[kind]].effect.side >= 0]
 
     return [
         Routes(window, words, voice)
@@ -94,7 +94,7 @@ def headline(tables: Tables) -> pd.DataFrame:
     """Return the main results for prompts.csv: `what`, its `unit`, `value`, `lo`, `hi`, the `kind` it is about, `n`."""
     rows = []
     for f in (f for f in cut_effects(tables) if f.window in ("from", "up_to")):
-        cue = "words" if f.kind == "semantic" else "voice"
+        cue = CUES[f.kind]
         what = f"{cue}, {f.edge.replace('_', ' ')}, {f.window.replace('_', ' ')} l"
         rows.append((what, "change (share)", f.effect.value, f.effect.low, f.effect.high, f.kind, f.effect.n))
     return pd.DataFrame(rows, columns=["what", "unit", "value", "lo", "hi", "kind", "n"])

@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 
 from activation_patching.span.effects import Transfer, answered, matched, rise
-from activation_patching.span.tables import COUNTED, inner_mean, inner_summary
-from common.clips.pairs import KINDS, SHARED_LABEL
+from activation_patching.span.tables import COUNTED, inner_mean, inner_summary, named
+from common.clips.pairs import KINDS, OTHER, SHARED_LABEL
 from common.stats.layer_tables import Floats, Metric, layer_table
 from common.stats.units import Units, clip_units, label_codes, labels_of
 
@@ -49,10 +49,10 @@ def tables_of(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
                 "effect": Metric(of_cue.change),
                 "effect_logit": Metric(of_cue.cut.effect_logit),
             }
-            effects.append(_named(layer_table(units, metrics).assign(kept=of_cue.cut.kept), names))
+            effects.append(named(layer_table(units, metrics).assign(kept=of_cue.cut.kept), names))
             if len(units.layers) > 2:
-                other = found["prosody" if kind == "semantic" else "semantic"]
-                summary.append(_named(_summary_row(units, of_cue, other), names))
+                other = found[OTHER[kind]]
+                summary.append(named(_summary_row(units, of_cue, other), names))
     by_layer = pd.concat(effects, ignore_index=True).drop(columns=list(COUNTED), errors="ignore")
     return {"effects": by_layer, "summary": pd.concat(summary, ignore_index=True) if summary else pd.DataFrame()}
 
@@ -72,9 +72,3 @@ def _summary_row(units: Units, of_cue: Dependence, other: Dependence) -> pd.Data
     }
     loss = Transfer(-cut.to_target, -cut.to_third, -cut.logit_target, -cut.logit_third, cut.kept)  # a smaller one is less
     return inner_summary(units, metrics, loss).drop(columns="reason")
-
-
-def _named(table: pd.DataFrame, names: dict[str, str]) -> pd.DataFrame:
-    numbers = table.select_dtypes(float)
-    table = table.assign(**(numbers.round(9) + 0.0), **names)  # what does not change is 0, not a rounding error below
-    return table[[*names, *(c for c in table if c not in names)]]

@@ -4,12 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from common.clips.manifest import Sample
-from common.clips.pairs import KINDS
+from common.clips.pairs import KINDS, OTHER
 
 OWN, CONTROLS = "none", ("random_subspace", "permuted_labels")  # the cue's own subspace, and those of its rank and norm
 RUN = "run"  # asked as the run asks
 ASKS = {"semantic": "words", "prosody": "voice"}  # the prompt that asks for a cue
-OTHER = {"semantic": "prosody", "prosody": "semantic"}
 
 
 @dataclass(frozen=True)

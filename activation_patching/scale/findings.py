@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from common.clips.pairs import CUES
 from common.stats.findings import Estimate, estimate_of
 
 Tables = dict[str, pd.DataFrame]
@@ -90,7 +91,7 @@ def headline(tables: Tables) -> pd.DataFrame:
     """Return the main results for prompts.csv: `what`, its `unit`, `value`, `lo`, `hi`, the `kind` it is about, `n`."""
     rows = []
     for f in scale_effects(tables):
-        cue = "words" if f.kind == "semantic" else "voice"
+        cue = CUES[f.kind]
         for what, e in (("gain", f.gain), ("gain beyond a random subspace", f.minus_random)):
             rows.append((f"{cue} made larger: {what}", "change (share)", e.value, e.low, e.high, f.kind, e.n))
     return pd.DataFrame(rows, columns=["what", "unit", "value", "lo", "hi", "kind", "n"])

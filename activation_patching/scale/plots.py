@@ -8,13 +8,13 @@ from matplotlib.axes import Axes
 from matplotlib.image import AxesImage
 
 from activation_patching.scale.curves import OWN
-from common.plotting import COLORS, FAINT, INK, FigureStyle, figure, name_curves
+from common.clips.pairs import CUES
+from common.plotting import COLORS, FAINT, INK, FigureStyle, colorbar, figure, heatmap, name_curves
 from common.run.run_folder import read_table
 
 CURVE, HEATMAP = "scale_curve.png", "scale_heatmap.png"
 SUBSPACES = {"prosody": "voice's subspace scaled", "semantic": "words' subspace scaled"}
 ANSWERS = {"words": ("semantic", "words'"), "voice": ("prosody", "voice's"), "neither": ("other", "neither")}
-CUES = {"semantic": "words", "prosody": "voice"}
 
 
 def plot_run(run: Path, out: Path, style: FigureStyle) -> list[str]:
@@ -68,15 +68,11 @@ def _plot_heatmap(scale: pd.DataFrame, path: Path, style: FigureStyle) -> None:
             picture = _heatmap(axes, scale[(scale.kind == kind) & (scale.control == OWN)], CUES[kind], style)
             axes.set_title(style.say(title), loc="left")
         panels[0].set_ylabel(style.say("layer l"))
-        sheet = panels[0].get_figure()
-        sheet.colorbar(picture, ax=panels, label=style.say("answers with this cue's label"))  # type: ignore[union-attr]
+        colorbar(panels, picture, style.say("answers with this cue's label"))
 
 
 def _heatmap(axes: Axes, table: pd.DataFrame, cue: str, style: FigureStyle) -> AxesImage:
     grid = table.pivot(index="layer", columns="factor", values=cue)
-    picture = axes.imshow(np.asarray(grid), cmap="viridis", vmin=0, vmax=1, aspect="auto", origin="lower")
-    axes.set_xticks(range(grid.shape[1]), [f"{a:g}" for a in grid.columns])
-    step = max(1, len(grid) // 15)
-    axes.set_yticks(range(0, len(grid), step), [str(layer) for layer in grid.index[::step]])
+    picture = heatmap(axes, grid, [f"{a:g}" for a in grid.columns], cmap="viridis", vmin=0, vmax=1)
     axes.set_xlabel(style.say("factor a"))
     return picture

@@ -1,13 +1,13 @@
 """Rows of scaled.csv to the tables of a run: what each layer and factor gives and costs, and the ones chosen on other texts."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from activation_patching.scale.curves import ASKS, OTHER, OWN, RUN
-from common.clips.pairs import KINDS
+from activation_patching.scale.curves import ASKS, OWN, RUN
+from activation_patching.span.tables import named
+from common.clips.pairs import KINDS, OTHER
 from common.stats.layer_tables import Floats, Metric, gain, layer_table
 from common.stats.units import Units, clip_units
 
@@ -87,7 +87,7 @@ def _scale(rows: pd.DataFrame, kind: str, control: str, factor: float) -> pd.Dat
     table = layer_table(*_outcomes(_select(rows, kind, control, factor), kind))
     for name, found in _costs(rows, kind, control, factor).items():
         table = table.merge(found.rename(columns={"n": f"n_{name}"}), on="layer", how="left")
-    return _named(table, {"kind": kind, "control": control, "factor": factor})
+    return named(table, {"kind": kind, "control": control, "factor": factor})
 
 
 def _curve(rows: pd.DataFrame, kind: str, control: str, factor: float, layers: dict[int, int]) -> pd.DataFrame:
@@ -165,7 +165,7 @@ def chosen_row(rows: pd.DataFrame, kind: str, places: dict[int, Place]) -> pd.Da
         right = label if name == "congruent" else f"{other}_label"
         table = pd.concat([table, _change(of, name, right)], axis=1)
     chosen: dict[str, Any] = {f"{what}_{half}": places[half][i] for i, what in enumerate(("layer", "factor")) for half in (0, 1)}
-    return _named(table.assign(**chosen), {"kind": kind})
+    return named(table.assign(**chosen), {"kind": kind})
 
 
 def _change(units: Units, name: str, label: str) -> pd.DataFrame:
@@ -176,9 +176,3 @@ def _change(units: Units, name: str, label: str) -> pd.DataFrame:
     before = _said(units, "pred_base", label)
     metrics = {f"{name}_before": Metric(before, share=True), f"{name}_change": gain(_said(units, "pred_scaled", label) - before)}
     return layer_table(units, metrics)[["n", *columns]].rename(columns={"n": f"n_{name}"})
-
-
-def _named(table: pd.DataFrame, names: dict[str, Any]) -> pd.DataFrame:
-    numbers: Sequence[str] = table.select_dtypes(float).columns
-    table = table.assign(**(table[numbers].round(9) + 0.0), **names)  # what does not change is 0, not a rounding error below
-    return table[[*names, *(c for c in table if c not in names)]]

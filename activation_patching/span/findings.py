@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from activation_patching.span.effects import LEAST_KEPT
+from common.clips.pairs import CUES
 from common.stats.findings import Estimate, estimate_of
 
 Tables = dict[str, pd.DataFrame]
@@ -111,10 +112,10 @@ def headline(tables: Tables) -> pd.DataFrame:
     rows = []
     for _, row in tables["summary"].iterrows():
         if row.get("control", "none") == "none":
-            words = "words" if row.kind == "semantic" else "voice"
+            cue = CUES[row.kind]
             for column, what, unit in (
-                ("effect", f"effect of the {words}", "effect (share of pairs)"),
-                ("half_effect_layer", f"{words}: half-effect layer", "layer l"),
+                ("effect", f"effect of the {cue}", "effect (share of pairs)"),
+                ("half_effect_layer", f"{cue}: half-effect layer", "layer l"),
             ):
                 rows.append((what, unit, row[column], row[f"{column}_lo"], row[f"{column}_hi"], row.kind, row.n))
     return pd.DataFrame(rows, columns=["what", "unit", "value", "lo", "hi", "kind", "n"])

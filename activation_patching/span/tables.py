@@ -1,5 +1,7 @@
 """Make the tables of span and subspace runs from patches.csv."""
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 
@@ -134,3 +136,10 @@ def inner_mean(values: np.ndarray) -> np.ndarray:
 
 def _ordered(table: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
     return table[[*keys, *(c for c in table if c not in keys)]]
+
+
+def named(table: pd.DataFrame, names: dict[str, Any]) -> pd.DataFrame:
+    """Return a table with the columns `names` first; what does not change is 0, not a rounding error below."""
+    numbers = table.select_dtypes(float)
+    table = table.assign(**(numbers.round(9) + 0.0), **names)
+    return table[[*names, *(c for c in table if c not in names)]]

@@ -19,6 +19,7 @@ _LABELS_OF = {  # kind -> the label that the two clips of a pair have in common,
 }
 SHARED_LABEL = {kind: shared for kind, (shared, _) in _LABELS_OF.items()}
 KINDS = tuple(_LABELS_OF)
+OTHER = {"semantic": "prosody", "prosody": "semantic"}
 CUES = {"semantic": "words", "prosody": "voice"}  # kind -> what of the two clips differs
 DISTURBANCES = ("same_labels_donor", "silence")  # donors that bring no label of their own, or none at all
 SAME_TEXT = "same_text_donor"

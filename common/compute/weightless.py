@@ -1,7 +1,7 @@
 """Build a model's shape without weights, to estimate cost before any download.
 
 One block of each kind is really there, with numbers that mean nothing; all others hand on what they are given. The time of the
-real model is that of the hollow one, with the time of each block taken as often as the model has such blocks.
+real model is that of the weightless one, with the time of each block taken as often as the model has such blocks.
 """
 
 import time
@@ -25,7 +25,7 @@ _PATTERN = 1_000_003  # numbers that are repeated through the weights; a prime, 
 
 @dataclass(frozen=True)
 class WeightlessModel:
-    """A hollow model, the bytes of all weights of the real one (`weights`), and of those that are `held` here.
+    """A weightless model, the bytes of all weights of the real one (`weights`), and of those that are `held` here.
 
     `loading`: bytes of the files that are mapped beside them while they are read in another dtype. `stand_in` has for each block
     the index of the one of its kind that is there.
@@ -73,8 +73,8 @@ class WeightlessModel:
                 handle.remove()
 
 
-def hollow_model(model: ModelChoice, *, free: Callable[[torch.device], int]) -> WeightlessModel:
-    """Return the hollow model of a folder or hub id, of which only config, processor and tokenizer are read.
+def weightless_model(model: ModelChoice, *, free: Callable[[torch.device], int]) -> WeightlessModel:
+    """Return the weightless model of a folder or hub id, of which only config, processor and tokenizer are read.
 
     Raises InputError as load_model does, and where even that takes more than the bytes that are `free` on the device.
     """
@@ -158,5 +158,5 @@ def _now(device: torch.device) -> float:
 
 
 def reason(error: BaseException) -> str:
-    """Say in one line why the hollow model could not be run."""
+    """Say in one line why the weightless model could not be run."""
     return f"{type(error).__name__}: {first_line(error)}"

@@ -16,7 +16,7 @@ from common.clips.manifest import Sample
 from common.compute.answer_form import AnswerForm, answer_start, readable_forms
 from common.compute.memory import free_memory
 from common.compute.session import Session
-from common.compute.weightless import WeightlessModel, hollow_model
+from common.compute.weightless import WeightlessModel, weightless_model
 from common.model import ModelChoice
 from common.model.encoding import EncodedClip, encoded, load_clip
 from common.model.prompts import AS_GIVEN, FORMS, Question
@@ -46,7 +46,7 @@ class Cost:
 
 @dataclass(frozen=True)
 class Plan:
-    """A hollow model in a session that can make rows, which mean nothing; `clip` is one of middle length.
+    """A weightless model in a session that can make rows, which mean nothing; `clip` is one of middle length.
 
     `spans` are the shortest and the longest audio span that was looked at, `load_seconds` what it takes to read a clip, `before`
     the bytes that this process held before there was any model.
@@ -65,7 +65,7 @@ def open_plan(
 ) -> Plan:
     """Return a plan for a run of `samples`. Raises InputError where the run would be refused for its prompt or its words."""
     before = psutil.Process().memory_info().rss
-    weightless = hollow_model(model, free=lambda device: device_memory(device)[0])
+    weightless = weightless_model(model, free=lambda device: device_memory(device)[0])
     lm = replace(weightless.lm, thinking=question.thinking)
     some = samples[:: max(1, len(samples) // _TIMED)][:_TIMED]
     began = time.perf_counter()

@@ -10,7 +10,7 @@ import activation_patching.run
 import logit_lens.run
 from activation_patching import plan
 from activation_patching.span import patch
-from common.compute.weightless import hollow_model
+from common.compute.weightless import weightless_model
 from common.errors import InputError
 from common.model import ModelChoice
 from common.model.lm import AudioLM
@@ -19,19 +19,19 @@ from tests.tiny_models.tiny import LAYERS
 
 def test_one_block_of_each_kind_is_there_and_weights_are_those_of_all(lm: AudioLM, tiny_folder: Path) -> None:
     model = ModelChoice(str(tiny_folder), device="cpu")
-    weightless = hollow_model(model, free=lambda _: 10**12)
+    weightless = weightless_model(model, free=lambda _: 10**12)
     assert weightless.weights == sum(p.numel() * 4 for p in lm.model.parameters())
     one = sum(p.numel() * 4 for p in lm.blocks[0].parameters())
     assert weightless.held == weightless.weights - (LAYERS - 1) * one and set(weightless.stand_in) == {weightless.stand_in[0]}
     there = [i for i, block in enumerate(weightless.lm.blocks) if not next(block.parameters()).is_meta]
     assert there == [weightless.stand_in[0]]
     with pytest.raises(InputError, match="one block of each kind and what is around them take .* GB; cpu has less"):
-        hollow_model(model, free=lambda _: 10)
+        weightless_model(model, free=lambda _: 10)
 
 
 def test_time_is_that_of_all_blocks(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By a clock that goes on by 3 s in the block that is there, and by 5 s around it."""
-    weightless = hollow_model(ModelChoice(str(tiny_folder), device="cpu"), free=lambda _: 10**12)
+    weightless = weightless_model(ModelChoice(str(tiny_folder), device="cpu"), free=lambda _: 10**12)
     now = [0.0]
     monkeypatch.setattr("common.compute.weightless._now", lambda _: now[0])
     block = weightless.lm.blocks[weightless.stand_in[0]]
