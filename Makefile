@@ -25,10 +25,8 @@ PATCHING := activation_patching/outputs/study
 REPORT := $(BIN)/python report/build.py --lens $(LENS) --patching $(PATCHING) \
   --note "The small model was never trained on these texts, but on other renderings of their voice."
 
-known: .venv/run  ## after study: erase and exchange what the small model's states decode of words and voice, then the report again
-	for intervention in erase exchange; do \
-	  $(RUN) activation_patching/run.py --intervention $$intervention --at last --max-pairs 120 --out $(PATCHING)/$$intervention || exit; \
-	done
+known: .venv/run  ## after study: exchange what the small model's states decode of words and voice, then the report again
+	$(RUN) activation_patching/run.py --intervention exchange --at last --max-pairs 120 --out $(PATCHING)/exchange
 	$(REPORT)
 
 scale: .venv/run  ## after study: what the small model's states know of words and voice, made larger, at what price; then the report again

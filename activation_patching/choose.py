@@ -72,8 +72,8 @@ def choose_pairs(
     """Return the pairs to patch and their controls, a donor's together, and the counts of clips and pairs, with reasons.
 
     A kind that the clips cannot give is left out, and the counts' warnings say why. Pairs listed in `pairs_file` are all taken,
-    whatever pool, limit and rules. `trim`: lengths are those without silence at the ends. To erase takes from
-    a clip, which is its own donor then. `controls` asks for donors that only disturb. Raises InputError where no kind has a pair.
+    whatever pool, limit and rules. `trim`: lengths are those without silence at the ends. `controls`
+    asks for donors that only disturb. Raises InputError where no kind has a pair.
     """
     if pairs_file is not None:
         pool, limit = "all", None
@@ -84,10 +84,7 @@ def choose_pairs(
     missing: list[str] = []
     for kind in dict.fromkeys(kinds):
         try:
-            if intervention == "erase":
-                own = draw([Pair(kind, sample, sample) for sample in drawn], rules.max_pairs, seed=seed)
-                built, shared, over = own, "clip", Counter({"over --max-pairs": len(drawn) - len(own)})
-            elif pairs_file is not None:
+            if pairs_file is not None:
                 built, shared, over = listed_pairs(pairs_file, drawn, kind), "what the list gives them", Counter[str]()
             elif intervention == "components":
                 half = half_of(clips, seed=seed)
@@ -145,14 +142,13 @@ def _controls(
 ) -> tuple[list[Pair], list[str]]:
     """Return the controls that a run makes beside its pairs, and what is to be said of them.
 
-    Of a subspace: a random one, and with exchange the whole state. Of a span: donors of the same text and labels beside some
+    Of a subspace: a random one, and the whole state. Of a span: donors of the same text and labels beside some
     prosody pairs; donors of the same labels where pairs lack third labels, and where `disturbances` are asked for.
     """
     if intervention == "components":
         return [], []
     if intervention != "span":
-        subspaces = SUBSPACE_CONTROLS if intervention == "exchange" else SUBSPACE_CONTROLS[:1]
-        return [c for control in subspaces for c in control_pairs(pairs, pool, control, seed=seed)], []
+        return [c for control in SUBSPACE_CONTROLS for c in control_pairs(pairs, pool, control, seed=seed)], []
     found, said = [], []
     for kind in dict.fromkeys(p.kind for p in pairs):
         of_kind = [p for p in pairs if p.kind == kind]

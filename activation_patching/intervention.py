@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from common.patching import ENGINES
 
-INTERVENTIONS = ("span", "erase", "exchange", "scale", "knockout", "components")
+INTERVENTIONS = ("span", "exchange", "scale", "knockout", "components")
 POSITIONS = ("span", "last")
 
 
@@ -24,7 +24,7 @@ class InterventionSpec:
     @property
     def learns(self) -> bool:
         """Tell whether subspaces of the states are learned first."""
-        return self.intervention in ("erase", "exchange")
+        return self.intervention == "exchange"
 
     @property
     def engines(self) -> tuple[str, ...]:

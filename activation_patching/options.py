@@ -58,8 +58,8 @@ OPTIONS: Groups = {
         "--intervention": {
             "choices": INTERVENTIONS,
             "default": "span",
-            "help": "span (default): the donor's audio span is put in; erase, exchange, scale: what the states decode of a label "
-            "is taken out, exchanged, made larger; knockout: attention between audio, question and last token is cut; "
+            "help": "span (default): the donor's audio span is put in; exchange, scale: what the states decode of a label is "
+            "exchanged, or made larger, smaller, none; knockout: attention between audio, question and last token is cut; "
             "components: heads, attentions and MLPs are the donor's",
         },
         "--window": {
@@ -87,7 +87,7 @@ OPTIONS: Groups = {
         "--at": {
             "choices": POSITIONS,
             "default": "span",
-            "help": "positions that are erased, exchanged or scaled (default: the audio span)",
+            "help": "positions that are exchanged or scaled (default: the audio span)",
         },
         "--rank": {
             "type": whole_number(1, 9),
@@ -134,10 +134,8 @@ def chosen_intervention(args: argparse.Namespace) -> InterventionSpec:
         given = placed | {"--align": args.align, "--controls": args.controls} | listed
         if named := [name for name, there in given.items() if there]:
             raise InputError(f"{named[0]} does not go with --intervention {intervention}; leave it out")
-    if intervention == "erase" and args.pairs_file is not None:
-        raise InputError(f"--pairs-file {args.pairs_file}: not with --intervention erase, which takes single clips")
     if intervention == "span" and (args.at != "span" or args.rank is not None):
-        raise InputError("--at and --rank say how --intervention erase and --intervention exchange work; a span is patched whole")
+        raise InputError("--at and --rank say how --intervention exchange and --intervention scale work; a span is patched whole")
     if args.rank is not None and (intervention not in ("exchange", "scale") or args.rank >= labels):
         raise InputError(f"--rank {args.rank}: allowed: 1 to {labels - 1} (labels - 1), with --intervention exchange or scale")
     if args.align is not None and intervention != "span" and (not aligned or args.align == "splice"):

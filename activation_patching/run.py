@@ -93,7 +93,7 @@ def set_up(
     cache_gb: float | None,
 ) -> stages.Prepared:
     """Return the work on pairs that are patched whole, or in a subspace."""
-    from activation_patching.subspace.rows import maker
+    from activation_patching.exchange.rows import maker
 
     pairs, held_out = chosen.units
     groups = groups_of(pairs, spec.intervention)

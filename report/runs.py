@@ -114,7 +114,7 @@ def _read_beside(study: Study) -> tuple[dict[str, Outputs], list[Trouble]]:
     troubles: list[Trouble] = []
     for above in study.runs:
         for place in sorted(p.parent for p in above.folder.glob("*/run.json")):
-            if not (place.name in BESIDE if above.experiment == "lens" else _edit(place) in ("erase", "exchange")):
+            if not (place.name in BESIDE if above.experiment == "lens" else _edit(place) == "exchange"):
                 continue
             run = read_outputs(above.experiment, place, beside=True)
             if isinstance(run, Trouble):

@@ -11,8 +11,8 @@ import pandas as pd
 from activation_patching.components.plots import plot_run as plot_components
 from activation_patching.knockout.plots import plot_run as plot_knockout
 from activation_patching.scale.plots import plot_run as plot_scale
-from activation_patching.span.findings import SpanEffect, SubspaceEffect, span_effects, subspace_effects
-from activation_patching.span.plots import plot_subspaces
+from activation_patching.span.findings import ExchangeEffect, SpanEffect, exchange_effects, span_effects
+from activation_patching.span.plots import plot_exchange
 from common.clips.manifest import Sample
 from common.clips.pairs import CUES
 from common.plotting import FigureStyle, estimates, figure
@@ -47,12 +47,11 @@ class Row(NamedTuple):
     place: str
 
 
-class Edited(NamedTuple):
-    """A run that erased or exchanged a subspace `at` a place: what it found, and the name of its figure."""
+class Exchanged(NamedTuple):
+    """A run that exchanged a subspace `at` a place: what it found, and the name of its figure."""
 
-    intervention: str
     at: str
-    effects: list[SubspaceEffect]
+    effects: list[ExchangeEffect]
     figure: str
 
 
@@ -68,7 +67,7 @@ class Chapter:
     spans: dict[str, SpanEffect]
     tuned: Reading | None
     ladder: Ladder | None
-    edits: list[Edited]
+    exchanges: list[Exchanged]
     cuts: Cuts | None
     carriers: Carriers | None
     scaling: Scaling | None
@@ -99,6 +98,11 @@ class Chapter:
         """Return the question of the prompt; "" where it has none that a title has room for."""
         asked = re.search(r"[^.!。！}\n]*[?？]", str(self.study.first.record["prompt_text"]).replace("{audio}", ""))
         return asked[0].strip() if asked and len(asked[0]) <= LONGEST else ""
+
+    @property
+    def labels_asked(self) -> bool:
+        """Tell whether the prompt names all labels."""
+        return all(label in str(self.study.first.record["prompt_text"]) for label in self.data["labels"])
 
     @property
     def several_prompts(self) -> bool:
@@ -190,7 +194,7 @@ def chapter(
         spans={f.kind: f for f in spans},
         tuned=lens_findings(tuned.tables).reading if tuned else None,
         ladder=rungs,
-        edits=_edits(study, figures, out=out, folder=folder, style=style),
+        exchanges=_exchanges(study, figures, out=out, folder=folder, style=style),
         cuts=cuts(places["knockout"]) if places["knockout"] else None,
         carriers=carriers(places["components"]) if places["components"] else None,
         scaling=scaling(places["scale"]) if places["scale"] else None,
@@ -211,15 +215,15 @@ def _plot_tuned(run: Outputs, path: Path, style: FigureStyle) -> None:
         draw_win_rates(axes, run.tables["layers"], run.tables["congruent"], style)
 
 
-def _edits(study: Study, figures: dict[str, str], *, out: Path, folder: str, style: FigureStyle) -> list[Edited]:
+def _exchanges(study: Study, figures: dict[str, str], *, out: Path, folder: str, style: FigureStyle) -> list[Exchanged]:
     found = []
     for name, run in study.beside.items():
         if run.experiment == "patching":
-            intervention, place = str(run.identity["intervention"]), f"{folder}/{slug(name)}"
+            place = f"{folder}/{slug(name)}"
             (out / place).mkdir(parents=True, exist_ok=True)
-            (file,) = plot_subspaces(run.tables["layers"], intervention, out / place, style)
+            (file,) = plot_exchange(run.tables["layers"], out / place, style)
             figures[name] = f"{place}/{file}"
-            found.append(Edited(intervention, str(run.identity["at"]), subspace_effects(run.tables, intervention), name))
+            found.append(Exchanged(str(run.identity["at"]), exchange_effects(run.tables), name))
     return found
 
 

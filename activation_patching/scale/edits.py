@@ -6,9 +6,9 @@ from functools import partial
 
 import torch
 
+from activation_patching.exchange.edits import before_last
 from activation_patching.scale.curves import OWN, Curve
 from activation_patching.scale.fits import Both
-from activation_patching.subspace.edits import before_last
 from common.compute.activation_cache import in_chunks
 from common.compute.session import Session
 from common.model.encoding import EncodedClip

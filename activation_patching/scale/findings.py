@@ -61,6 +61,32 @@ class ScaleEffect:
         return self.price >= self.gain.value
 
 
+@dataclass(frozen=True)
+class Erased:
+    """How often a cue's label is still the answer with its subspace `erased`, in the mean of the inner `layers` (share).
+
+    `random`: with a random subspace erased. `minus_random`: the difference of the two (primary outcome).
+    """
+
+    kind: str
+    erased: Estimate
+    random: Estimate
+    minus_random: Estimate
+    layers: tuple[int, int]
+
+
+def erasures(tables: Tables) -> list[Erased]:
+    """Return what a factor of -1 does, one finding for each cue; none where it was not asked for."""
+    return [
+        Erased(
+            kind=str(row.kind),
+            **{name: estimate_of(row, name) for name in ("erased", "random", "minus_random")},
+            layers=(int(row.first_layer), int(row.last_layer)),
+        )
+        for _, row in tables["erased"].iterrows()
+    ]
+
+
 _ESTIMATES = (
     *("untouched", "scaled", "gain", "minus_random", "minus_permuted", "minus_other_cue", "minus_any_layer", "minus_asked"),
     *("minus_direct", "decoded", "mass", "mass_untouched", "kl"),

@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from activation_patching.choose import HeldOutClips
-from activation_patching.subspace.fits import states_of
+from activation_patching.exchange.fits import states_of
 from common.clips.manifest import Sample
 from common.clips.pairs import KINDS, Pair
 from common.compute.session import Session

@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 
+from activation_patching.exchange.fits import positions
 from activation_patching.scale.curves import ASKS, RUN, Curve
 from activation_patching.scale.edits import Scaled, Untouched, edit_of_curve, last_token, scaled
 from activation_patching.scale.fits import Fits, on_device
-from activation_patching.subspace.fits import positions
 from common.clips.manifest import Sample
 from common.compute.session import Session
 from common.errors import CheckFailed

@@ -12,7 +12,7 @@ import pandas as pd
 from activation_patching.choose import half_of, held_out_clips
 from activation_patching.intervention import InterventionSpec
 from activation_patching.scale.curves import ASKS, curves_of
-from activation_patching.scale.findings import headline, scale_effects
+from activation_patching.scale.findings import erasures, headline, scale_effects
 from activation_patching.scale.plots import plot_run
 from activation_patching.scale.tables import tables_of
 from common import files, processes
@@ -112,12 +112,14 @@ def summary(tables: dict[str, pd.DataFrame]) -> list[str]:
     """Return the rows of the terminal's table: of each cue what scaling gives, beside a random subspace, and what it costs."""
     found = scale_effects(tables)
     rows = [terminal.header("change")]
+    for e in erasures(tables):
+        rows.append(terminal.estimate(f"{CUES[e.kind]} erased: its label, beyond random", e.minus_random))
     for f in found:
         cue = CUES[f.kind]
         rows.append(terminal.estimate(f"{cue} made larger: answers with its label", f.gain))
         rows.append(terminal.estimate("  beyond a random subspace", f.minus_random))
         rows.append(terminal.estimate("  congruent clips right", f.congruent))
-    return rows if found else ["nothing is chosen on one half of the texts for the other: no effect is estimated"]
+    return rows if found else [*rows, "nothing is chosen on one half of the texts for the other: no effect is estimated"]
 
 
 KIND = Kind("scaled.csv", "curve_id", results, plot_run, headline, main="chosen")

@@ -6,25 +6,28 @@ import numpy as np
 import pandas as pd
 
 from activation_patching.scale.curves import ASKS, OWN, RUN
-from activation_patching.span.tables import named
+from activation_patching.span.tables import inner_mean, named
 from common.clips.pairs import KINDS, OTHER
 from common.stats.layer_tables import Floats, Metric, gain, layer_table
 from common.stats.units import Units, clip_units
 
 Place = tuple[int, float]  # a layer and a factor
+ERASES = -1.0  # the factor that takes out what is scaled
 
 
 def tables_of(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Return `scale` (kind x control x factor x layer), and of layers chosen on the other half of the texts: `curve` (kind x
-    control x factor), `chosen` (kind; the factor chosen too). The last two are empty where a half has no place to choose.
+    """Return `scale` (kind x control x factor x layer), `erased` (kind), and of layers chosen on the other half of the texts:
+    `curve` (kind x control x factor), `chosen` (kind; the factor chosen too). The last two are empty where a half has no place to
+    choose, and `erased` where no factor is -1 or no layer lies between others.
     """
+    erased = _joined([erased_row(rows, kind) for kind in KINDS if ERASES in set(rows.factor) and rows.layer.nunique() > 2])
     rows, curve, chosen = with_untouched(rows), [], []
     for kind, places in places_of(rows).items():
         layers = {half: layer for half, (layer, _) in places.items()}
         curve += [_curve(rows, kind, control, factor, layers) for _, control, factor in _groups(rows[rows.kind == kind])]
         chosen.append(chosen_row(rows, kind, places))
     scale = [_scale(rows, kind, control, factor) for kind, control, factor in _groups(rows)]
-    return {"scale": _joined(scale), "curve": _joined(curve), "chosen": _joined(chosen)}
+    return {"scale": _joined(scale), "erased": erased, "curve": _joined(curve), "chosen": _joined(chosen)}
 
 
 def places_of(rows: pd.DataFrame) -> dict[str, dict[int, Place]]:
@@ -66,6 +69,23 @@ def choose(rows: pd.DataFrame, kind: str) -> Place | None:
     read = (given - direct.clip(lower=0) - price).round(9)
     layer, factor = max(given.index, key=lambda place: (read[place], given[place]))
     return int(layer), float(factor)
+
+
+def erased_row(rows: pd.DataFrame, kind: str) -> pd.DataFrame:
+    """Return one row, in the mean of the inner layers: answers that still are the cue's label without its subspace, and more.
+
+    `random`: the same without a random subspace; `minus_random` their difference (shares of conflict clips).
+    """
+    label, mean = f"{kind}_label", dict[str, Floats]()
+    units = clip_units(_select(rows, kind, OWN, ERASES))
+    for name, control in (("erased", OWN), ("random", "random_subspace")):
+        mean[name] = inner_mean(_said(clip_units(_select(rows, kind, control, ERASES)), "pred_scaled", label))
+    metrics = {name: Metric(values, share=True) for name, values in mean.items()}
+    inner = units.layers[1:-1]
+    units = Units(units.unit_rows, units.unit_rows, inner[:1], units.design)
+    table = layer_table(units, metrics | {"minus_random": gain(mean["erased"] - mean["random"])})
+    layers = {"first_layer": inner[0], "last_layer": inner[-1]}
+    return named(table.drop(columns="layer").assign(**layers), {"kind": kind})
 
 
 def _groups(rows: pd.DataFrame) -> list[tuple[str, str, float]]:

@@ -1,4 +1,4 @@
-"""Read the findings of span and subspace runs from their tables."""
+"""Read the findings of span and exchange runs from their tables."""
 
 from dataclasses import dataclass
 
@@ -40,15 +40,13 @@ class SpanEffect:
 
 
 @dataclass(frozen=True)
-class SubspaceEffect:
-    """What erasing a label's subspace, or exchanging it with the donor's, does; as a SpanEffect, beside a random subspace.
+class ExchangeEffect:
+    """What exchanging a label's subspace with the donor's does; as a SpanEffect, beside a random subspace.
 
-    Erased: `effect` is the share still answered with the clip's own label, beyond third labels. `minus_random`: the effect minus
-    that of a random subspace of the same rank (primary outcome).
+    `minus_random`: the effect minus that of a random subspace of the same rank (primary outcome).
     `of_whole`: the effect on the logit as a share of that of the whole state.
     """
 
-    intervention: str
     kind: str
     effect: Estimate
     random: Estimate
@@ -78,8 +76,8 @@ def span_effects(tables: Tables) -> list[SpanEffect]:
     ]
 
 
-def subspace_effects(tables: Tables, intervention: str) -> list[SubspaceEffect]:
-    """Return the findings of a run that erased or exchanged a subspace, one for each kind of pair that has a random subspace."""
+def exchange_effects(tables: Tables) -> list[ExchangeEffect]:
+    """Return the findings of a run that exchanged a subspace, one for each kind of pair that has a random subspace."""
     found = []
     for kind, rows in tables["summary"].groupby("kind", sort=False):
         of_control = {row.control: row for _, row in rows.iterrows()}
@@ -87,8 +85,7 @@ def subspace_effects(tables: Tables, intervention: str) -> list[SubspaceEffect]:
             continue
         real, random = of_control["none"], of_control["random_subspace"]
         found.append(
-            SubspaceEffect(
-                intervention=intervention,
+            ExchangeEffect(
                 kind=str(kind),
                 effect=estimate_of(real, "effect"),
                 random=estimate_of(random, "effect"),

@@ -1,4 +1,4 @@
-"""Draw the figures of span and subspace runs."""
+"""Draw the figures of span and exchange runs."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,6 +25,7 @@ from common.run.run_folder import read_record, read_table
 
 DONORS = {"same_labels_donor": ("same labels", "-"), "silence": ("silence", ":")}
 SUBSPACES = {"random_subspace": ("random subspace", ":"), "whole": ("whole state", "--")}
+EXCHANGE = "exchange_curve.png"
 PLATEAU = 0.2  # of the layers: where curves are named, before they fall
 Tables = Mapping[str, pd.DataFrame]
 
@@ -35,9 +36,8 @@ def figure_names(kind: str) -> tuple[str, str]:
 
 def plot_run(run: Path, out: Path, style: FigureStyle) -> list[str]:
     """Write the figures of a run into `out`, whatever it did to the states; return their names."""
-    intervention = str(read_record(run)["identity"].get("intervention", "span"))
-    if intervention != "span":
-        return plot_subspaces(read_table(run, "layers"), intervention, out, style)
+    if read_record(run)["identity"].get("intervention", "span") == "exchange":
+        return plot_exchange(read_table(run, "layers"), out, style)
     tables = {name: read_table(run, name) for name in ("layers", "effects", "summary")}
     written: list[str] = []
     for kind in tables["effects"].kind.unique():
@@ -108,29 +108,23 @@ def _shade_unreachable(axes: Axes, layers: pd.DataFrame, style: FigureStyle) -> 
     mark_layers(axes, layers, layers.kv_shared == 1, style.say("earlier keys: no effect possible"))
 
 
-def subspace_figure(intervention: str) -> str:
-    return f"{intervention}_curve.png"
-
-
-def plot_subspaces(layers: pd.DataFrame, intervention: str, out: Path, style: FigureStyle) -> list[str]:
-    """Write the figure of a run that erased or exchanged a subspace: the label in question, and how well the subspace decodes."""
-    name = subspace_figure(intervention)
-    with figure(out / name, style, rows=2, height=0.9) as (above, below):
+def plot_exchange(layers: pd.DataFrame, out: Path, style: FigureStyle) -> list[str]:
+    """Write the figure of a run that exchanged a subspace: flips to the target, and how well the subspace decodes."""
+    with figure(out / EXCHANGE, style, rows=2, height=0.9) as (above, below):
         for kind, of_kind in layers[layers.layer < layers.layer.max()].groupby("kind", sort=False):
             _draw_subspace(above, below, {str(c): t for c, t in of_kind.groupby("control")}, str(kind), style)
         for control, (text, line) in SUBSPACES.items():
             if (layers.control == control).any():
                 above.plot([], [], color=FAINT, linestyle=line, label=style.say(text))
         level(below, layers.chance.iloc[0], style.say("chance"))
-        outcome = "still the label (share)" if intervention == "erase" else "flips to target (share)"
-        above.set(ylim=(-0.03, 1.03), ylabel=style.say(outcome))
+        above.set(ylim=(-0.03, 1.03), ylabel=style.say("flips to target (share)"))
         below.set(ylim=(-0.03, 1.03), ylabel=style.say("decoded (share)"))
         legend_above(above)
         for axes in (above, below):
             over_layers(axes, layers.layer, style)
             name_curves(axes)
         above.set_xlabel("")
-    return [name]
+    return [EXCHANGE]
 
 
 def _draw_subspace(above: Axes, below: Axes, controls: Mapping[str, pd.DataFrame], kind: str, style: FigureStyle) -> None:

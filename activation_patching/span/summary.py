@@ -1,10 +1,10 @@
-"""Write the terminal's summary of span and subspace runs."""
+"""Write the terminal's summary of span and exchange runs."""
 
 from typing import Any
 
 import pandas as pd
 
-from activation_patching.span.findings import span_effects, subspace_effects
+from activation_patching.span.findings import exchange_effects, span_effects
 from common.clips.pairs import CUES
 from common.run import terminal
 
@@ -25,9 +25,9 @@ def summary(tables: dict[str, pd.DataFrame], intervention: str) -> list[str]:
             rows.append(terminal.estimate(f"  half of it is gone from layer ({cue})", found.half_effect_layer, ".1f"))
             rows.append(terminal.estimate(f"  answers that change ({cue})", found.from_base))
     else:
-        for effect in subspace_effects(tables, intervention):
+        for effect in exchange_effects(tables):
             cue = CUES[effect.kind]
-            rows.append(terminal.estimate(f"{intervention} the {cue}: effect", effect.effect))
+            rows.append(terminal.estimate(f"the {cue} exchanged: effect", effect.effect))
             rows.append(terminal.estimate("  with a random subspace", effect.random))
             rows.append(terminal.estimate("  difference of the two", effect.minus_random))
     return rows if len(rows) > 1 else ["no inner layer has rows: no effect is estimated"]

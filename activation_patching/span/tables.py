@@ -1,4 +1,4 @@
-"""Make the tables of span and subspace runs from patches.csv."""
+"""Make the tables of span and exchange runs from patches.csv."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ ENDS = ("", "_lo", "_hi")
 
 def tables_of(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """Return the tables of a run, whatever it did to the states, by the names of their files."""
-    subspaces, inner = intervention_of(rows) != "span", rows.layer.nunique() > 2
+    subspaces, inner = _exchanged(rows), rows.layer.nunique() > 2
     effects, summaries = [], []
     for kind in (kind for kind in KINDS if (rows.kind == kind).any()):
         of_kind = {str(name): pair_units(found) for name, found in rows[rows.kind == kind].groupby("control", sort=False)}
@@ -41,9 +41,9 @@ def tables_of(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
     return tables | ({"beyond_label": beyond} if len(beyond) else {})
 
 
-def intervention_of(rows: pd.DataFrame) -> str:
-    """Return what a run did to the states: "span" put in a donor's, "erase", "exchange"."""
-    return str(rows.intervention.iloc[0]) if "intervention" in rows and len(rows) else "span"
+def _exchanged(rows: pd.DataFrame) -> bool:
+    """Tell whether subspaces were exchanged, not whole spans."""
+    return "intervention" in rows and len(rows) > 0
 
 
 def transfer_of(of_kind: dict[str, Units]) -> Transfer:
@@ -121,7 +121,7 @@ def _layers(rows: pd.DataFrame) -> pd.DataFrame:
     subspace decodes, `chance` of it, and the mean `rank`.
     """
     units = pair_units(rows)
-    subspaces = intervention_of(rows) != "span"
+    subspaces = _exchanged(rows)
     shares = ("flip_to_target", "flip_from_base", *(("decoded",) if subspaces else ()))
     metrics = {name: Metric(units.grid(name).astype(float), share=True) for name in shares}
     table = layer_table(units, metrics | {"delta_logit": Metric(units.grid("delta_logit").astype(float))})

@@ -1,11 +1,11 @@
-"""Fit the linear subspace of a label (LEACE), to erase or exchange it.
+"""Fit the linear subspace of a label (LEACE), to scale or exchange it.
 
 LEACE (Belrose et al. 2023, arXiv 2306.03819) by the library concept-erasure, with its shrunken covariance. It is given the
 samples in the axes that they span, fewer than `d_model` where they are few: the result is the same, the cost is not. Its bound
 on the trace of the covariance is left off: with it the map is a mixture of two projections, no longer one of rank labels - 1.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -112,50 +112,37 @@ def matched(change: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
     return change * torch.where(norms > 0, like.norm(dim=-1, keepdim=True) / norms, 0)
 
 
-def erase(subspace: Subspace, h: torch.Tensor, _: torch.Tensor) -> torch.Tensor:
-    """Return what takes the subspace's part out of states [..., d_model]: it becomes that of their mean."""
-    return -subspace.part(h - subspace.mean)
-
-
-def exchange(subspace: Subspace, h: torch.Tensor, donated: torch.Tensor) -> torch.Tensor:
-    """Return what puts the donor's part of the subspace in the place of the states' own."""
-    return subspace.part(donated - h)
-
-
-CHANGES = {"erase": erase, "exchange": exchange}
-
-
 ByLayer = Mapping[int, Subspace]
 
 
-def edit_of(edit: str, own: ByLayer, donated: States, random: ByLayer | None = None) -> Edit:
-    """Return an edit by the subspaces `own` of the layers, the donor's states being `donated` [1, pos, d_model] of each.
+def exchange_of(own: ByLayer, donated: States, instead: ByLayer | None = None) -> Edit:
+    """Return the edit that puts the donor's part of the subspaces `own` of the layers in the place of the states' own.
 
-    With `random` ones these are edited instead, by as much: the change has the norm that that of `own` would have.
+    `donated`: the donor's states [1, pos, d_model] of each layer. `instead`: as in scale_of.
     """
 
-    def edited(layer: int, h: torch.Tensor) -> torch.Tensor:
-        def change(subspaces: ByLayer) -> torch.Tensor:
-            return CHANGES[edit](subspaces[layer].to(h.device), h.float(), donated[layer].to(h.device).float())
+    def change(subspace: Subspace, layer: int, h: torch.Tensor) -> torch.Tensor:
+        return subspace.part(donated[layer].to(h.device).float() - h)
 
-        moved = change(own)
-        return h.float() + (moved if random is None else matched(change(random), moved))
-
-    return edited
+    return _edit(change, own, instead)
 
 
 def scale_of(factor: float, own: ByLayer, instead: ByLayer | None = None) -> Edit:
-    """Return the edit that multiplies the states' part in the subspaces `own` of the layers by 1 + `factor`; -1 erases it.
+    """Return the edit that multiplies the states' part in the subspaces `own` of the layers by 1 + `factor`.
 
-    With other subspaces `instead` their part is changed in its place, by as much: the change has the norm that that of `own` has.
+    A factor of -1 erases it: it becomes that of the states' mean. With other subspaces `instead`, the part in these is changed,
+    by as much: the change has the norm that that of `own` would have.
     """
 
-    def edited(layer: int, h: torch.Tensor) -> torch.Tensor:
-        def change(subspaces: ByLayer) -> torch.Tensor:
-            subspace = subspaces[layer].to(h.device)
-            return factor * subspace.part(h.float() - subspace.mean)
+    def change(subspace: Subspace, layer: int, h: torch.Tensor) -> torch.Tensor:
+        return factor * subspace.part(h - subspace.mean)
 
-        moved = change(own)
-        return h.float() + (moved if instead is None else matched(change(instead), moved))
+    return _edit(change, own, instead)
+
+
+def _edit(change: Callable[[Subspace, int, torch.Tensor], torch.Tensor], own: ByLayer, instead: ByLayer | None) -> Edit:
+    def edited(layer: int, h: torch.Tensor) -> torch.Tensor:
+        found = [change(s[layer].to(h.device), layer, h.float()) for s in (own, instead) if s is not None]
+        return h.float() + (found[0] if instead is None else matched(found[1], found[0]))
 
     return edited

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from activation_patching.scale.findings import ScaleEffect, scale_effects
+from activation_patching.scale.findings import Erased, ScaleEffect, erasures, scale_effects
 from common.run.run_folder import read_record, read_table
 
 
@@ -13,8 +13,10 @@ class Scaling:
 
     at: str
     effects: list[ScaleEffect]
+    erased: list[Erased]
 
 
 def scaling(folder: Path) -> Scaling:
-    found = scale_effects({"chosen": read_table(folder, "chosen")})
-    return Scaling(str(read_record(folder)["identity"]["at"]), sorted(found, key=lambda f: f.kind))
+    tables = {name: read_table(folder, name) for name in ("chosen", "erased")}
+    at = str(read_record(folder)["identity"]["at"])
+    return Scaling(at, sorted(scale_effects(tables), key=lambda f: f.kind), erasures(tables))

@@ -1,4 +1,4 @@
-"""Scale: what planted models do with a voice made larger, its tables, its files, and that a factor of -1 is erase."""
+"""Scale: what planted models do with a voice made larger or erased, its tables and its files."""
 
 import json
 from pathlib import Path
@@ -10,7 +10,7 @@ import pytest
 import activation_patching.run
 from activation_patching.scale import fits
 from activation_patching.scale.curves import CONTROLS, OWN, RUN
-from activation_patching.scale.findings import ScaleEffect, scale_effects
+from activation_patching.scale.findings import ScaleEffect, erasures, scale_effects
 from activation_patching.scale.fits import CueSubspaces
 from activation_patching.scale.tables import chosen_row, places_of, with_untouched
 from common.clips.manifest import LABELS, read_manifest
@@ -78,18 +78,21 @@ def test_of_the_span_layers_up_to_the_copy_count(clips: Path, tmp_path: Path, mo
     assert (scale.direct == 0).all()
 
 
-def test_minus_one_is_erase(tiny_folder: Path, clips: Path, tmp_path: Path) -> None:
-    """The same clips, subspaces, logits and so the same tables."""
-    model = ("--model", str(tiny_folder), "--at", "last")
-    start(clips, tmp_path / "scale", *model, "--factor", "-1")
-    start(clips, tmp_path / "erase", *model, "--intervention", "erase")
-    ours, theirs = read_table(tmp_path / "scale", "scaled"), read_table(tmp_path / "erase", "patches")
-    names = ["sample_id", "kind", "control", "layer"]
-    logits = [f"{when}_{label}" for when in ("logit", "base") for label in LABELS]
-    ours = ours[(ours.conflict == 1) & (ours.asked == RUN)].set_index(names)[[*logits, "decoded"]].sort_index()
-    theirs = theirs.rename(columns={"recipient_id": "sample_id"}).set_index(names)[[*logits, "decoded"]].sort_index()
-    assert len(theirs) == 8 * 2 * 2 * (LAYERS + 1)
-    pd.testing.assert_frame_equal(ours.loc[theirs.index], theirs, atol=2e-5)  # other passes round otherwise
+@pytest.mark.parametrize("reads", [3.0, 0.0])
+def test_a_voice_that_is_answered_is_not_without_its_subspace(
+    reads: float, clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From where the voice is copied to the last position on; where it is not read, erasing it changes nothing."""
+    out = planted(reads, clips, tmp_path, monkeypatch, "--at", "last", "--factor", "-1", "--limit", "40")
+    scale = read_table(out, "scale").query("factor == -1").set_index(["kind", "control", "layer"]).loc["prosody"]
+    answered = float(reads > 0)
+    assert reads == 0 or scale.loc["random_subspace"].voice.min() > 0.9
+    assert scale.loc[OWN].voice.to_dict() == {layer: answered * (layer <= COPIES) for layer in range(LAYERS + 1)}
+    found = {f.kind: f for f in erasures({"erased": read_table(out, "erased")})}["prosody"]
+    assert found.layers == (1, LAYERS - 1) and found.erased.value == pytest.approx(answered * COPIES / (LAYERS - 1))
+    inner = scale.loc["random_subspace"].voice.loc[1 : LAYERS - 1]
+    assert found.random.value == pytest.approx(inner.mean(), abs=1e-5)
+    assert found.minus_random.value == pytest.approx(found.erased.value - found.random.value, abs=1e-5)
 
 
 def test_a_run_goes_on_after_a_kill_and_its_subspaces_serve_another(
@@ -98,7 +101,16 @@ def test_a_run_goes_on_after_a_kill_and_its_subspaces_serve_another(
     model, out = ("--model", str(tiny_folder), "--at", "last", "--layers", "2"), tmp_path / "out"
     start(clips, out, *model)
     assert "voice made larger: answers with its label" in capsys.readouterr().out
-    files = {"scaled.csv", "scale.csv", "curve.csv", "chosen.csv", "subspaces.safetensors", "run.json", "files.json"}
+    files = {
+        "scaled.csv",
+        "scale.csv",
+        "erased.csv",
+        "curve.csv",
+        "chosen.csv",
+        "subspaces.safetensors",
+        "run.json",
+        "files.json",
+    }
     assert {f.name for f in out.iterdir()} == files | {"scale_curve.png", "scale_heatmap.png"}
     record = json.loads((out / "run.json").read_text())
     assert record["identity"]["factors"] == [-1, 0, 1, 2, 4, 8] and record["self_check"]["scale by splice - rerun"] < 1e-4

@@ -85,23 +85,23 @@ def save_study(
     return folder
 
 
-def save_edits(folder: Path, intervention: str, *, labels: Sequence[str] = LABELS) -> Path:
-    """Write below the patching run of a study what erasing or exchanging the voice's label would give: the voice is needed."""
+def save_exchange(folder: Path, *, labels: Sequence[str] = LABELS) -> Path:
+    """Write below the patching run of a study what exchanging the voice's label would give: the voice is needed."""
     rows = pd.read_csv(folder / "patching" / "patches.csv", keep_default_na=False, na_values=[""])
-    real = rows[rows.control == "none"].assign(intervention=intervention, at="last", rank=4, decoded=1)
+    real = rows[rows.control == "none"].assign(intervention="exchange", at="last", rank=4, decoded=1)
     random = real.assign(
         pair_id=real.pair_id + "|random_subspace", control="random_subspace", flip_to_target=0, flip_from_base=0, delta_logit=0
     )
     random = random.assign(**{f"logit_{label}": random[f"base_{label}"] for label in labels}, pred_patch=random.pred_base)
     whole = real.assign(pair_id=real.pair_id + "|whole", control="whole")
-    out = folder / "patching" / intervention
+    out = folder / "patching" / "exchange"
     out.mkdir(parents=True)
-    found = pd.concat([real, random, *([whole] if intervention == "exchange" else [])])
+    found = pd.concat([real, random, whole])
     found.to_csv(out / "patches.csv", index=False)
     write_tables(out, tables_of(found))
     record = json.loads((folder / "patching" / "run.json").read_text(encoding="utf-8"))
-    record["identity"] |= {"intervention": intervention, "at": "last"}
-    record["self_check"][f"{intervention} by splice - rerun"] = 0.0
+    record["identity"] |= {"intervention": "exchange", "at": "last"}
+    record["self_check"]["exchange by splice - rerun"] = 0.0
     write_record(out, record)
     return out
 

@@ -86,9 +86,9 @@ def test_the_report_names_the_drop_in_both_languages(dropped: Path, tmp_path: Pa
     english, chinese = ((tmp_path / name).read_text(encoding="utf-8") for name in ("report.md", "report.zh.md"))
     (found,) = (f for f in stage_decodings(pd.read_csv(dropped / "stages.csv")) if f.kind == "prosody")
     points = math.floor(100 * found.drop.value + 0.5) if found.drop else 0
-    assert "The voice's label can be decoded from the log-mel spectrum to layer 2 of the encoder." in english
-    assert f"largest loss is {points} percentage points, from layer 2 of the encoder to layer 3 of the encoder." in english
-    assert f"韵律标签从 log-mel 频谱到编码器第 2 层可以解码。最大的损失是 {points} 个百分点，" in chinese
+    assert "The voice's label is decoded from mel to e2." in english
+    assert f"largest loss is {points} percentage points, from e2 to e3." in english
+    assert f"韵律标签从 mel 到 e2 可以解码。最大的损失是 {points} 个百分点，" in chinese
     assert "(figures/encoder_curve.png)" in english and "(figures/zh/encoder_curve.png)" in chinese
     assert "| prosody | e 3 |" in (tmp_path / "tables.md").read_text(encoding="utf-8")
 
@@ -102,20 +102,20 @@ UP, NONE, DOWN = (Estimate(value, value - 0.05, value + 0.05, 300) for value in 
         (("prosody", None, None, None, ("h_0", "h_1"), UP), "at any stage is not shown", "没有证据表明在任何阶段", []),
         (
             ("semantic", "e_1", "h_30", None, ("h_0", "h_1"), UP),
-            "loss from one stage to the next is not",
+            "A loss on the way is not shown",
             "回答的比例。",
-            ["1", "30"],
+            ["0", "1", "30"],
         ),
         (
             ("semantic", "e_3", "e_3", UP, ("e_4", "h_0"), NONE),
-            "at layer 3 of the encoder alone",
-            "只在编码器第 3 层",
+            "at e3 alone",
+            "只在 e3 可以",
             ["3", "37", "4", "0"],
         ),
         (
             ("prosody", "log-mel", "log-mel", UP, ("log-mel", "e_0"), DOWN),
-            "at the log-mel spectrum alone. The",
-            "只在 log-mel 频谱",
+            "at mel alone. The",
+            "只在 mel 可以",
             ["37", "0"],
         ),
     ],

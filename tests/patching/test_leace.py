@@ -1,10 +1,12 @@
 """Subspaces of a label: what the library gives in all of d_model, and a random one that tells nothing of it."""
 
+from functools import partial
+
 import pytest
 import torch
 from concept_erasure import LeaceFitter
 
-from common.patching.leace import edit_of, everything, learn, matched, nothing
+from common.patching.leace import everything, exchange_of, learn, matched, nothing, scale_of
 
 
 def sample(n: int, d_model: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -60,7 +62,7 @@ def test_states_that_do_not_vary_have_no_subspace() -> None:
 def test_what_is_erased_becomes_that_of_the_mean() -> None:
     states, codes = sample(60, 24)
     own, _ = learn(states, codes, rank=4, seed=0)
-    erased = edit_of("erase", {0: own}, {0: states})(0, states)
+    erased = scale_of(-1, {0: own})(0, states)
     assert own.part(erased - own.mean).abs().max() < 1e-3 < 0.1 < own.part(states - own.mean).abs().max()
 
 
@@ -70,18 +72,19 @@ def test_identities_of_an_exchange() -> None:
     states, codes = sample(300, 24)
     own = [learn(states, codes, rank=4, seed=0)[0]] * 3
     for layer in range(3):
-        torch.testing.assert_close(edit_of("exchange", [everything(24)] * 3, donated)(layer, h[layer]), donated[layer])
-        assert torch.equal(edit_of("exchange", [nothing(24)] * 3, donated)(layer, h[layer]), h[layer])
-        assert torch.equal(edit_of("exchange", own, h)(layer, h[layer]), h[layer])
-        assert not torch.allclose(edit_of("exchange", own, donated)(layer, h[layer]), h[layer], atol=0.1)
+        torch.testing.assert_close(exchange_of([everything(24)] * 3, donated)(layer, h[layer]), donated[layer])
+        assert torch.equal(exchange_of([nothing(24)] * 3, donated)(layer, h[layer]), h[layer])
+        assert torch.equal(exchange_of(own, h)(layer, h[layer]), h[layer])
+        assert not torch.allclose(exchange_of(own, donated)(layer, h[layer]), h[layer], atol=0.1)
 
 
-@pytest.mark.parametrize("edit", ["erase", "exchange"])
+@pytest.mark.parametrize("edit", ["scale", "exchange"])
 def test_a_random_subspace_changes_as_much(edit: str) -> None:
     h, donated = torch.randn(2, 1, 1, 7, 24)
     states, codes = sample(300, 24)
     own, random = ([s] for s in learn(states, codes, rank=4, seed=0))
-    changes = [edit_of(edit, own, donated, other)(0, h[0]) - h[0] for other in (None, random)]
+    of = partial(scale_of, 2.0, own) if edit == "scale" else partial(exchange_of, own, donated)
+    changes = [of(other)(0, h[0]) - h[0] for other in (None, random)]
     torch.testing.assert_close(*(c.norm(dim=-1) for c in changes), atol=1e-4, rtol=1e-4)
     assert (changes[0] - changes[1]).abs().max() > 0.1
     assert torch.equal(matched(torch.zeros(2, 24), torch.ones(2, 24)), torch.zeros(2, 24))

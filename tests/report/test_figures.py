@@ -15,7 +15,7 @@ from logit_lens.plots import plot_lens
 from report.language import texts
 from report.runs import read_studies
 from report.sections.figures import plot_panel
-from tests.helpers.study import save_edits, save_study
+from tests.helpers.study import save_exchange, save_study
 
 pytestmark = pytest.mark.draws
 LENS = ["winrate_curve_conflict.png", "margin_curve_conflict.png", "probe_curve.png"]
@@ -23,7 +23,6 @@ PATCHING = [f"{name}_curve_{kind}.png" for kind in ("semantic", "prosody") for n
 PLOTS: dict[str, tuple[Callable[..., list[str]], str, list[str]]] = {
     "lens": (plot_lens, "lens", LENS),
     "patching": (plot_run, "patching", PATCHING),
-    "erase": (plot_run, "patching/erase", ["erase_curve.png"]),
     "exchange": (plot_run, "patching/exchange", ["exchange_curve.png"]),
 }
 
@@ -31,8 +30,7 @@ PLOTS: dict[str, tuple[Callable[..., list[str]], str, list[str]]] = {
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = save_study(tmp_path_factory.mktemp("figures"), texts=2, pairs=30, controls=True)
-    for intervention in ("erase", "exchange"):
-        save_edits(folder, intervention)
+    save_exchange(folder)
     return folder
 
 

@@ -11,7 +11,7 @@ import report.build
 from report.language import LANGUAGES, texts
 from report.markdown import slug
 from report.runs import read_studies
-from tests.helpers.study import Truth, build_report, change_record, nothing_drawn, save_edits, save_study
+from tests.helpers.study import Truth, build_report, change_record, nothing_drawn, save_exchange, save_study
 
 TRUTHS = {"voice": Truth(), "words": Truth(words=4, voice=0), "both": Truth(words=3, voice=3), "deaf": Truth(deaf=True)}
 ROOT = Path(__file__).resolve().parents[2]
@@ -35,8 +35,7 @@ def built(studies: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) ->
         change_record(full / "lens" / name, identity__data=data, **asked)
     for name in ("splice", "crop", "stretch"):
         shutil.copytree(studies["voice"] / "patching", full / "patching" / "align" / name)
-    for intervention in ("erase", "exchange"):
-        save_edits(full, intervention)
+    save_exchange(full)
     rows = [("answer is the words' label", 0.2, "share of clips"), ("effect of the voice", 0.4, "effect (share of pairs)")]
     table = pd.DataFrame(rows, columns=["what", "value", "unit"]).assign(lo=0.1, hi=0.5, kind="other", n=40)
     both = pd.concat([table.assign(prompt=p) for p in ("speaker", "speaker-2")])
@@ -63,7 +62,7 @@ def test_what_it_says_is_true_of_planted_models(built: dict[str, Path], studies:
             assert f"- **{'The' if shown else 'That the'} audio span carries the {cue}" in text, (name, kind)
             assert shown == (name == cue) or name == "both"
     assert "**The voice leads at every layer that the lens can read.** Before layer 4" in said["voice"]
-    assert "Half of the voice's effect is gone by layer 3.5.**" in said["voice"]
+    assert "Half of the voice's effect on the logit is gone by layer 3.5.**" in said["voice"]
     assert "**The lens cannot tell where this is decided.**" in said["deaf"] and "cannot be told" in said["deaf"]
     assert "so the label of the voice counts" in said["voice"] and "changes fewer is not shown" in said["words"]
 
@@ -87,14 +86,16 @@ def test_the_first_numbers_are_those_of_the_rows(built: dict[str, Path], studies
         assert effect in text and f"| {summary.half_effect_layer:.1f} | " in text
 
 
-def test_it_is_short(built: dict[str, Path]) -> None:
+@pytest.mark.parametrize("which", ["built", "committed"])
+def test_it_is_short(which: str, built: dict[str, Path]) -> None:
     """Words count as a reader counts them: captions and alt texts too; code, numbers of tables and addresses do not."""
-    text = re.sub(r"^\|[^\n]*$|```.*?```", "", text_of(built["voice"]), flags=re.M | re.S)
-    assert len(re.sub(r"\]\([^)]*\)", "]", text).split()) <= 1500
-    prose = re.sub(r"`[^`]*`|\]\([^)]*\)|[*#>!\[]|^- |\[|\]", "", text.replace(" %", "%"), flags=re.M)
+    text = text_of(built["voice"] if which == "built" else ROOT / "report")
+    before_tables = re.sub(r"^\|[^\n]*$|```.*?```", "", text, flags=re.M | re.S)
+    assert len(re.findall(r"\S*\w\S*", re.sub(r"\]\([^)]*\)", "]", before_tables))) <= 1500
+    prose = re.sub(r"`[^`]*`|\]\([^)]*\)|[*#>!\[]|^- |\[|\]", "", before_tables.replace(" %", "%"), flags=re.M)
     sentences = [s for line in prose.splitlines() if "·" not in line for s in re.split(r"(?<=[.?])\s+", line) if s.strip()]
     assert len(sentences) > 60 and not [s for s in sentences if len(s.split()) > 25]
-    first = text[: text.index("\n## ")]
+    first = before_tables[: before_tables.index("\n## ")]
     assert len(first.split()) <= 300 and first.count("\n- **") == 4
 
 
@@ -103,8 +104,8 @@ def test_both_languages_have_all_chapters_figures_tables_and_numbers(built: dict
     for end in ("", ".zh"):
         text, tables = text_of(out, end), (out / f"tables{end}.md").read_text(encoding="utf-8")
         shown = re.findall(r"!\[[^\]]+\]\((figures/[^)]+)\)", text)
-        assert len(shown) == len(set(shown)) == 8 and all((out / name).is_file() for name in shown)
-        assert len(re.findall(r"^## ", text, re.M)) == 10 and "[!CAUTION]" not in text
+        assert len(shown) == len(set(shown)) == 7 and all((out / name).is_file() for name in shown)
+        assert len(re.findall(r"^## ", text, re.M)) == 9 and "[!CAUTION]" not in text
         anchors = {slug(heading) for heading in re.findall(r"^#+ (.*)$", tables, re.M)}
         linked = re.findall(rf"\(tables{end}\.md#([^ )]+)", text)
         assert len(linked) == 5 and {*linked} <= {a.replace("\\", "") for a in anchors}

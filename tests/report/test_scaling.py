@@ -35,7 +35,7 @@ def say(macro: str, finding: ScaleEffect) -> tuple[str, str]:
 def test_a_gain_a_readout_and_nothing_are_told_apart(found: ScaleEffect) -> None:
     english, chinese = say("scaled", found)
     assert "Made larger, the voice is the answer in 100 % of the conflict clips." in english and "放大之后" in chinese
-    assert "Later blocks add to it" in english and "后面的块使之增加" in chinese
+    assert "Without later blocks it is 100 percentage points less." in english and "若没有后面的块" in chinese
     english, chinese = say("scaled", replace(found, minus_direct=NONE))
     assert "This is a readout" in english and "只是读出" in chinese
     english, chinese = say("scaled", replace(found, minus_random=NONE))
@@ -52,8 +52,12 @@ def test_the_price_and_the_baselines_say_what_their_intervals_exclude(found: Sca
     assert "代价不小于收益" in chinese and "agree, a change is not shown" in english
     assert "costs" not in say("scale_price", replace(dear, asked_other=NONE))[0]
     english, chinese = say("scale_baselines", replace(found, minus_asked=DOWN, minus_any_layer=NONE))
-    assert "gives more, by 37" in english and "better than any layer is not shown" in english and "得到的更多" in chinese
-    assert "gives less" in say("scale_baselines", replace(found, minus_asked=UP))[0]
+    assert (
+        "in the prompt gives 37 percentage points more" in english
+        and "better than any layer is not shown" in english
+        and "多 37 个百分点" in chinese
+    )
+    assert "in the prompt gives 37 percentage points less" in say("scale_baselines", replace(found, minus_asked=UP))[0]
 
 
 def test_the_chapter_stands_in_both_reports(tmp_path: Path) -> None:

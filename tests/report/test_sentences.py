@@ -8,7 +8,8 @@ import pytest
 
 from activation_patching.components.findings import ComponentEffect, HeadsTogether
 from activation_patching.knockout.findings import CutEffect, Routes
-from activation_patching.span.findings import SpanEffect, SubspaceEffect
+from activation_patching.scale.findings import Erased
+from activation_patching.span.findings import ExchangeEffect, SpanEffect
 from common.stats.findings import NAN, Count, Estimate, Spread
 from logit_lens.findings import Answers, Decoding, Reading
 from report.language import LANGUAGES
@@ -36,8 +37,12 @@ def span(effect: Estimate = UP, *, kind: str = "semantic", **changes: Any) -> Sp
     return SpanEffect(**(record | changes))
 
 
-def subspace(intervention: str, minus_random: Estimate, of_whole: Estimate | None = None) -> SubspaceEffect:
-    return SubspaceEffect(intervention, "prosody", MANY, FEW, minus_random, of_whole, (1, 29))
+def exchange(minus_random: Estimate, of_whole: Estimate | None = None) -> ExchangeEffect:
+    return ExchangeEffect("prosody", MANY, FEW, minus_random, of_whole, (1, 29))
+
+
+def erased(minus_random: Estimate) -> Erased:
+    return Erased("prosody", FEW, MANY, minus_random, (1, 29))
 
 
 def ladder(reads: Estimate, read: Estimate, named: Estimate | None) -> Ladder:
@@ -90,8 +95,20 @@ CASES: list[tuple[str, tuple[Any, ...], str, str, list[str]]] = [  # macro, find
         "与受体标签相同的供体",
         ["73", "3"],
     ),
-    ("half", (span(), span(kind="prosody")), "Half of the words' effect", "语义的效应已减半", ["23.8", "23.8"]),
-    ("half", (span(half_effect_layer=None), span(kind="prosody")), "Half of the voice's effect", "韵律的效应已减半", ["23.8"]),
+    (
+        "half",
+        (span(), span(kind="prosody")),
+        "Half of the words' effect on the logit",
+        "语义对 logit 的效应已减半",
+        ["23.8", "23.8"],
+    ),
+    (
+        "half",
+        (span(half_effect_layer=None), span(kind="prosody")),
+        "Half of the voice's effect on the logit",
+        "韵律对 logit 的效应已减半",
+        ["23.8"],
+    ),
     ("half", (span(half_effect_layer=None), None), "cannot be told", "无法判断", []),
     (
         "decoding",
@@ -103,11 +120,11 @@ CASES: list[tuple[str, tuple[Any, ...], str, str, list[str]]] = [  # macro, find
     (
         "decoding",
         (decoding(UP, NONE, UP, UP),),
-        "decoded there, more often than with random weights.",
+        "in 73 % of the clips, more often than with random weights.",
         "，高于随机权重。",
         ["37", "73"],
     ),
-    ("decoding", (decoding(UP, NONE, None, None),), "can be decoded there.", "准确率为 73%。", ["73"]),
+    ("decoding", (decoding(UP, NONE, None, None),), "label in 73 % of the clips.", "准确率为 73%。", ["73"]),
     (
         "decoding",
         (decoding(UP, NONE, NONE, NONE),),
@@ -115,19 +132,19 @@ CASES: list[tuple[str, tuple[Any, ...], str, str, list[str]]] = [  # macro, find
         "没有证据表明它超出时长与响度",
         ["73"],
     ),
-    ("decoding", (decoding(NONE, UP, UP, UP),), "can be decoded from the audio span is not shown", "没有证据表明可以", []),
+    ("decoding", (decoding(NONE, UP, UP, UP),), "can be decoded is not shown", "没有证据表明可以", []),
     ("ladder", (ladder(UP, DOWN, DOWN),), "Heard, it comes less often.", "以音频给出时更少", ["73", "73"]),
     ("ladder", (ladder(UP, UP, UP),), "so reading is no ceiling", "因此读文本并不是上限", ["73", "73"]),
     ("ladder", (ladder(UP, NONE, NONE),), "That hearing differs from reading is not shown", "未显示听与读有差别", ["73", "73"]),
     ("ladder", (ladder(UP, NONE, None),), "That hearing differs from reading is not shown", "未显示听与读有差别", ["73"]),
     ("ladder", (ladder(NONE, DOWN, DOWN),), "transcripts measure nothing", "不能作为尺度", []),
-    ("edit", (subspace("erase", DOWN),), "37 percentage points fewer answers are the voice's label", "低 37 个百分点", ["37"]),
-    ("edit", (subspace("erase", NONE),), "need the subspace of the voice is not shown", "没有证据表明回答需要韵律", []),
-    ("edit", (subspace("erase", UP),), "more answers are the voice's label", "高于抹除随机子空间", []),
-    ("edit", (subspace("exchange", UP),), "37 percentage points more answers become its label", "多 37 个百分点", ["37"]),
-    ("edit", (subspace("exchange", NONE),), "to the answer is not shown", "没有证据表明韵律子空间把", []),
-    ("edit", (subspace("exchange", DOWN),), "fewer answers become its label", "少于随机子空间", []),
-    ("of_whole", ([subspace("exchange", UP, MANY)],), "does 73 % of what the whole state does", "整个状态的 73%", ["73"]),
+    ("erased", (erased(DOWN),), "37 percentage points fewer answers are the voice's label", "低 37 个百分点", ["37"]),
+    ("erased", (erased(NONE),), "need the part of the voice is not shown", "没有证据表明回答需要韵律", []),
+    ("erased", (erased(UP),), "more answers are the voice's label", "高于抹除随机子空间", []),
+    ("exchanged", (exchange(UP),), "37 percentage points more answers become its label", "多 37 个百分点", ["37"]),
+    ("exchanged", (exchange(NONE),), "to the answer is not shown", "没有证据表明韵律子空间把", []),
+    ("exchanged", (exchange(DOWN),), "fewer answers become its label", "少于随机子空间", []),
+    ("of_whole", ([exchange(UP, MANY)],), "effect on the logit, this is 73 % for the voice", "韵律子空间占 73%", ["73"]),
     (
         "wordings",
         ([Spread("answer is the words' label", 0.61, 0.83, 5, 5, 400)],),
@@ -143,25 +160,25 @@ CASES: list[tuple[str, tuple[Any, ...], str, str, list[str]]] = [  # macro, find
         ["2", "5", "40"],
     ),
     ("wordings", ([Spread("words: half-effect layer", 20, 24, 5, 5, 40)],), "", "", []),
-    ("cut", (cut(DOWN),), "depends less on the words, by 37", "对语义的依赖下降", ["37"]),
+    ("cut", (cut(DOWN),), "dependence on the words falls by 37", "对语义的依赖下降", ["37"]),
     ("cut", (cut(NONE),), "carries the words is not shown", "没有证据表明其中任何一条通路传递语义", []),
     (
         "routes",
         (Routes("up_to", cut(DOWN), cut(DOWN, "audio_to_last")),),
-        "the words lose and the voice does not",
+        "each loses where the other does not",
         "走不同的通路",
         [],
     ),
-    ("raised", (cut(UP),), "the answer depends more on the words, by 37", "依赖上升 37", ["37"]),
+    ("raised", (cut(UP),), "dependence on the words rises by 37", "依赖上升 37", ["37"]),
     (
         "until",
-        (replace(cut(DOWN), half_effect_layer=PLACE), span()),
-        "layer 23.8 on, the words lose half as much",
-        "若只从第 23.8 层起",
-        ["23.8", "23.8"],
+        ([replace(cut(DOWN), half_effect_layer=PLACE)],),
+        "lose half as much: the words from layer 23.8 on.",
+        "损失减半：语义从第 23.8 层起",
+        ["23.8"],
     ),
     ("routes", (None,), "different ways is not shown", "没有证据表明", []),
-    ("carrier", (carrier("head_3", UP),), "is head 3 of block 23: it raises", "第 23 块的注意力头 3", ["3", "23", "0.37"]),
+    ("carrier", (carrier("head_3", UP),), "is head 3 of block 23. It adds 0.37", "第 23 块的注意力头 3", ["3", "23", "0.37"]),
     ("carrier", (carrier("attention", UP),), "is the attention of block 23", "第 23 块的注意力", ["23", "0.37"]),
     ("carrier", (carrier("mlp", NONE),), "by itself carries the voice is not shown", "没有证据表明有哪个部件", []),
     (

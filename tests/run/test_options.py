@@ -7,9 +7,8 @@ import pytest
 
 import activation_patching.run
 import logit_lens.run
-from activation_patching.choose import choose_pairs
-from common.clips.manifest import LABELS, read_manifest
-from common.clips.pairs import PairRules
+from common.clips.manifest import conflict_clips, read_manifest
+from common.clips.pairs import Pair, control_pairs
 from common.errors import InputError
 from common.model.encoding import encode_clip
 from common.model.lm import AudioLM
@@ -50,9 +49,9 @@ def test_a_value_out_of_range_is_one_line_that_tells_the_range(
 
 
 def test_pairs_of_a_file_are_not_passed_over(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="--pairs-file .*: not with --intervention erase, which takes single clips"):
+    with pytest.raises(InputError, match="--pairs-file does not go with --intervention scale"):
         activation_patching.run.main(
-            ["--model", "x", "--intervention", "erase", "--pairs-file", "x.csv", "--out", str(tmp_path / "x")]
+            ["--model", "x", "--intervention", "scale", "--pairs-file", "x.csv", "--out", str(tmp_path / "x")]
         )
 
 
@@ -64,9 +63,9 @@ def test_words_that_stand_for_something_else_are_refused() -> None:
 
 def test_a_clip_alone_has_no_other_donor_and_ends(manifest: Path) -> None:
     """The search for a random donor looked for ever."""
-    rules, one = PairRules(max_pairs=1), {"pool": "conflict", "controls": False, "labels": LABELS, "limit": 1, "seed": 0}
-    pairs, _ = choose_pairs(read_manifest(manifest), kinds=["semantic"], rules=rules, intervention="erase", **one)
-    assert {p.control for p in pairs} == {"none", "random_subspace"}
+    clip = conflict_clips(read_manifest(manifest))[0][0]
+    pair = Pair("semantic", clip, clip)
+    assert not control_pairs([pair], [clip], "same_labels_donor", seed=0)
 
 
 def test_a_token_that_the_model_does_not_know_is_one_line(lm: AudioLM, manifest: Path) -> None:

@@ -16,9 +16,8 @@ from common.run import rows as run_rows
 from tests.helpers.runs import FEW, ROOT, ROWS, start
 from tests.tiny_models.tiny import LAYERS
 
-EDIT = ("--at", "last", "--kinds", "prosody", "--intervention")
 MORE = [("logit_lens", more) for more in ((), ("--probe", "--generate", "3"), ("--lens", "tuned"), ("--prompts", "all"))]
-MORE += [("activation_patching", (*EDIT, edit)) for edit in ("erase", "exchange")]
+MORE += [("activation_patching", ("--at", "last", "--kinds", "prosody", "--intervention", "exchange"))]
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Erase and exchange in a planted model: what its states know, and whether its answer reads it."""
+"""Exchange in a planted model: what its states know, and whether its answer reads it."""
 
 import json
 from collections.abc import Callable
@@ -11,8 +11,8 @@ import pytest
 import torch
 
 import activation_patching.run
-from activation_patching.subspace.edits import before_last
-from activation_patching.subspace.fits import positions
+from activation_patching.exchange.edits import before_last
+from activation_patching.exchange.fits import positions
 from common.clips.manifest import LABELS, read_manifest
 from common.compute import session
 from common.errors import InputError
@@ -21,7 +21,7 @@ from common.model.lm import AudioLM
 from common.model.load import load_model
 from common.model.prompts import PROMPTS
 from common.patching.layer_batch import sweep
-from common.patching.leace import edit_of, learn
+from common.patching.leace import exchange_of, learn
 from common.patching.splice import splice
 from common.tracing.trace import own_logits, record, states_at
 from tests.tiny_models.tiny import LAYERS, save_clips, save_tiny_model
@@ -105,24 +105,21 @@ def test_planted_truth(reads: bool, at: str, planted, clips: Path, tmp_path: Pat
     # The label is in the span's states from l = 0, and matters there until block BLOCK has copied it; after that the copy does.
     matters = range(BLOCK + 1) if at == "span" else range(BLOCK + 1, LAYERS + 1)
     others = [layer for layer in range(LAYERS + 1) if layer not in matters]
-    erased = run(lm, clips, tmp_path / "erase", monkeypatch, "--intervention", "erase", "--at", at)
     exchanged = run(lm, clips, tmp_path / "exchange", monkeypatch, "--intervention", "exchange", "--at", at)
     real, whole = exchanged.loc["none"], exchanged.loc["whole"]
     effects = pd.read_csv(tmp_path / "exchange" / "effects.csv").set_index(["control", "layer"]).loc["none"]
-    assert (erased.loc["none"].decoded[matters] > 0.95).all()  # known, whether or not it is read
-    for run_ in (erased, exchanged):
-        assert (run_.loc["random_subspace"].flip_from_base <= 0.05).all()
+    assert (real.decoded[matters] > 0.95).all()  # known, whether or not it is read
+    assert (exchanged.loc["random_subspace"].flip_from_base <= 0.05).all()
     if reads:
-        assert (erased.loc["none"].flip_from_base[matters] > 0.6).all() and (erased.loc["none"].delta_logit[matters] < -0.3).all()
         assert (real.flip_to_target[matters] == 1).all() and (whole.flip_to_target[matters] == 1).all()
         assert ((real.delta_logit / whole.delta_logit)[matters] - 1).abs().max() < 0.1
-        assert (real.flip_from_base[others] == 0).all() and (erased.loc["none"].flip_from_base[others] == 0).all()
+        assert (real.flip_from_base[others] == 0).all()
         assert effects.effect[matters].min() == 1 and effects.effect[others].abs().max() == 0
     else:
-        for table in (erased.loc["none"], real, whole):
+        for table in (real, whole):
             assert (table.flip_from_base == 0).all()
-    summary = pd.read_csv(tmp_path / "erase" / "summary.csv").set_index("control")
-    assert (summary.minus_random["none"] < -0.15) == reads and np.isnan(summary.minus_random["random_subspace"])
+    summary = pd.read_csv(tmp_path / "exchange" / "summary.csv").set_index("control")
+    assert (summary.minus_random["none"] > 0.15) == reads and np.isnan(summary.minus_random["random_subspace"])
 
 
 def test_an_edit_of_the_last_position_by_splice_is_what_a_rerun_gives(lm: AudioLM, manifest: Path) -> None:
@@ -146,11 +143,11 @@ def largest(x: torch.Tensor, y: torch.Tensor) -> float:
 
 
 def _both(lm: AudioLM, clip: EncodedClip, manifest: Path, at: str) -> tuple[tuple[torch.Tensor, torch.Tensor], torch.Tensor]:
-    """Return an erasure's logits [layer, vocab] by the fast way and by rerun, and the clip's own."""
+    """Return an exchange's logits [layer, vocab] by the fast way and by rerun, and the clip's own."""
     others = [encode_clip(lm, s.audio, PROMPTS["speaker"]) for s in read_manifest(manifest)[:40]]
     states = torch.stack([states_at(lm, c, positions(c, at))[:, 0].mean(dim=1) for c in others])
     own = [learn(states[:, i], torch.arange(40) % 5, rank=4, seed=0)[0] for i in range(LAYERS + 1)]
-    edit = edit_of("erase", own, states_at(lm, clip, positions(clip, at)))
+    edit = exchange_of(own, 2 * states_at(lm, clip, positions(clip, at)))
     slow = sweep(lm, "rerun", clip, positions(clip, at), edit, range(LAYERS + 1))
     if at == "span":
         return (sweep(lm, "layer_batch", clip, clip.span, edit, range(LAYERS + 1)), slow), own_logits(lm, clip)
@@ -165,23 +162,23 @@ def start(tiny_folder: Path, clips: Path, out: Path, *more: str) -> None:
     activation_patching.run.main([*shared, *more])
 
 
-@pytest.mark.parametrize("edit", [("erase", "last"), ("exchange", "span")])
+@pytest.mark.parametrize("at", ["last", "span"])
 def test_a_run_goes_on_after_a_kill_and_says_what_it_checked(
-    edit: tuple[str, str], tiny_folder: Path, clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+    at: str, tiny_folder: Path, clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    options = ("--intervention", edit[0], "--at", edit[1], "--kinds", "prosody")
+    options = ("--intervention", "exchange", "--at", at, "--kinds", "prosody")
     start(tiny_folder, clips, tmp_path, *options)
-    assert f"{edit[0]} the voice: effect" in capsys.readouterr().out
-    files = {"patches.csv", "layers.csv", "effects.csv", "summary.csv", "run.json", "files.json", f"{edit[0]}_curve.png"}
+    assert "the voice exchanged: effect" in capsys.readouterr().out
+    files = {"patches.csv", "layers.csv", "effects.csv", "summary.csv", "run.json", "files.json", "exchange_curve.png"}
     assert {f.name for f in tmp_path.iterdir()} == files
     record = json.loads((tmp_path / "run.json").read_text())
-    assert (record["identity"]["intervention"], record["identity"]["at"], record["identity"]["rank"]) == (*edit, 4)
+    assert (record["identity"]["intervention"], record["identity"]["at"], record["identity"]["rank"]) == ("exchange", at, 4)
     checked = record["self_check"]
     assert checked["exchange of rank 0 - unedited"] < 1e-5 and checked["exchange of the whole space - whole state"] < 1e-3
-    assert checked[f"{edit[0]} by {'splice' if edit[1] == 'last' else 'layer_batch'} - rerun"] < 1e-4
+    assert checked[f"exchange by {'splice' if at == 'last' else 'layer_batch'} - rerun"] < 1e-4
     rows = tmp_path / "patches.csv"
     whole = pd.read_csv(rows)
-    if edit[0] == "exchange":
+    if at == "span":
         assert (whole[whole.layer == LAYERS].flip_from_base == 0).all()  # nothing reads the span of h_L
     text = rows.read_text()
     rows.write_text(text[: len(text) // 2])
@@ -193,14 +190,13 @@ def test_a_run_goes_on_after_a_kill_and_says_what_it_checked(
 @pytest.mark.parametrize(
     "options, message",
     [
-        (("--at", "last"), "--at and --rank say how --intervention erase and --intervention exchange work"),
-        (("--intervention", "erase", "--rank", "2"), "--rank 2: allowed: 1 to 4"),
+        (("--at", "last"), "--at and --rank say how --intervention exchange and --intervention scale work"),
         (("--intervention", "exchange", "--rank", "5"), "--rank 5: allowed: 1 to 4"),
         (
             ("--intervention", "exchange", "--align", "splice"),
             "--align splice: allowed: stretch, crop with --intervention exchange",
         ),
-        (("--intervention", "erase", "--align", "crop"), "--align crop: allowed"),
+        (("--intervention", "exchange", "--at", "last", "--align", "crop"), "--align crop: allowed"),
     ],
 )
 def test_options_that_do_not_go_together(
@@ -220,4 +216,4 @@ def test_several_streams_are_refused(tmp_path: Path, clips: Path) -> None:
     from tests.tiny_models.families import save_gemma3n, without_vision_tower
 
     with without_vision_tower(), pytest.raises(InputError, match="carries 4 streams side by side"):
-        start(save_gemma3n(tmp_path / "gemma"), clips, tmp_path / "out", "--intervention", "erase")
+        start(save_gemma3n(tmp_path / "gemma"), clips, tmp_path / "out", "--intervention", "exchange")

@@ -1,4 +1,4 @@
-"""Apply an edit of a subspace at every layer, and check it against reruns."""
+"""Exchange a subspace at every layer, and check it against reruns."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -6,26 +6,26 @@ from functools import partial
 
 import torch
 
+from activation_patching.exchange.fits import PairSubspaces, positions
 from activation_patching.intervention import InterventionSpec
 from activation_patching.span.patch import Clip, OwnRun, Patched, run_of_donor
-from activation_patching.subspace.fits import PairSubspaces, positions
 from common.clips.pairs import Pair
 from common.compute.activation_cache import ActivationCache, in_chunks
 from common.compute.session import Session
 from common.errors import CheckFailed
 from common.model.encoding import EncodedClip
 from common.patching.layer_batch import aligned, sweep
-from common.patching.leace import edit_of, everything, nothing
+from common.patching.leace import everything, exchange_of, nothing
 from common.patching.rerun import Edit, States, put
 from common.patching.splice import splice
 from common.tracing.tolerance import check_finite, largest_difference
 from common.tracing.trace import Trace, record, states_at
 
 
-def edit_for(pair: Pair, spec: InterventionSpec, subspaces: PairSubspaces, donated: States) -> Edit:
+def edit_for(pair: Pair, subspaces: PairSubspaces, donated: States) -> Edit:
     if pair.control == "whole":
         return put(donated)
-    return edit_of(spec.intervention, subspaces.own, donated, subspaces.random if pair.control == "random_subspace" else None)
+    return exchange_of(subspaces.own, donated, subspaces.random if pair.control == "random_subspace" else None)
 
 
 def before_last(clip: EncodedClip) -> EncodedClip:
@@ -124,10 +124,10 @@ def check_edits(
     whole, none = (dict.fromkeys(session.layers, space(d_model).to(device)) for space in (everything, nothing))
     edits = {
         "whole": put(donated),
-        "whole space": edit_of("exchange", whole, donated),
-        "rank 0": edit_of("exchange", none, donated),
-        "itself": edit_of("exchange", subspaces.own, _tail(trace) if spec.at == "last" else own),
-        "edit": edit_of(spec.intervention, subspaces.own, donated),
+        "whole space": exchange_of(whole, donated),
+        "rank 0": exchange_of(none, donated),
+        "itself": exchange_of(subspaces.own, _tail(trace) if spec.at == "last" else own),
+        "exchange": exchange_of(subspaces.own, donated),
     }
     if spec.at == "last":
         unedited, *rows = at_last(session, trace, list(edits.values()), len(edits) + 1)[0]
@@ -137,12 +137,12 @@ def check_edits(
     found = dict(zip(edits, rows))
     places = [len(session.layers) // 3, 2 * len(session.layers) // 3]
     checked = [session.layers[i] for i in places]
-    slow = sweep(session.lm, "rerun", one, where, edits["edit"], checked, session.readout.ids).cpu()
+    slow = sweep(session.lm, "rerun", one, where, edits["exchange"], checked, session.readout.ids).cpu()
     figures = {
         "exchange of the whole space - whole state": largest_difference(found["whole space"], found["whole"]),
         "exchange of rank 0 - unedited": largest_difference(found["rank 0"], unedited),
         "exchange with itself - unedited": largest_difference(found["itself"], unedited),
-        f"{spec.intervention} by {session.engine} - rerun": largest_difference(found["edit"][places], slow),
+        f"exchange by {session.engine} - rerun": largest_difference(found["exchange"][places], slow),
     }
     limit = session.check.tolerance
     for name, difference in figures.items():

@@ -1,4 +1,4 @@
-"""Erase or exchange subspaces of pairs; make the rows of patches.csv."""
+"""Exchange subspaces of pairs; make the rows of patches.csv."""
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -6,11 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from activation_patching.choose import HeldOutClips
-from activation_patching.intervention import InterventionSpec
-from activation_patching.span.alignment import check_spans
-from activation_patching.span.patch import Patched, own_runs, run_of_donor
-from activation_patching.span.rows import pair_rows, patch_pairs
-from activation_patching.subspace.edits import (
+from activation_patching.exchange.edits import (
     again_by_rerun,
     at_last,
     at_span,
@@ -20,7 +16,11 @@ from activation_patching.subspace.edits import (
     edit_for,
     judge,
 )
-from activation_patching.subspace.fits import PairSubspaces, fit_subspaces
+from activation_patching.exchange.fits import PairSubspaces, fit_subspaces
+from activation_patching.intervention import InterventionSpec
+from activation_patching.span.alignment import check_spans
+from activation_patching.span.patch import Patched, own_runs, run_of_donor
+from activation_patching.span.rows import pair_rows, patch_pairs
 from common.clips.pairs import Pair
 from common.compute.memory import cache_bytes
 from common.compute.noise import check_share, donors_again
@@ -81,7 +81,7 @@ def edit_pairs(
         fitted = [subspaces_of(pair) for pair in group]
         donors = {pair.donor.sample_id: pair for pair in group}  # the real pair's, and its controls'
         donated = {name: donated_states(session, own, pair, spec, clip) for name, pair in donors.items()}
-        edits = [edit_for(p, spec, subspaces, donated[p.donor.sample_id]) for p, subspaces in zip(group, fitted)]
+        edits = [edit_for(p, subspaces, donated[p.donor.sample_id]) for p, subspaces in zip(group, fitted)]
         if last:
             (base, *edited), batch_size = at_last(session, recipient.trace, edits, batch_size)
             found = [(logits, base[-1]) for logits in edited]

@@ -1,1 +1,0 @@
-"""Interventions `erase` and `exchange`: only the subspace that decodes a label is changed."""
