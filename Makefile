@@ -23,7 +23,7 @@ study: .venv/run  ## the study of the small model that report/ shows: all demo c
 LENS := logit_lens/outputs/study
 PATCHING := activation_patching/outputs/study
 REPORT := $(BIN)/python report/build.py --lens $(LENS) --patching $(PATCHING) \
-  --note "The small model was never trained on these texts, but on other renderings of their voice."
+  --note "The small model was trained on other texts, said by the same synthetic voice."
 
 known: .venv/run  ## after study: exchange what the small model's states decode of words and voice, then the report again
 	$(RUN) activation_patching/run.py --intervention exchange --at last --max-pairs 120 --out $(PATCHING)/exchange

@@ -35,11 +35,11 @@ def say(macro: str, finding: ScaleEffect) -> tuple[str, str]:
 def test_a_gain_a_readout_and_nothing_are_told_apart(found: ScaleEffect) -> None:
     english, chinese = say("scaled", found)
     assert "Made larger, the voice is the answer in 100 % of the conflict clips." in english and "放大之后" in chinese
-    assert "Without later blocks it is 100 percentage points less." in english and "若没有后面的块" in chinese
+    assert "after the last block gives 100 percentage points less" in english and "若在最后一块之后" in chinese
     english, chinese = say("scaled", replace(found, minus_direct=NONE))
     assert "This is a readout" in english and "只是读出" in chinese
     english, chinese = say("scaled", replace(found, minus_random=NONE))
-    assert "is not shown" in english and "没有证据表明" in chinese and "Made larger" not in english
+    assert "No factor is shown" in english and "没有证据表明" in chinese and "Made larger" not in english
 
 
 def test_the_price_and_the_baselines_say_what_their_intervals_exclude(found: ScaleEffect) -> None:
@@ -53,11 +53,11 @@ def test_the_price_and_the_baselines_say_what_their_intervals_exclude(found: Sca
     assert "costs" not in say("scale_price", replace(dear, asked_other=NONE))[0]
     english, chinese = say("scale_baselines", replace(found, minus_asked=DOWN, minus_any_layer=NONE))
     assert (
-        "in the prompt gives 37 percentage points more" in english
+        "in the prompt instead gives 37 percentage points more" in english
         and "better than any layer is not shown" in english
-        and "多 37 个百分点" in chinese
+        and "比放大多 37 个百分点" in chinese
     )
-    assert "in the prompt gives 37 percentage points less" in say("scale_baselines", replace(found, minus_asked=UP))[0]
+    assert "in the prompt instead gives 37 percentage points less" in say("scale_baselines", replace(found, minus_asked=UP))[0]
 
 
 def test_the_chapter_stands_in_both_reports(tmp_path: Path) -> None:

@@ -144,7 +144,7 @@ CASES: list[tuple[str, tuple[Any, ...], str, str, list[str]]] = [  # macro, find
     ("exchanged", (exchange(UP),), "37 percentage points more answers become its label", "多 37 个百分点", ["37"]),
     ("exchanged", (exchange(NONE),), "to the answer is not shown", "没有证据表明韵律子空间把", []),
     ("exchanged", (exchange(DOWN),), "fewer answers become its label", "少于随机子空间", []),
-    ("of_whole", ([exchange(UP, MANY)],), "effect on the logit, this is 73 % for the voice", "韵律子空间占 73%", ["73"]),
+    ("of_whole", ([exchange(UP, MANY)],), "does 73 % of what the whole state does, for the voice", "整个状态的 73%", ["73"]),
     (
         "wordings",
         ([Spread("answer is the words' label", 0.61, 0.83, 5, 5, 400)],),
@@ -165,7 +165,7 @@ CASES: list[tuple[str, tuple[Any, ...], str, str, list[str]]] = [  # macro, find
     (
         "routes",
         (Routes("up_to", cut(DOWN), cut(DOWN, "audio_to_last")),),
-        "each loses where the other does not",
+        "dependence on the other cue is not shown to fall",
         "走不同的通路",
         [],
     ),
@@ -173,7 +173,7 @@ CASES: list[tuple[str, tuple[Any, ...], str, str, list[str]]] = [  # macro, find
     (
         "until",
         ([replace(cut(DOWN), half_effect_layer=PLACE)],),
-        "lose half as much: the words from layer 23.8 on.",
+        "the loss halves: for the words from layer 23.8 on.",
         "损失减半：语义从第 23.8 层起",
         ["23.8"],
     ),
