@@ -17,7 +17,7 @@ demo: .venv/run  ## both experiments on some of the demo clips with the small mo
 study: .venv/run  ## the study of the small model that report/ shows: all demo clips, 300 pairs of each kind, probes, texts
 	$(RUN) logit_lens/run.py --generate 40 --probe --out $(LENS)
 	for input in transcript described; do $(RUN) logit_lens/run.py --input $$input --out $(LENS)/$$input || exit; done
-	$(RUN) activation_patching/run.py --out $(PATCHING)
+	$(RUN) activation_patching/run.py --generate 20 --out $(PATCHING)
 	$(REPORT)
 
 LENS := logit_lens/outputs/study
@@ -30,7 +30,7 @@ known: .venv/run  ## after study: exchange what the small model's states decode 
 	$(REPORT)
 
 scale: .venv/run  ## after study: what the small model's states know of words and voice, made larger, at what price; then the report again
-	$(RUN) activation_patching/run.py --intervention scale --at last --limit 120 --layers 12:30:2 --out $(PATCHING)/scale
+	$(RUN) activation_patching/run.py --intervention scale --at last --limit 120 --layers 12:30:2 --generate 20 --out $(PATCHING)/scale
 	$(REPORT)
 
 routes: .venv/run  ## after study: by which edges words and voice go in the small model, and which parts carry them, then the report again

@@ -118,6 +118,12 @@ def choose(clips: list[Sample], labels: Sequence[str], *, choice: PairChoice, sp
     return Chosen(clips if held_out else clips_of(pairs), counts, (pairs, held_out), warnings)
 
 
+def speaking_pairs(pairs: Sequence[Pair], count: int, *, seed: int) -> list[Pair]:
+    """Return `count` pairs of each kind that are to go on in free text, drawn with the seed; no controls."""
+    of_kinds = ([p for p in pairs if (p.kind, p.control) == (kind, "none")] for kind in dict.fromkeys(p.kind for p in pairs))
+    return [pair for of_kind in of_kinds for pair in draw(of_kind, count, seed=seed)]
+
+
 def half_of(clips: Sequence[Sample], *, seed: int) -> dict[str, int]:
     """Return the half of the texts, 0 or 1, that each of all clips of a run belongs to, by its id."""
     found = halves([s.text_id for s in clips], [s.semantic_label for s in clips], seed=seed)

@@ -103,6 +103,12 @@ OPTIONS: Groups = {
             "action": "store_true",
             "help": "also patch donors that only disturb: the recipient's own labels, silence",
         },
+        "--generate": {
+            "type": whole_number(0),
+            "default": 0,
+            "metavar": "N",
+            "help": "N pairs of each kind, or N clips, 0 or more, go on in free text, at every layer (0)",
+        },
         "--cache-gb": {
             "type": number(0, 100_000),
             "metavar": "GB",
@@ -134,6 +140,8 @@ def chosen_intervention(args: argparse.Namespace) -> InterventionSpec:
         given = placed | {"--align": args.align, "--controls": args.controls} | listed
         if named := [name for name, there in given.items() if there]:
             raise InputError(f"{named[0]} does not go with --intervention {intervention}; leave it out")
+    if intervention == "components" and args.generate:
+        raise InputError("--generate does not go with --intervention components; leave it out")
     if intervention == "span" and (args.at != "span" or args.rank is not None):
         raise InputError("--at and --rank say how --intervention exchange and --intervention scale work; a span is patched whole")
     if args.rank is not None and (intervention not in ("exchange", "scale") or args.rank >= labels):

@@ -1,6 +1,7 @@
 """Experiment 2, activation patching: put one clip's audio states into another clip's run, at every layer."""
 
 import sys
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -17,8 +18,10 @@ from common.environment import prepare
 prepare(__file__)
 
 from activation_patching import options
-from activation_patching.choose import PairChoice, choose, groups_of
+from activation_patching.choose import PairChoice, choose, groups_of, speaking_pairs
 from activation_patching.components import stages as components
+from activation_patching.free_text.tables import free_text_tables
+from activation_patching.free_text.tables import summary as free_text_summary
 from activation_patching.intervention import InterventionSpec
 from activation_patching.knockout import stages as knockout
 from activation_patching.scale import stages as scale
@@ -28,6 +31,7 @@ from activation_patching.span.summary import summary, units_of
 from activation_patching.span.tables import tables_of
 from common import lock, processes
 from common.clips.csvfile import read_table
+from common.clips.pairs import Pair
 from common.compute.noise import noise_of, own_run_differences
 from common.default_model import settle
 from common.run import command_line, run_folder, stages
@@ -43,7 +47,7 @@ def main(argv: list[str] | None = None) -> None:
     args = command_line.argument_parser(__doc__, options.OPTIONS).parse_args(argv)
     spec, choice = options.chosen_intervention(args), options.chosen_pairs(args)
     settings = command_line.settings(args, command_line.command(HERE.name, argv))
-    asked = {"windows": args.windows, "factors": args.factors, "subspaces": args.subspaces}
+    asked = {"windows": args.windows, "factors": args.factors, "subspaces": args.subspaces, "generate": args.generate}
     experiment = experiment_of(settings, spec, choice, **asked, cache_gb=args.cache_gb)
     # 2. The model.
     model, below = settle(settings.model, redraw=args.redraw)
@@ -66,21 +70,23 @@ def experiment_of(
     windows: list[int],
     factors: list[float],
     subspaces: Path | None,
+    generate: int,
     cache_gb: float | None,
 ) -> stages.Experiment:
     """Return what a run of the intervention does."""
     asked: dict[str, Any]
     if spec.intervention == "knockout":
-        asked, *work = knockout.steps(settings, windows)
+        asked, *work = knockout.steps(settings, windows, generate)
     elif spec.intervention == "components":
         asked, *work = components.steps(choice, spec, cache_gb=cache_gb)
     elif spec.intervention == "scale":
-        asked, *work = scale.steps(settings, spec, factors, subspaces)
+        asked, *work = scale.steps(settings, spec, factors, subspaces, generate)
     else:
         asked = choice.record() | asdict(spec)
-        work = [partial(choose, choice=choice, spec=spec), partial(set_up, spec=spec, seed=settings.seed, cache_gb=cache_gb)]
-        work.append(spec.engines)
-    return stages.Experiment(HERE.name, kind_of, asked | {"skip_bad": settings.skip_bad, "layers": settings.layers}, *work)
+        ready = partial(set_up, spec=spec, seed=settings.seed, generate=generate, cache_gb=cache_gb)
+        work = [partial(choose, choice=choice, spec=spec), ready, spec.engines]
+    asked |= {"skip_bad": settings.skip_bad, "layers": settings.layers} | ({"generate": generate} if generate else {})
+    return stages.Experiment(HERE.name, kind_of, asked, *work)
 
 
 def set_up(
@@ -90,31 +96,39 @@ def set_up(
     *,
     spec: InterventionSpec,
     seed: int,
+    generate: int,
     cache_gb: float | None,
 ) -> stages.Prepared:
-    """Return the work on pairs that are patched whole, or in a subspace."""
+    """Return the work on pairs that are patched whole, or in a subspace; `generate` of each kind go on in free text."""
     from activation_patching.exchange.rows import maker
 
     pairs, held_out = chosen.units
     groups = groups_of(pairs, spec.intervention)
-    make, checked = maker(session, groups, spec, held_out, seed=seed, earlier=run.rows, cache_gb=cache_gb)
+    make, checked, ask = maker(session, groups, spec, held_out, seed=seed, earlier=run.rows, cache_gb=cache_gb)
     work = run_folder.Work(make, groups, lambda pair: pair.pair_id, session.layers)
     title = f"{len(pairs)} pairs of {chosen.counts['clips']} clips x"
-    return stages.Prepared(session, work, title, checked, end=partial(end, engine=session.engine))
+    speaking = speaking_pairs(pairs, generate, seed=seed)
+    return stages.Prepared(session, work, title, checked, end=partial(end, session=session, speaking=speaking, ask=ask))
 
 
-def end(run: run_folder.Run, *, engine: str | None) -> stages.Ended:
-    """Return what noise did to the rows, and how far their ends are from the clips' own runs."""
+def end(run: run_folder.Run, *, session: "Session", speaking: list[Pair], ask: Callable[[Pair], Any]) -> stages.Ended:
+    """Let pairs go on in free text; return what noise did to the rows, and how far their ends are from the clips' own runs."""
+    counts: dict[str, Any] = {}
+    if speaking:
+        from activation_patching.free_text.rows import speak
+
+        counts, _ = speak(session, run, [[p] for p in speaking], lambda p: p.pair_id, lambda group: ask(group[0]))
     if not processes.is_leader():
         return {}, []
     rows = read_table(run.rows)
-    noise, warnings = noise_of(rows, engine=engine)
-    return own_run_differences(rows) | noise, warnings
+    noise, warnings = noise_of(rows, engine=session.engine)
+    return own_run_differences(rows) | noise | counts, warnings
 
 
 def results(out: Path, record: dict[str, Any], rows: pd.DataFrame) -> stages.Results:
-    tables = tables_of(rows)
-    return stages.Results(tables, units_of(record), summary(tables, record["identity"]["intervention"]))
+    tables = tables_of(rows) | free_text_tables(out, rows, unit="pair_id", answer="pred_patch", keys=("kind",))
+    lines = summary(tables, record["identity"]["intervention"]) + free_text_summary(tables)
+    return stages.Results(tables, units_of(record), lines)
 
 
 def kind_of(intervention: str) -> stages.Kind:

@@ -16,7 +16,8 @@ from activation_patching.exchange.edits import (
     edit_for,
     judge,
 )
-from activation_patching.exchange.fits import PairSubspaces, fit_subspaces
+from activation_patching.exchange.fits import PairSubspaces, fit_subspaces, positions
+from activation_patching.free_text.next_tokens import of_edits, of_pair
 from activation_patching.intervention import InterventionSpec
 from activation_patching.span.alignment import check_spans
 from activation_patching.span.patch import Patched, own_runs, run_of_donor
@@ -25,6 +26,9 @@ from common.clips.pairs import Pair
 from common.compute.memory import cache_bytes
 from common.compute.noise import check_share, donors_again
 from common.compute.session import Session
+from common.patching.free_text import NextToken
+from common.patching.layer_batch import aligned
+from common.tracing.trace import states_at
 
 MAX_EDITED_ROWS = 1024  # rows of one token in a pass over the last position
 
@@ -38,21 +42,28 @@ def maker(
     seed: int,
     earlier: Path,
     cache_gb: float | None,
-) -> tuple[Callable[[Sequence[list[Pair]]], Iterator[list[dict[str, Any]]]], dict[str, float]]:
-    """Return what makes the rows of groups, and how far the identities of edits are off (see check_edits).
+) -> tuple[Callable[[Sequence[list[Pair]]], Iterator[list[dict[str, Any]]]], dict[str, float], Callable[[Pair], NextToken]]:
+    """Return what makes the rows of groups, how far the identities of edits are off (see check_edits), and what asks a pair for
+    its next token in free text.
 
     Raises InputError where spans do not fit each other, as check_spans does.
     """
     told: dict[str, Any] = {"of": sum(map(len, groups)), "earlier": earlier, "cache_gb": cache_gb}
     check_spans(session, [pair for group in groups for pair in group], spec.align)
     if held_out is None:
-        return partial(patch_pairs, session, align=spec.align, **told), {}
+        return partial(patch_pairs, session, align=spec.align, **told), {}, partial(of_pair, session, align=spec.align)
     subspaces_of = fit_subspaces(session, held_out, spec, seed=seed)
     first, last = groups[0][0], groups[-1][-1]
     one, other = session.encode(first.recipient), session.encode(last.donor)
-    return partial(edit_pairs, session, spec=spec, subspaces_of=subspaces_of, **told), check_edits(
-        session, one, other, spec, subspaces_of(first)
-    )
+    checked = check_edits(session, one, other, spec, subspaces_of(first))
+
+    def ask(pair: Pair) -> NextToken:
+        clip, donor = session.encode(pair.recipient), session.encode(pair.donor)
+        donated = states_at(session.lm, donor, positions(donor, spec.at))
+        donated = aligned(donated, clip.span_length, spec.align) if spec.at == "span" else donated
+        return of_edits(session, clip, [edit_for(pair, subspaces_of(pair), donated)], at=spec.at)
+
+    return partial(edit_pairs, session, spec=spec, subspaces_of=subspaces_of, **told), checked, ask
 
 
 def edit_pairs(

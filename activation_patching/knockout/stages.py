@@ -8,26 +8,29 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from activation_patching.free_text.tables import free_text_tables
+from activation_patching.free_text.tables import summary as free_text_summary
 from activation_patching.knockout.findings import cut_effects, headline, routes
 from activation_patching.knockout.plots import EDGES, WINDOWS, plot_run
 from activation_patching.knockout.tables import tables_of
-from activation_patching.knockout.windows import window_names
+from activation_patching.knockout.windows import Curve, window_names
 from common.clips.manifest import Sample, conflict_clips, draw
 from common.clips.pairs import CUES
 from common.run import terminal
 from common.run.run_folder import Run, Work
 from common.run.settings import Chosen, Settings
-from common.run.stages import Kind, Prepared, Results
+from common.run.stages import Ended, Kind, Prepared, Results
 
 if TYPE_CHECKING:
     from common.compute.session import Session
 
 
-def steps(settings: Settings, around: Sequence[int]) -> tuple[dict[str, Any], Any, Any]:
+def steps(settings: Settings, around: Sequence[int], generate: int) -> tuple[dict[str, Any], Any, Any]:
     """Return what is asked for, and the stages that choose and set up."""
     windows = window_names(around)
     drawn: Any = {"limit": settings.limit, "seed": settings.seed}
-    return {"intervention": "knockout", "windows": windows} | drawn, partial(choose, **drawn), partial(set_up, windows=windows)
+    ready = partial(set_up, windows=windows, generate=generate, seed=settings.seed)
+    return {"intervention": "knockout", "windows": windows} | drawn, partial(choose, **drawn), ready
 
 
 def choose(clips: list[Sample], labels: Sequence[str], *, limit: int | None, seed: int) -> Chosen:
@@ -37,7 +40,7 @@ def choose(clips: list[Sample], labels: Sequence[str], *, limit: int | None, see
     return Chosen(drawn, {"clips": len(drawn), "dropped": dict(dropped)}, drawn)
 
 
-def set_up(session: "Session", chosen: Chosen, this: Run, *, windows: Sequence[str]) -> Prepared:
+def set_up(session: "Session", chosen: Chosen, this: Run, *, windows: Sequence[str], generate: int, seed: int) -> Prepared:
     from activation_patching.knockout.rows import curves_of, edges_of, maker, positions  # torch, which drawing does without
 
     where, edges = positions(session.first), edges_of(session)
@@ -50,12 +53,28 @@ def set_up(session: "Session", chosen: Chosen, this: Run, *, windows: Sequence[s
     make, checked = maker(session, groups)
     work = Work(make, groups, lambda curve: curve.name, session.layers)
     title = f"{len(groups)} clips x {len(edges)} edges x {len(windows)} windows x"
-    return Prepared(session, work, title, checked, {"keys_hidden": keys})
+    names = {s.sample_id for s in draw(chosen.units, generate, seed=seed)}
+    speaking = [group for group in groups if group[0].sample.sample_id in names]
+    return Prepared(session, work, title, checked, {"keys_hidden": keys}, partial(end, session, speaking))
+
+
+def end(session: "Session", speaking: list[list[Curve]], this: Run) -> Ended:
+    """Let clips go on in free text; what is hidden from the last token stays hidden from what is said behind it."""
+    if not speaking:
+        return {}, []
+    from activation_patching.free_text.next_tokens import of_cuts
+    from activation_patching.free_text.rows import speak
+
+    def ask(group: list[Curve]) -> Any:
+        return of_cuts(session, session.encode(group[0].sample), group)
+
+    return speak(session, this, speaking, lambda curve: curve.name, ask)
 
 
 def results(out: Path, record: dict[str, Any], rows: pd.DataFrame) -> Results:
-    tables, units = tables_of(rows), f"{record['counts']['clips']} conflict clips · prompt {record['prompt_name']}"
-    return Results(tables, units, summary(tables))
+    tables = tables_of(rows) | free_text_tables(out, rows, unit="curve_id", answer="pred_cut", keys=("edge", "window"))
+    units = f"{record['counts']['clips']} conflict clips · prompt {record['prompt_name']}"
+    return Results(tables, units, summary(tables) + free_text_summary(tables))
 
 
 def summary(tables: dict[str, pd.DataFrame]) -> list[str]:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from activation_patching.exchange.fits import positions
+from activation_patching.free_text.next_tokens import of_edits
 from activation_patching.scale.curves import ASKS, RUN, Curve
 from activation_patching.scale.edits import Scaled, Untouched, edit_of_curve, last_token, scaled
 from activation_patching.scale.fits import Fits, on_device
@@ -17,6 +18,7 @@ from common.errors import CheckFailed
 from common.model.encoding import encoded
 from common.model.prompts import Question
 from common.model.readout import check_tokens
+from common.patching.free_text import NextToken
 from common.patching.layer_batch import sweep
 from common.patching.leace import scale_of
 from common.patching.rerun import Edit
@@ -91,6 +93,12 @@ def scale_rows(asked: Asked, fits: Fits, groups: Sequence[list[Curve]]) -> Itera
             check_finite(untouched.logits, sample.sample_id)
             found |= {curve.name: (untouched, answer) for curve, answer in zip(curves, answers)}
         yield [row for curve in group for row in curve_rows(asked, curve, *found[curve.name], own, both[curve.kind].own)]
+
+
+def ask(session: Session, fits: Fits, group: list[Curve], *, at: str) -> NextToken:
+    """Return what asks a clip for its next token with each of its curves' edits; rows are curves x layers."""
+    clip, both = session.encode(group[0].sample), on_device(fits.of(group[0].sample), session.lm.device)
+    return of_edits(session, clip, [edit_of_curve(curve, both) for curve in group], at=at)
 
 
 def curve_rows(

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from activation_patching.choose import half_of, held_out_clips
+from activation_patching.free_text.tables import free_text_tables
+from activation_patching.free_text.tables import summary as free_text_summary
 from activation_patching.intervention import InterventionSpec
-from activation_patching.scale.curves import ASKS, curves_of
+from activation_patching.scale.curves import ASKS, OWN, RUN, Curve, curves_of
 from activation_patching.scale.findings import erasures, headline, scale_effects
 from activation_patching.scale.plots import plot_run
 from activation_patching.scale.tables import tables_of
@@ -33,7 +35,7 @@ FILE = "subspaces.safetensors"
 
 
 def steps(
-    settings: Settings, spec: InterventionSpec, factors: Sequence[float], given: Path | None
+    settings: Settings, spec: InterventionSpec, factors: Sequence[float], given: Path | None, generate: int
 ) -> tuple[dict[str, Any], Any, Any, Sequence[str]]:
     """Return what is asked for, the stages that choose and set up, and the ways of patching; `given`: another run's subspaces."""
     factors = sorted({*factors})
@@ -41,7 +43,8 @@ def steps(
     asked = {"intervention": "scale", "at": spec.at, "rank": spec.rank, "factors": factors, "subspaces": held}
     drawn: Any = {"limit": settings.limit, "seed": settings.seed}
     language = "-zh" if any("-zh" in name for name in settings.questions) else ""
-    ready = partial(set_up, spec=spec, factors=factors, language=language, given=given, seed=settings.seed)
+    told: Any = {"spec": spec, "factors": factors, "language": language, "given": given, "generate": generate}
+    ready = partial(set_up, **told, seed=settings.seed)
     return asked | drawn, partial(choose, given=given, **drawn), ready, spec.engines
 
 
@@ -67,9 +70,13 @@ def set_up(
     factors: Sequence[float],
     language: str,
     given: Path | None,
+    generate: int,
     seed: int,
 ) -> Prepared:
-    """Return the work on the clips; subspaces are fitted on all clips, or `given` by another run's file."""
+    """Return the work on the clips; subspaces are fitted on all clips, or `given` by another run's file.
+
+    The cues' own subspaces, scaled in `generate` conflict clips, go on in free text.
+    """
     from activation_patching.scale import fits, rows  # torch, which drawing does without
 
     clips, drawn = chosen.pool, chosen.units
@@ -87,25 +94,49 @@ def set_up(
     make, checked = rows.maker(asked, fitted, groups)
     title = f"{len(drawn)} clips x factors {' '.join(f'{a:g}' for a in factors)} x"
     work = Work(make, groups, lambda curve: curve.name, session.layers)
-    keep = partial(keep_subspaces, session, fitted, clips, spec=spec)
-    return Prepared(session, work, title, checked, end=(lambda _: ({}, [])) if given else keep)
+    names = {s.sample_id for s in draw([s for s in drawn if s.conflict], generate, seed=seed)}
+    of_clips = ([c for c in group if (c.control, c.asked) == (OWN, RUN)] for group in groups)
+    speaking = [group for group in of_clips if group and group[0].sample.sample_id in names]
+    ask = partial(rows.ask, session, fitted, at=spec.at)
+    return Prepared(session, work, title, checked, end=partial(end, session, fitted, clips, given, speaking, ask, spec=spec))
 
 
-def keep_subspaces(session: "Session", fitted: "Fits", clips: list[Sample], this: Run, *, spec: InterventionSpec) -> Ended:
-    """Write the subspaces that were fitted on all `clips` beside the rows."""
+def end(
+    session: "Session",
+    fitted: "Fits",
+    clips: list[Sample],
+    given: Path | None,
+    speaking: list[list[Curve]],
+    ask: Any,
+    this: Run,
+    *,
+    spec: InterventionSpec,
+) -> Ended:
+    """Let clips go on in free text; write the subspaces that were fitted on all `clips`, not `given`, beside the rows."""
+    counts: dict[str, Any] = {}
+    if speaking:
+        from activation_patching.free_text.rows import speak
+
+        counts, _ = speak(session, this, speaking, lambda curve: curve.name, ask)
+    if not given:
+        keep_subspaces(session, fitted, clips, this, spec=spec)
+    return counts, []
+
+
+def keep_subspaces(session: "Session", fitted: "Fits", clips: list[Sample], this: Run, *, spec: InterventionSpec) -> None:
     from activation_patching.scale import fits
 
     if processes.is_leader():
         model, prompt = str(this.identity["model"]), session.question.prompt
         facts = fits.facts_of(session, clips, model=model, question=prompt, at=spec.at, rank=spec.rank or 0)
         fits.save(files.claim(this.out / FILE), fitted.all_clips, facts)
-    return {}, []
 
 
 def results(out: Path, record: dict[str, Any], rows: pd.DataFrame) -> Results:
     tables, counts = tables_of(rows), record["counts"]
+    tables |= free_text_tables(out, rows, unit="curve_id", answer="pred_scaled", keys=("kind", "factor"))
     units = f"{counts['clips']} conflict and {counts['congruent clips']} congruent clips · prompt {record['prompt_name']}"
-    return Results(tables, units, summary(tables))
+    return Results(tables, units, summary(tables) + free_text_summary(tables))
 
 
 def summary(tables: dict[str, pd.DataFrame]) -> list[str]:

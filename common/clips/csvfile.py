@@ -11,7 +11,21 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _TEXT = {  # columns of tables; a label may be 01, True, none or NA, and would be read as something else
-    *("winner", "outcome", "said", "generated", "kind", "control", "target", "pred_base", "pred_donor", "pred_patch", "engine"),
+    *(
+        "winner",
+        "outcome",
+        "said",
+        "generated",
+        "answer_kind",
+        "whole_word",
+        "kind",
+        "control",
+        "target",
+        "pred_base",
+        "pred_donor",
+        "pred_patch",
+        "engine",
+    ),
     *("intervention", "at", "label", "side", "reason", "clusters", "baseline", "held_out", "probe", "position"),
     *("edge", "window", "part", "pred_cut", "mark"),
     *("what", "unit", "prompt", "model", "clips"),

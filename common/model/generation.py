@@ -19,6 +19,22 @@ def generated(lm: AudioLM, clip: EncodedClip) -> str:
     return " ".join(lm.processor.tokenizer.decode(new, skip_special_tokens=True).split())
 
 
+_REFUSALS = re.compile(
+    r"\b(sorry|cannot|can't|can not|unable|not able|don't know|do not know|as an ai)\b|抱歉|无法|不能|不知道", re.IGNORECASE
+)
+
+
+def answer_kind(text: str, labels: Sequence[str], words: Sequence[str]) -> str:
+    """Return what an answer is: "label", "hedge" (it names more than one), "refusal" (it names none and says so) or "none"."""
+    named, left = 0, text
+    while label := said(left, labels, words):
+        named += 1
+        left = re.sub(re.escape(words[labels.index(label)]), " ", left, flags=re.IGNORECASE)
+    if named:
+        return "label" if named == 1 else "hedge"
+    return "refusal" if _REFUSALS.search(text) else "none"
+
+
 def said(text: str, labels: Sequence[str], words: Sequence[str]) -> str:
     """Return the label whose word comes first in an answer, whole and in any case, or ""; at one place the longest."""
     places = []

@@ -1,0 +1,55 @@
+"""Make the rows of generated.csv: what edited clips and pairs say in free text."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+from activation_patching.free_text import FILE
+from common.compute.session import Session
+from common.model.generation import MOST_TOKENS, answer_kind, said
+from common.model.readout import tokens_behind
+from common.patching.free_text import NextToken, end_tokens, greedy, word_scores
+from common.run.run_folder import Run, Work, make_rows
+from common.run.stages import Ended
+
+
+def speak(
+    session: Session, this: Run, groups: Sequence[list[Any]], name: Callable[[Any], str], ask: Callable[[list[Any]], NextToken]
+) -> Ended:
+    """Make the rows of groups of units, each group asked together; `ask` returns what asks it, rows being units x layers."""
+
+    def rows_of(groups: Sequence[list[Any]]) -> Iterator[list[dict[str, Any]]]:
+        for group in groups:
+            yield spoken(session, this.unit, [name(unit) for unit in group], ask(group))
+
+    make_rows(replace(this, rows=this.out / FILE), Work(rows_of, groups, name, session.layers), overwrite=False)
+    return {"free_text": {"units": sum(map(len, groups)), "tokens_at_most": MOST_TOKENS}}, []
+
+
+def spoken(session: Session, unit: str, names: Sequence[str], next_token: NextToken) -> list[dict[str, Any]]:
+    """Return a row for each unit and layer.
+
+    `generated`: the greedy text. `said`: the label that it names first; `answer_kind`: label, hedge (it names more than one),
+    refusal or none. `whole_word`: the label whose word, with an end behind it, is the likeliest answer.
+    """
+    readout, tokenizer, count = session.readout, session.lm.processor.tokenizer, len(session.layers)
+    tail, ends = session.first.tail_ids, end_tokens(session.lm)
+    before = tail[: len(tail) - len(readout.lead)]
+    words = [tokens_behind(tokenizer, before, word)[len(readout.lead) :] for word in readout.words]
+    scores = word_scores(next_token, len(names) * count, words, ends=ends)
+    texts = [
+        " ".join(tokenizer.decode(tokens, skip_special_tokens=True).split())
+        for tokens in greedy(next_token, len(names) * count, ends=ends, most=MOST_TOKENS)
+    ]
+    labels, bare_words = readout.labels, session.question.bare_words
+    return [
+        {
+            unit: names[row // count],
+            "layer": session.layers[row % count],
+            "generated": text,
+            "said": said(text, labels, bare_words),
+            "answer_kind": answer_kind(text, labels, bare_words),
+            "whole_word": readout.answer(of_words),
+        }
+        for row, (text, of_words) in enumerate(zip(texts, scores.cpu()))
+    ]

@@ -1,0 +1,52 @@
+"""Let edited runs go on in free text, and score whole words in them.
+
+Each new token is asked for anew: it is the next token of the edited prompt with the tokens so far behind it. So keys and values
+are what the edit makes them at every layer, and rows that have said the same share a pass.
+"""
+
+from collections.abc import Callable, Collection, Sequence
+
+import torch
+
+from common.model.lm import AudioLM
+
+Tokens = tuple[int, ...]
+# What was said so far, and the rows that have said it -> the logits [row, vocab] of their next token.
+NextToken = Callable[[Tokens, Sequence[int]], torch.Tensor]
+
+
+def end_tokens(lm: AudioLM) -> frozenset[int]:
+    """Return the tokens that end an answer."""
+    of_model = getattr(getattr(lm.model, "generation_config", None), "eos_token_id", None)
+    ids = [of_model] if isinstance(of_model, int) else list(of_model or [])
+    return frozenset(i for i in (*ids, lm.processor.tokenizer.eos_token_id) if i is not None)
+
+
+@torch.inference_mode()
+def greedy(next_token: NextToken, rows: int, *, ends: Collection[int], most: int) -> list[Tokens]:
+    """Return what each row says: its likeliest token again and again, up to an end token or `most` tokens."""
+    said, open_rows = dict.fromkeys(range(rows), Tokens()), list(range(rows))
+    for _ in range(most):
+        for so_far in dict.fromkeys(said[row] for row in open_rows):
+            same = [row for row in open_rows if said[row] == so_far]
+            found = next_token(so_far, same).argmax(dim=-1).tolist()
+            said |= {row: (*so_far, token) for row, token in zip(same, found, strict=True)}
+        open_rows = [row for row in open_rows if said[row][-1] not in ends]
+    return [tuple(token for token in tokens if token not in ends) for tokens in said.values()]
+
+
+@torch.inference_mode()
+def word_scores(next_token: NextToken, rows: int, words: Sequence[Tokens], *, ends: Collection[int]) -> torch.Tensor:
+    """Return the summed log-probability [row, word] of each word's tokens and of an end token behind them."""
+    log_probs: dict[Tokens, torch.Tensor] = {}
+
+    def behind(so_far: Tokens) -> torch.Tensor:
+        if so_far not in log_probs:
+            log_probs[so_far] = next_token(so_far, range(rows)).float().log_softmax(dim=-1)  # [row, vocab]
+        return log_probs[so_far]
+
+    scores = []
+    for word in words:
+        of_tokens = [behind(word[:i])[:, token] for i, token in enumerate(word)]
+        scores.append(torch.stack([*of_tokens, behind(word)[:, list(ends)].logsumexp(dim=-1)]).sum(dim=0))
+    return torch.stack(scores, dim=1)
