@@ -69,6 +69,11 @@ SHOWN: dict[str, tuple[tuple[str, ...], dict[str, str]]] = {
         {"to_target": "to target", "to_third": "to third", "effect": "effect", "effect_logit": "effect (logits)"}
         | {"from_base": "from base", "half_effect_layer": "half-effect layer", "minus_random": "minus random subspace"},
     ),
+    "free_text": (
+        ("kind", "layer"),
+        {"agreement": "same as the first token", "word_agreement": "same whole word", "no_label": "no label named"}
+        | {"hedge": "several labels named"},
+    ),
     "beyond_label": (("n",), {"beyond_label": "changed, minus same-text donor"}),
     "patching layers": (
         ("kind", "control", "layer"),
@@ -76,7 +81,19 @@ SHOWN: dict[str, tuple[tuple[str, ...], dict[str, str]]] = {
     ),
     "effects": (("kind", "control", "layer"), {"effect": "effect", "effect_logit": "effect (logits)"}),
 }
-ORDER = ("layers", "crossover", "congruent", "labels", "generated", "decoding", "stages", "summary", "beyond_label", "effects")
+ORDER = (
+    "layers",
+    "crossover",
+    "congruent",
+    "labels",
+    "generated",
+    "decoding",
+    "stages",
+    "summary",
+    "beyond_label",
+    "effects",
+    "free_text",
+)
 
 
 def tables_of_run(run: Outputs, say: Say) -> dict[str, str]:

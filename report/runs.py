@@ -15,7 +15,7 @@ EXPERIMENTS = {"lens": "logit_lens", "patching": "activation_patching"}
 ROWS = {"lens": "lens.csv", "patching": "patches.csv"}
 TABLES = {"lens": ("layers", "congruent", "labels", "crossover"), "patching": ("layers", "effects", "summary")}
 # Tables that a run has where it was told to, or its clips allow.
-ASKED_FOR = ("generated", "probe", "decoding", "stages", "beyond_label")
+ASKED_FOR = ("generated", "probe", "decoding", "stages", "beyond_label", "free_text")
 BESIDE = {  # folder: input, lens
     "transcript": ("transcript", "logit"),
     "described": ("described", "logit"),

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from activation_patching.components.plots import plot_run as plot_components
+from activation_patching.free_text.tables import FreeText, free_text
 from activation_patching.knockout.plots import plot_run as plot_knockout
 from activation_patching.scale.plots import plot_run as plot_scale
 from activation_patching.span.findings import ExchangeEffect, SpanEffect, exchange_effects, span_effects
@@ -65,6 +66,7 @@ class Chapter:
     lens: LensFindings | None
     stages: tuple[StageDecoding, ...]
     spans: dict[str, SpanEffect]
+    spoken: FreeText | None  # under patches
     tuned: Reading | None
     ladder: Ladder | None
     exchanges: list[Exchanged]
@@ -192,6 +194,7 @@ def chapter(
         lens=lens,
         stages=stage_decodings(study.lens.tables.get("stages", pd.DataFrame())) if study.lens else (),
         spans={f.kind: f for f in spans},
+        spoken=free_text(study.patching.tables) if study.patching else None,
         tuned=lens_findings(tuned.tables).reading if tuned else None,
         ladder=rungs,
         exchanges=_exchanges(study, figures, out=out, folder=folder, style=style),

@@ -17,9 +17,10 @@ from activation_patching.exchange.edits import (
     judge,
 )
 from activation_patching.exchange.fits import PairSubspaces, fit_subspaces, positions
-from activation_patching.free_text.next_tokens import of_edits, of_pair
+from activation_patching.exchange.free_text import of_edits
 from activation_patching.intervention import InterventionSpec
 from activation_patching.span.alignment import check_spans
+from activation_patching.span.free_text import of_pair
 from activation_patching.span.patch import Patched, own_runs, run_of_donor
 from activation_patching.span.rows import pair_rows, patch_pairs
 from common.clips.pairs import Pair

@@ -58,6 +58,10 @@ class Session:
     def reach(self) -> int | None:
         return self.check.patch.reach if self.check.patch else None
 
+    def layers_of(self, rows: Sequence[int]) -> list[int]:
+        """Return the layers of `rows` of units x layers, by their numbers."""
+        return [self.layers[row % len(self.layers)] for row in rows]
+
     def encode(self, sample: Sample, *, silent: bool = False) -> EncodedClip:
         """Encode a clip, or silence of its length; raises CheckFailed where more than the audio differs from the first clip.
 

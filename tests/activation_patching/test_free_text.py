@@ -10,11 +10,13 @@ import torch
 
 import activation_patching.run
 from activation_patching.exchange.fits import positions as edited_positions
-from activation_patching.free_text.next_tokens import of_cuts, of_edits, of_pair
+from activation_patching.exchange.free_text import of_edits
 from activation_patching.free_text.rows import spoken
 from activation_patching.free_text.tables import free_text, free_text_tables
+from activation_patching.knockout.free_text import of_cuts
 from activation_patching.knockout.rows import positions
 from activation_patching.knockout.windows import Curve, blocks
+from activation_patching.span.free_text import of_pair
 from common.clips.manifest import LABELS, Sample, read_manifest
 from common.clips.pairs import Pair
 from common.errors import InputError
@@ -47,7 +49,8 @@ def session_of(lm: AudioLM, engine: str = "splice") -> SimpleNamespace:
         return encode_clip(lm, sample.audio, PROMPTS["speaker"], silent=silent)
 
     readout = SimpleNamespace(ids=(5, 6, 7))
-    return SimpleNamespace(lm=lm, engine=engine, layers=AT, readout=readout, encode=encode)
+    of_rows = {"layers": AT, "layers_of": lambda rows: [AT[row % len(AT)] for row in rows]}
+    return SimpleNamespace(lm=lm, engine=engine, readout=readout, encode=encode, **of_rows)
 
 
 def said_by(next_token: NextToken, rows: int) -> list[Tokens]:

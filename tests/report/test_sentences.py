@@ -141,7 +141,7 @@ CASES: list[tuple[str, tuple[Any, ...], str, str, list[str]]] = [  # macro, find
     ("erased", (erased(DOWN),), "37 percentage points fewer answers are the voice's label", "低 37 个百分点", ["37"]),
     ("erased", (erased(NONE),), "need the part of the voice is not shown", "没有证据表明回答需要韵律", []),
     ("erased", (erased(UP),), "more answers are the voice's label", "高于抹除随机子空间", []),
-    ("exchanged", (exchange(UP),), "37 percentage points more answers become its label", "多 37 个百分点", ["37"]),
+    ("exchanged", (exchange(UP),), "37 percentage points more answers become its label, beyond", "多 37 个百分点", ["37"]),
     ("exchanged", (exchange(NONE),), "to the answer is not shown", "没有证据表明韵律子空间把", []),
     ("exchanged", (exchange(DOWN),), "fewer answers become its label", "少于随机子空间", []),
     ("of_whole", ([exchange(UP, MANY)],), "does 73 % of what the whole state does, for the voice", "整个状态的 73%", ["73"]),
