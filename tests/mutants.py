@@ -41,6 +41,7 @@ LEACE, PAIRS = "tests/patching/test_leace.py", "tests/clips/test_pairs.py"
 EFFECTS, INTERVALS = "tests/activation_patching/test_effects.py", "tests/stats/test_intervals.py"
 READOUT, FORM, MODELS = "tests/model/test_readout.py", "tests/compute/test_answer_form.py", "tests/model/test_models.py"
 TUNED, CROSSINGS = "tests/logit_lens/test_tuned_lens.py", "tests/stats/test_crossings.py"
+FREE_TEXT = "tests/activation_patching/test_free_text.py"
 PROBE, LOOP = "tests/logit_lens/test_probe_run.py", "tests/patching/test_own_loop.py"
 
 MUTANTS = (
@@ -213,6 +214,15 @@ MUTANTS = (
     Mutant("common/stats/crossings.py", "mean[first] / (mean[first] - mean[before])", "0.0", CROSSINGS),
     Mutant("common/stats/crossings.py", "of.mean[0, -1] - reach * of.se[0, -1] > 0", "of.mean[0, -1] > 0", CROSSINGS),
     Mutant("common/stats/splits.py", "& ((by_speaker != speaker) | (not several))", "", "tests/stats/test_splits.py"),
+    Mutant(
+        "activation_patching/exchange/free_text.py",
+        "torch.cat([edit(layer, h[..., :1, :]).to(h), h[..., 1:, :]], dim=-2)",
+        "edit(layer, h).to(h)",
+        FREE_TEXT,
+    ),
+    Mutant("activation_patching/knockout/free_text.py", "len(said) if queries.stop == where.end else 0", "0", FREE_TEXT),
+    Mutant("activation_patching/span/free_text.py", "longer = donor.continued(said)", "longer = donor", FREE_TEXT),
+    Mutant("common/patching/free_text.py", "*of_tokens, behind(word)[:, list(ends)].logsumexp(dim=-1)", "*of_tokens", FREE_TEXT),
 )
 
 
