@@ -27,6 +27,7 @@ from common.model.load import load_model
 from common.model.prompts import PROMPTS
 from common.patching import engine_check
 from common.patching.self_check import self_check
+from common.tracing.encoder import encoder_blocks, encoder_means
 from common.tracing.prefix_cache import prefix_cache_of
 from common.tracing.trace import lens, states_at
 from tests.tiny_models.families import template, without_vision_tower
@@ -180,6 +181,18 @@ def test_lens_equals_each_familys_norm_and_head_by_hand(checkpoint: Path, four_c
     assert torch.pdist(logits, p=torch.inf).min() > 1e-3  # of different layers
     continue_from = lens(lm, clip, [0], prefix_cache=prefix_cache_of(lm, clip))[0]  # as with --prompts all
     torch.testing.assert_close(continue_from, logits, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("checkpoint", TRIED, indirect=True, scope="session")
+def test_the_encoder_is_found(checkpoint: Path, four_clips: Path) -> None:
+    """In one family audio enters the decoder without any block before."""
+    lm = load_model(str(checkpoint), device=torch.device("cpu"), dtype=torch.float32)
+    clip = encode_clip(lm, four_clips.parent / "happy_1_sad_a.wav", PROMPTS["speaker"])
+    blocks = encoder_blocks(lm, clip)
+    with encoder_means(blocks, 1.0) as means, torch.inference_mode():
+        lm.model(**clip.inputs, use_cache=False)
+    assert (len(blocks) > 0) == (checkpoint.name != "gemma4_unified")
+    assert len(means) == len(blocks) + (len(blocks) > 0) and all(mean.isfinite().all() for mean in means)
 
 
 @pytest.mark.parametrize("checkpoint", ["gemma4_e4b", "moss_transcribe"], indirect=True, scope="session")
