@@ -86,7 +86,7 @@ def experiment_of(
         ready = partial(set_up, spec=spec, seed=settings.seed, generate=generate, cache_gb=cache_gb)
         work = [partial(choose, choice=choice, spec=spec), ready, spec.engines]
     asked |= {"skip_bad": settings.skip_bad, "layers": settings.layers} | ({"generate": generate} if generate else {})
-    return stages.Experiment(HERE.name, kind_of, asked, *work)
+    return stages.Experiment(HERE.name, kind_of, asked, *work, asks_again=spec.intervention == "scale")
 
 
 def set_up(

@@ -10,7 +10,7 @@ import torch
 from activation_patching.exchange.fits import positions
 from activation_patching.exchange.free_text import of_edits
 from activation_patching.scale.curves import ASKS, RUN, Curve
-from activation_patching.scale.edits import Scaled, Untouched, edit_of_curve, last_token, scaled
+from activation_patching.scale.edits import Scaled, Untouched, edit_of_curve, scaled
 from activation_patching.scale.fits import Fits, on_device
 from common.clips.manifest import Sample
 from common.compute.session import Session
@@ -22,8 +22,7 @@ from common.patching.free_text import NextToken
 from common.patching.layer_batch import sweep
 from common.patching.leace import scale_of
 from common.patching.rerun import Edit
-from common.tracing.prefix_cache import PrefixCache, prefix_cache_of
-from common.tracing.tolerance import TOLERANCE, check_finite, equal, largest_difference
+from common.tracing.tolerance import check_finite, equal, largest_difference
 from common.tracing.trace import own_logits
 
 
@@ -31,23 +30,20 @@ from common.tracing.trace import own_logits
 class Asked:
     """The run's session, and beside it one for each prompt that asks for one cue, by the prompt's name.
 
-    `shares`: a clip's questions can be read behind one run of its audio. `halves`: of the texts, by the clip's id.
+    `halves`: of the texts, by the clip's id.
     """
 
     sessions: Mapping[str, Session]
     halves: Mapping[str, int]
     at: str
-    shares: bool
 
     def scaled(
-        self, name: str, sample: Sample, edits: Sequence[Edit], caches: dict[Any, PrefixCache], size: int | None = None
+        self, name: str, sample: Sample, edits: Sequence[Edit], size: int | None = None
     ) -> tuple[Untouched, list[Scaled], int]:
-        """Return what `edits.scaled` does, of a clip asked in one way; `caches` has what its questions share."""
-        session, prefix_cache = self.sessions[name], None
+        """Return what `edits.scaled` does, of a clip asked in one way."""
+        session = self.sessions[name]
         clip = session.encode(sample)
-        if self.shares:
-            key = tuple(clip.prefix_ids), clip.span_length
-            prefix_cache = caches[key] = caches.get(key) or prefix_cache_of(session.lm, clip)
+        prefix_cache = session.prefix_cache(sample, clip) if self.at == "last" else None
         return scaled(session, clip, edits, at=self.at, prefix_cache=prefix_cache, batch_size=size)
 
 
@@ -57,16 +53,8 @@ def asked(session: Session, questions: Mapping[str, Question], sample: Sample, h
     for name, question in questions.items():
         first = encoded(session.lm, question, sample).continued(session.start)
         check_tokens(session.lm, first, session.readout)
-        sessions[name] = replace(session, question=question, first=first, shared=None)
-    return Asked(sessions, halves, at, at == "last" and _shares(session, sample))
-
-
-def _shares(session: Session, sample: Sample) -> bool:
-    """Tell whether a clip's answer is the same where its question is read behind its audio, run before."""
-    clip = session.encode(sample)
-    apart = last_token(session, clip, prefix_cache_of(session.lm, clip)).tail[-1]
-    states = last_token(session, clip).tail[-1]
-    return largest_difference(apart, states) <= TOLERANCE[session.lm.dtype] * float(states.abs().max())
+        sessions[name] = replace(session, question=question, first=first)
+    return Asked(sessions, halves, at)
 
 
 def maker(
@@ -84,11 +72,10 @@ def scale_rows(asked: Asked, fits: Fits, groups: Sequence[list[Curve]]) -> Itera
         both = on_device(fits.of(sample), asked.sessions[RUN].lm.device)
         found: dict[str, tuple[Untouched, Scaled]] = {}
         own: dict[str, Untouched] = {}
-        caches: dict[Any, PrefixCache] = {}
         for name in dict.fromkeys(curve.asked for curve in group):
             curves = [curve for curve in group if curve.asked == name]
             edits = [edit_of_curve(curve, both) for curve in curves]
-            own[name], answers, sizes[name] = asked.scaled(name, sample, edits, caches, sizes.get(name))
+            own[name], answers, sizes[name] = asked.scaled(name, sample, edits, sizes.get(name))
             untouched = own[name]
             check_finite(untouched.logits, sample.sample_id)
             found |= {curve.name: (untouched, answer) for curve, answer in zip(curves, answers)}
@@ -146,7 +133,7 @@ def check_scale(asked: Asked, fits: Fits, sample: Sample) -> dict[str, float]:
     session = asked.sessions[RUN]
     clip, own = session.encode(sample), on_device(fits.of(sample), session.lm.device)["prosody"].own
     nothing, doubled = scale_of(0.0, own), scale_of(2.0, own)
-    untouched, (same, rows), _ = asked.scaled(RUN, sample, [nothing, doubled], {})
+    untouched, (same, rows), _ = asked.scaled(RUN, sample, [nothing, doubled])
     h = untouched.states[0]
     if not torch.equal(nothing(session.layers[0], h), h):
         raise CheckFailed("self-check: a factor of 0 changes the states")

@@ -90,7 +90,10 @@ def check_patching(
         if from_rerun[engine] <= limit:  # False for nan
             break
     else:
-        raise CheckFailed(f"self-check: no way of patching gives what a rerun gives: {from_rerun}, above {limit:.3g}")
+        found = ", ".join(
+            f"{engine} {shown(off)}" if off != off else f"{engine} is off by {off:.3g}" for engine, off in from_rerun.items()
+        )
+        raise CheckFailed(f"self-check: {found} (allowed: {limit:.3g}); another --at or --intervention may suit this decoder")
     whole = [i for i, donor in enumerate(donors) if engine == "splice" or donor.span_length == a.span_length]
     own_runs = [own_logits(lm, donors[i]) for i in whole]
     row_0 = largest_difference(patched[whole, 0], torch.stack(own_runs)) if whole else None

@@ -28,7 +28,7 @@ def over_prompts(
     Each variant has a folder of its own. The main results of each end in prompts.csv and prompts.png.
     """
     several = settings.several
-    shared = PrefixCacheStore(cache_gb) if several and not settings.redraw else None
+    shared = PrefixCacheStore(cache_gb) if (several or experiment.asks_again) and not settings.redraw else None
     folders = {name: out / "prompts" / name if several else out for name in settings.questions}
     for folder in folders.values():
         check(folder)  # all of them before any work

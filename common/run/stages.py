@@ -71,7 +71,8 @@ class Experiment:
     """What a run does: `options` beside the settings for its record, the ways of patching that it may use, and two stages.
 
     `choose` takes the clips that the model can be given, and the labels; `set_up` the model, what was chosen, and the run.
-    `kind_of` tells the kind of a run by its intervention, of which the lens has none.
+    `kind_of` tells the kind of a run by its intervention, of which the lens has none. With `asks_again` a clip is asked several
+    questions, which share its prefix cache.
     """
 
     name: str
@@ -80,6 +81,7 @@ class Experiment:
     choose: Callable[[list[Sample], Sequence[str]], Chosen]
     set_up: Callable[["Session", Chosen, Run], Prepared]
     engines: Sequence[str] = ()
+    asks_again: bool = field(default=False, kw_only=True)
 
 
 def run(experiment: Experiment, settings: Settings, prompt: str, out: Path, shared: PrefixCacheStore | None) -> None:
