@@ -222,7 +222,7 @@ MUTANTS = (
     ),
     Mutant("activation_patching/knockout/free_text.py", "len(said) if queries.stop == where.end else 0", "0", FREE_TEXT),
     Mutant("activation_patching/span/free_text.py", "longer = donor.continued(said)", "longer = donor", FREE_TEXT),
-    Mutant("common/patching/free_text.py", "*of_tokens, behind(word)[:, list(ends)].logsumexp(dim=-1)", "*of_tokens", FREE_TEXT),
+    Mutant("common/patching/free_text.py", "*of_tokens, *of_end", "*of_tokens", FREE_TEXT),
 )
 
 

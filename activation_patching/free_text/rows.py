@@ -39,7 +39,7 @@ def spoken(session: Session, unit: str, names: Sequence[str], next_token: NextTo
     scores = word_scores(next_token, len(names) * count, words, ends=ends)
     texts = [
         " ".join(tokenizer.decode(tokens, skip_special_tokens=True).split())
-        for tokens in greedy(next_token, len(names) * count, ends=ends, most=MOST_TOKENS)
+        for tokens in greedy(next_token, len(names) * count, ends={*ends, session.lm.audio_token_id}, most=MOST_TOKENS)
     ]
     labels, bare_words = readout.labels, session.question.bare_words
     return [

@@ -16,15 +16,16 @@ NextToken = Callable[[Tokens, Sequence[int]], torch.Tensor]
 
 
 def end_tokens(lm: AudioLM) -> frozenset[int]:
-    """Return the tokens that end an answer."""
+    """Return the tokens that end an answer, of those that the model knows."""
     of_model = getattr(getattr(lm.model, "generation_config", None), "eos_token_id", None)
     ids = [of_model] if isinstance(of_model, int) else list(of_model or [])
-    return frozenset(i for i in (*ids, lm.processor.tokenizer.eos_token_id) if i is not None)
+    known = lm.model.config.get_text_config().vocab_size
+    return frozenset(i for i in (*ids, lm.processor.tokenizer.eos_token_id) if i is not None and i < known)
 
 
 @torch.inference_mode()
-def greedy(next_token: NextToken, rows: int, *, ends: Collection[int], most: int) -> list[Tokens]:
-    """Return what each row says: its likeliest token again and again, up to an end token or `most` tokens."""
+def greedy(next_token: NextToken, rows: int, *, ends: Collection[int | None], most: int) -> list[Tokens]:
+    """Return what each row says: its likeliest token again and again, up to a token of `ends` or `most` tokens."""
     said, open_rows = dict.fromkeys(range(rows), Tokens()), list(range(rows))
     for _ in range(most):
         for so_far in dict.fromkeys(said[row] for row in open_rows):
@@ -37,7 +38,7 @@ def greedy(next_token: NextToken, rows: int, *, ends: Collection[int], most: int
 
 @torch.inference_mode()
 def word_scores(next_token: NextToken, rows: int, words: Sequence[Tokens], *, ends: Collection[int]) -> torch.Tensor:
-    """Return the summed log-probability [row, word] of each word's tokens and of an end token behind them."""
+    """Return the summed log-probability [row, word] of each word's tokens and of an end token behind them, where there is one."""
     log_probs: dict[Tokens, torch.Tensor] = {}
 
     def behind(so_far: Tokens) -> torch.Tensor:
@@ -48,5 +49,6 @@ def word_scores(next_token: NextToken, rows: int, words: Sequence[Tokens], *, en
     scores = []
     for word in words:
         of_tokens = [behind(word[:i])[:, token] for i, token in enumerate(word)]
-        scores.append(torch.stack([*of_tokens, behind(word)[:, list(ends)].logsumexp(dim=-1)]).sum(dim=0))
+        of_end = [behind(word)[:, list(ends)].logsumexp(dim=-1)] if ends else []
+        scores.append(torch.stack([*of_tokens, *of_end]).sum(dim=0))
     return torch.stack(scores, dim=1)

@@ -167,6 +167,21 @@ def test_one_that_says_something_else_first_is_seen(lm: AudioLM, tmp_path: Path)
     assert found is not None and (found.agreement, found.word_agreement, found.no_label, found.n) == (0, 0, 0, 1)
 
 
+def test_an_audio_token_and_an_end_that_the_model_does_not_know_end_nothing_else(lm: AudioLM, samples: list[Sample]) -> None:
+    """The first is no text that a rerun could go on with; of the second nothing can be read."""
+    config = lm.model.generation_config
+    before, config.eos_token_id = config.eos_token_id, [10**6]
+    try:
+        known = end_tokens(lm)
+    finally:
+        config.eos_token_id = before
+    assert 10**6 not in known and known <= end_tokens(lm)
+    said = greedy(lambda so_far, rows: torch.eye(9)[[7 if so_far else 5] * len(rows)], 1, ends={7, None}, most=4)
+    assert said == [(5,)]
+    scores = word_scores(lambda so_far, rows: torch.eye(9)[[5] * len(rows)], 1, [(5,), (6,)], ends=())
+    assert scores[0, 0] > scores[0, 1]
+
+
 @pytest.mark.parametrize(
     ("text", "kind"),
     [
