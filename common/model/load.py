@@ -60,6 +60,7 @@ def load_model(
                 dtype=dtype,
                 use_safetensors=True,
                 output_loading_info=True,
+                ignore_mismatched_sizes=True,  # refused below, by name
                 attn_implementation=attention,
                 device_map=spread,
                 **({"quantization_config": quantization} if quantization else {}),
@@ -70,7 +71,14 @@ def load_model(
         raise
     except Exception as error:
         raise InputError(f"--model {name}: cannot be loaded ({_reason(error)})") from None
-    if missing := sorted(loaded["missing_keys"]):  # transformers would go on with random numbers in their place
+    # transformers would go on with random numbers in their place
+    if mismatched := sorted(loaded["mismatched_keys"]):
+        key, there, wanted = mismatched[0]
+        raise InputError(
+            f"--model {name}: {len(mismatched)} weights have another shape than its config says, the first is {key}: "
+            f"{[*there]} in its files, {[*wanted]} wanted"
+        )
+    if missing := sorted(loaded["missing_keys"]):
         raise InputError(f"--model {name}: {len(missing)} weights are not in its files, the first is {missing[0]}")
     model.eval()
     _speak_plainly(model)

@@ -113,3 +113,15 @@ def test_a_window_is_found_behind_noise(tiny_folder: Path, tmp_path: Path) -> No
     soundfile.write(tmp_path / "long.wav", np.random.default_rng(0).uniform(-0.5, 0.5, 24_000), RATE)
     with pytest.raises(InputError, match="the model hears about 1.0 s"):
         check_window(lm, [tmp_path / "long.wav"], [24_000], PROMPTS["voice"])
+
+
+def test_a_weight_of_another_shape_is_named(tiny_folder: Path, tmp_path: Path) -> None:
+    """The reason that transformers gives is in a report, which nobody sees."""
+
+    def shorter(settings: dict[str, Any]) -> None:
+        settings["text_config"]["vocab_size"] -= 1
+
+    with pytest.raises(
+        InputError, match=r"weights have another shape .* the first is lm_head.weight: \[267, 32\] .* \[266, 32\]"
+    ):
+        changed(tiny_folder, tmp_path / "m", "config.json", shorter)
