@@ -42,6 +42,7 @@ EFFECTS, INTERVALS = "tests/activation_patching/test_effects.py", "tests/stats/t
 READOUT, FORM, MODELS = "tests/model/test_readout.py", "tests/compute/test_answer_form.py", "tests/model/test_models.py"
 TUNED, CROSSINGS = "tests/logit_lens/test_tuned_lens.py", "tests/stats/test_crossings.py"
 FREE_TEXT = "tests/activation_patching/test_free_text.py"
+SETTINGS = "tests/model/test_checkpoint_settings.py"
 PROBE, LOOP = "tests/logit_lens/test_probe_run.py", "tests/patching/test_own_loop.py"
 
 MUTANTS = (
@@ -120,6 +121,9 @@ MUTANTS = (
         "self.probability >= 0.05",
         f"{FORM}::test_what_leads_to_the_labels_counts_and_half_is_enough",
     ),
+    Mutant("common/model/load.py", "    _speak_plainly(model)\n", "", SETTINGS),
+    Mutant("common/model/encoding.py", "            torch.manual_seed(0)\n", "", SETTINGS),
+    Mutant("common/model/encoding.py", '{"add_special_tokens": False} if', '{"add_special_tokens": True} if', SETTINGS),
     Mutant(
         "common/model/encoding.py",
         "slice(positions[0], positions[-1] + 1)",

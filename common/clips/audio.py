@@ -15,6 +15,7 @@ MAX_SECONDS = 3600.0  # longer than any model hears; a file of hours is not read
 SILENCE_PEAK = 1e-4  # of full scale: -80 dBFS; below it a clip has no voice to hear
 LOUDEST_PEAK = 16.0  # of full scale: more is not a loud clip, but floating-point samples in the scale of integers
 SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3")
+_CANCELLED = 0.02  # of the power that an average of unlike channels has: less is left where one is the other upside down
 _FORMATS = ("WAV", "WAVEX", "RF64", "FLAC", "OGG", "MP3")
 _FRAME = 0.02  # seconds; silence is told in frames of this length
 _TRIM_BELOW = 0.01  # of the loudest frame: -40 dB
@@ -64,7 +65,7 @@ def read_clip(path: Path, *, trim: bool = False) -> Clip:
     """Read a clip at its own rate.
 
     Raises BadClip for a file that is not there, cannot be decoded, is truncated, empty, too short, too long or silent, or holds
-    values that are not finite or not in the scale of audio.
+    channels that cancel each other, or values that are not finite or not in the scale of audio.
     """
     if not path.is_file():  # a folder; a pipe would be waited for
         raise BadClip(path, "not readable as audio", " (no such file)")
@@ -74,9 +75,10 @@ def read_clip(path: Path, *, trim: bool = False) -> Clip:
                 raise TypeError(f"its format is {file.format}")
             rate, channels, kind = file.samplerate, file.channels, f"{file.format} {file.subtype}"
             most = int(MAX_SECONDS * rate)
-            blocks, read = [], 0
+            blocks, read, power = [], 0, 0.0
             while read <= most and len(block := file.read(_BLOCK, dtype="float32", always_2d=True)):
                 blocks.append(block.mean(axis=1))
+                power += float(np.square(block, dtype=np.float64).mean(axis=1).sum())
                 read += len(block)
             claimed = file.frames
     except (OSError, RuntimeError, TypeError) as error:  # LibsndfileError is a RuntimeError; a .raw file, a TypeError
@@ -91,6 +93,8 @@ def read_clip(path: Path, *, trim: bool = False) -> Clip:
     wave = np.concatenate(blocks)
     if not np.isfinite(wave).all():
         raise BadClip(path, "has samples that are not finite numbers")
+    if np.square(wave, dtype=np.float64).sum() * channels < _CANCELLED * power:
+        raise BadClip(path, "has channels that cancel each other", ": one is the other upside down; keep one of them")
     if (peak := float(np.abs(wave).max())) < SILENCE_PEAK:
         raise BadClip(path, "silent", f", its peak is {peak:.1g} of full scale; at least {SILENCE_PEAK:g} is needed")
     if peak > LOUDEST_PEAK:

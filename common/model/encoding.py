@@ -2,7 +2,8 @@
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -206,6 +207,20 @@ def end_span(clip: EncodedClip, tail: int) -> EncodedClip:
     return replace(clip, span=slice(clip.span.start, max(clip.span.stop, clip.ids.shape[1] - tail)))
 
 
+@contextmanager
+def _same_noise() -> Iterator[None]:
+    """Let an extractor that adds noise (dither) add the same each time, and leave the draws of others as they are."""
+    before = np.random.get_state()
+    np.random.seed(0)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            yield
+    finally:
+        np.random.set_state(before)
+
+
+@_same_noise()
 def encode_wave(lm: AudioLM, wave: np.ndarray, prompt: str, *, system: str | None = None) -> dict[str, Any]:
     """Return the model's inputs for a wave [sample] at its rate.
 
@@ -239,7 +254,9 @@ def _encode_as_text(lm: AudioLM, wave: np.ndarray, prompt: str, system: str | No
         text = lm.processor.tokenizer.apply_chat_template(
             turns, chat_template=template, add_generation_prompt=True, tokenize=False, **_thinking(lm)
         )
-        return lm.processor(text=text, audio=wave, return_tensors="pt")
+        bos = lm.processor.tokenizer.bos_token  # the processor would put another before that of the template
+        once = {"add_special_tokens": False} if bos and text.startswith(bos) else {}
+        return lm.processor(text=text, audio=wave, return_tensors="pt", **once)
     except _UNFIT:
         raise InputError(f"{type(lm.processor).__name__} cannot put a clip into a question ({reason})") from None
 
@@ -293,8 +310,12 @@ def _unspaced(text: str) -> str:
 
 
 def _chat_template(processor: Any) -> str | None:
-    """Return the chat template where a processor keeps it, or leave it to the processor: its tokenizer may need none."""
-    return next((t for t in (getattr(p, "chat_template", None) for p in (processor, processor.tokenizer)) if t), None)
+    """Return the chat template where a processor keeps it, of several the default, or leave it to the processor.
+
+    Its tokenizer may need none.
+    """
+    kept = next((t for t in (getattr(p, "chat_template", None) for p in (processor, processor.tokenizer)) if t), None)
+    return kept.get("default") if isinstance(kept, dict) else kept
 
 
 def _equal(one: Any, other: Any) -> bool:

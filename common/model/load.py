@@ -15,7 +15,7 @@ import torch
 import transformers
 from huggingface_hub.errors import GatedRepoError
 from torch import nn
-from transformers import AutoConfig, AutoFeatureExtractor, AutoProcessor, AutoTokenizer
+from transformers import AutoConfig, AutoFeatureExtractor, AutoProcessor, AutoTokenizer, GenerationConfig
 from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
 from transformers.utils import cached_file, extract_commit_hash
 
@@ -60,6 +60,7 @@ def load_model(
                 dtype=dtype,
                 use_safetensors=True,
                 output_loading_info=True,
+                ignore_mismatched_sizes=True,  # refused below, by name
                 attn_implementation=attention,
                 device_map=spread,
                 **({"quantization_config": quantization} if quantization else {}),
@@ -70,11 +71,30 @@ def load_model(
         raise
     except Exception as error:
         raise InputError(f"--model {name}: cannot be loaded ({_reason(error)})") from None
-    if missing := sorted(loaded["missing_keys"]):  # transformers would go on with random numbers in their place
+    # transformers would go on with random numbers in their place
+    if mismatched := sorted(loaded["mismatched_keys"]):
+        key, there, wanted = mismatched[0]
+        raise InputError(
+            f"--model {name}: {len(mismatched)} weights have another shape than its config says, the first is {key}: "
+            f"{[*there]} in its files, {[*wanted]} wanted"
+        )
+    if missing := sorted(loaded["missing_keys"]):
         raise InputError(f"--model {name}: {len(missing)} weights are not in its files, the first is {missing[0]}")
     model.eval()
+    _speak_plainly(model)
     lm = wrap_model(model if spread or quantization else model.to(device), processor, device=device, adapters=adapters)
     return lm if Path(name).is_dir() else replace(lm, commit=source["revision"])
+
+
+def _speak_plainly(model: Any) -> None:
+    """Forget how a checkpoint would have its answers drawn, searched, penalised or stopped, all but its tokens of start and end.
+
+    A penalty of what was said already would fall on the labels, as the prompt lists them.
+    """
+    own = getattr(model, "generation_config", None)
+    if own is not None:
+        kept = {name: getattr(own, name, None) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+        model.generation_config = GenerationConfig(**kept)
 
 
 def load_ears(name: str, *, revision: str | None, trust_remote_code: bool, trim: bool) -> AudioLM:
@@ -129,6 +149,7 @@ def _read_config(name: str, source: dict[str, Any]) -> tuple[Any, Any]:
         if "custom code" in str(error):
             raise InputError(f"--model {name}: comes with code of its own; --trust-remote-code runs it") from None
         raise InputError(f"--model {name}: no model folder or hub id that can be read ({_reason(error)})") from None
+    _name_outputs(whole)
     config = getattr(whole, "thinker_config", whole)
     if audio_token_id_of(config) is None and not getattr(config, "auto_map", None):  # own code may keep it in its processor
         raise InputError(
@@ -136,6 +157,14 @@ def _read_config(name: str, source: dict[str, Any]) -> tuple[Any, Any]:
             "audio token in its config"
         )
     return whole, config
+
+
+def _name_outputs(config: Any) -> None:
+    """Let a model and its parts return what they compute by name, also where their config asks for tuples."""
+    config.return_dict = True
+    for part in (getattr(config, name, None) for name in config.sub_configs):
+        if part is not None:
+            _name_outputs(part)
 
 
 def _model_class(name: str, config: Any) -> Any:

@@ -42,6 +42,27 @@ def test_audio_that_cannot_be_used(wave: np.ndarray, message: str, tmp_path: Pat
         load_audio(tmp_path / "x.wav", 16_000)
 
 
+@pytest.mark.parametrize("other", [-1.0, -0.9])
+def test_channels_that_cancel_each_other_are_refused(other: float, tmp_path: Path) -> None:
+    """What is left of them is no voice, although it need not be silence."""
+    voice = tone(1, 16_000)
+    soundfile.write(tmp_path / "x.wav", np.stack([voice, other * voice], axis=1), 16_000)
+    with pytest.raises(BadClip, match="has channels that cancel each other"):
+        read_clip(tmp_path / "x.wav")
+
+
+@pytest.mark.parametrize("channels", [2, 6, 24])
+def test_unlike_channels_are_averaged(channels: int, tmp_path: Path) -> None:
+    noises = np.random.default_rng(0).uniform(-0.5, 0.5, (16_000, channels))
+    alone = noises * (np.arange(channels) == 0)
+    for name, wave in (("noises", noises), ("alone", alone), ("silent", 0 * noises)):
+        soundfile.write(tmp_path / f"{name}.wav", wave, 16_000, subtype="FLOAT")
+    for name in ("noises", "alone"):
+        assert read_clip(tmp_path / f"{name}.wav").channels == channels
+    with pytest.raises(BadClip, match="silent"):
+        read_clip(tmp_path / "silent.wav")
+
+
 def test_a_file_that_is_not_audio(tmp_path: Path) -> None:
     (tmp_path / "x.wav").write_text("hello")
     with pytest.raises(InputError, match="x.wav: not readable as audio"):
