@@ -15,7 +15,7 @@ EXPERIMENTS = {"lens": "logit_lens", "patching": "activation_patching"}
 ROWS = {"lens": "lens.csv", "patching": "patches.csv"}
 TABLES = {"lens": ("layers", "congruent", "labels", "crossover"), "patching": ("layers", "effects", "summary")}
 # Tables that a run has where it was told to, or its clips allow.
-ASKED_FOR = ("generated", "probe", "decoding", "stages", "beyond_label", "free_text")
+ASKED_FOR = {"lens": ("generated", "probe", "decoding", "stages"), "patching": ("beyond_label", "free_text")}
 BESIDE = {  # folder: input, lens
     "transcript": ("transcript", "logit"),
     "described": ("described", "logit"),
@@ -179,7 +179,7 @@ def read_outputs(experiment: str, folder: Path, *, beside: bool = False) -> Outp
     try:
         record, rows = finished_run(folder, ROWS[experiment])
         tables = {name: read_table(folder, name) for name in TABLES[experiment]}
-        tables |= {name: read_table(folder, name) for name in ASKED_FOR if (folder / f"{name}.csv").exists()}
+        tables |= {name: read_table(folder, name) for name in ASKED_FOR[experiment] if (folder / f"{name}.csv").exists()}
         above = next((p for p in (folder, folder.parent.parent) if (p / "prompts.csv").exists()), None)
         return Outputs(experiment, folder, record, rows, tables, read_table(above, "prompts") if above else None)
     except InputError as error:

@@ -11,7 +11,7 @@ import pytest
 import report.build
 from report.language import LANGUAGES
 from report.render import environment
-from report.runs import Study, Trouble, names_of, read_studies
+from report.runs import Outputs, Study, Trouble, names_of, read_outputs, read_studies
 from tests.helpers.study import build_report, change_record, save_study
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -116,3 +116,11 @@ def test_every_trouble_has_words(language: str) -> None:
     )
     said = [str(sentences.trouble(Trouble(name, values))).strip() for name in names]  # type: ignore[attr-defined]
     assert len(names) == 11 and all(text.startswith("**") for text in said) and len(set(said)) == 11
+
+
+def test_texts_of_patched_pairs_are_no_table_of_the_report(mine: Path) -> None:
+    """The lens has a table of that name; of patching its file has the texts themselves."""
+    folder = mine / "patching"
+    (folder / "generated.csv").write_text("pair_id,layer,generated,said,answer_kind,whole_word\na,0,sad,sad,label,sad\n")
+    found = read_outputs("patching", folder)
+    assert isinstance(found, Outputs) and "generated" not in found.tables
