@@ -173,7 +173,7 @@ CASES: list[tuple[str, tuple[Any, ...], str, str, list[str]]] = [  # macro, find
     (
         "until",
         ([replace(cut(DOWN), half_effect_layer=PLACE)],),
-        "the loss halves: for the words from layer 23.8 on.",
+        "costs half as much from layer 23.8 on (words).",
         "损失减半：语义从第 23.8 层起",
         ["23.8"],
     ),
