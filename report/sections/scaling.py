@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from activation_patching.free_text.tables import FreeText, free_text
 from activation_patching.scale.findings import Erased, ScaleEffect, erasures, scale_effects
 from common.run.run_folder import read_record, read_table
 
@@ -15,11 +14,9 @@ class Scaling:
     at: str
     effects: list[ScaleEffect]
     erased: list[Erased]
-    spoken: FreeText | None
 
 
 def scaling(folder: Path) -> Scaling:
     tables = {name: read_table(folder, name) for name in ("chosen", "erased")}
     at = str(read_record(folder)["identity"]["at"])
-    said = {"free_text": read_table(folder, "free_text")} if (folder / "free_text.csv").is_file() else {}
-    return Scaling(at, sorted(scale_effects(tables), key=lambda f: f.kind), erasures(tables), free_text(said))
+    return Scaling(at, sorted(scale_effects(tables), key=lambda f: f.kind), erasures(tables))

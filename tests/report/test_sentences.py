@@ -144,7 +144,7 @@ CASES: list[tuple[str, tuple[Any, ...], str, str, list[str]]] = [  # macro, find
     ("exchanged", (exchange(UP),), "37 percentage points more answers become its label, beyond", "多 37 个百分点", ["37"]),
     ("exchanged", (exchange(NONE),), "to the answer is not shown", "没有证据表明韵律子空间把", []),
     ("exchanged", (exchange(DOWN),), "fewer answers become its label", "少于随机子空间", []),
-    ("of_whole", ([exchange(UP, MANY)],), "does 73 % of what the whole state does, for the voice", "整个状态的 73%", ["73"]),
+    ("of_whole", ([exchange(UP, MANY)],), "this is 73 % (voice) of the whole state's effect", "整个状态的 73%", ["73"]),
     (
         "wordings",
         ([Spread("answer is the words' label", 0.61, 0.83, 5, 5, 400)],),
