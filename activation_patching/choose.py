@@ -72,8 +72,8 @@ def choose_pairs(
     """Return the pairs to patch and their controls, a donor's together, and the counts of clips and pairs, with reasons.
 
     A kind that the clips cannot give is left out, and the counts' warnings say why. Pairs listed in `pairs_file` are all taken,
-    whatever pool, limit and rules. `trim`: lengths are those without silence at the ends. `controls`
-    asks for donors that only disturb. Raises InputError where no kind has a pair.
+    whatever pool, limit and rules. `trim`: lengths are those without silence at the ends. `controls` asks for
+    donors that only disturb. Raises InputError where no kind has a pair.
     """
     if pairs_file is not None:
         pool, limit = "all", None

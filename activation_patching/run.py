@@ -20,8 +20,7 @@ prepare(__file__)
 from activation_patching import options
 from activation_patching.choose import PairChoice, choose, groups_of, speaking_pairs
 from activation_patching.components import stages as components
-from activation_patching.free_text.tables import free_text_tables
-from activation_patching.free_text.tables import summary as free_text_summary
+from activation_patching.free_text.tables import free_text_summary, free_text_tables
 from activation_patching.intervention import InterventionSpec
 from activation_patching.knockout import stages as knockout
 from activation_patching.scale import stages as scale
@@ -113,11 +112,9 @@ def set_up(
 
 def end(run: run_folder.Run, *, session: "Session", speaking: list[Pair], ask: Callable[[Pair], Any]) -> stages.Ended:
     """Let pairs go on in free text; return what noise did to the rows, and how far their ends are from the clips' own runs."""
-    counts: dict[str, Any] = {}
-    if speaking:
-        from activation_patching.free_text.rows import speak
+    from activation_patching.free_text.rows import speak
 
-        counts, _ = speak(session, run, [[p] for p in speaking], lambda p: p.pair_id, lambda group: ask(group[0]))
+    counts = speak(session, run, [[p] for p in speaking], lambda p: p.pair_id, lambda group: ask(group[0]))
     if not processes.is_leader():
         return {}, []
     rows = read_table(run.rows)

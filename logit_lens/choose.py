@@ -17,8 +17,3 @@ def choose_clips(clips: list[Sample], *, limit: int | None, seed: int) -> tuple[
     }
     counts = {"clips": len(kept), "congruent clips": len(beside), "dropped": dropped, "sources": sorted({s.source for s in kept})}
     return kept + beside, counts
-
-
-def choose_speaking(samples: list[Sample], count: int, *, seed: int) -> frozenset[str]:
-    """Return the ids of `count` conflict clips that are to answer in free text besides, drawn with the seed."""
-    return frozenset(s.sample_id for s in draw([s for s in samples if s.conflict], count, seed=seed))

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from common.clips.manifest import Sample
+from common.clips.manifest import Sample, choose_speaking
 from common.compute.session import Session
 from common.errors import InputError
 from common.model.encoding import load_clip
@@ -18,7 +18,6 @@ from common.model.readout import Readout, tied
 from common.run.run_folder import Work
 from common.tracing.tolerance import check_finite
 from common.tracing.trace import lens, lens_and_states
-from logit_lens.choose import choose_speaking
 from logit_lens.fitted.random_weights import Recorder, open_states
 from logit_lens.fitted.tuned_lens import tuned_lens
 

@@ -219,14 +219,14 @@ MUTANTS = (
     Mutant("common/stats/crossings.py", "of.mean[0, -1] - reach * of.se[0, -1] > 0", "of.mean[0, -1] > 0", CROSSINGS),
     Mutant("common/stats/splits.py", "& ((by_speaker != speaker) | (not several))", "", "tests/stats/test_splits.py"),
     Mutant(
-        "activation_patching/exchange/free_text.py",
-        "torch.cat([edit(layer, h[..., :1, :]).to(h), h[..., 1:, :]], dim=-2)",
-        "edit(layer, h).to(h)",
+        "activation_patching/exchange/edits.py",
+        "edit(layer, h[..., :1, :]).to(h) for layer, h in _tail(trace).items()]",
+        "edit(layer, h[..., -1:, :]).to(h) for layer, h in _tail(trace).items()]",
         FREE_TEXT,
     ),
     Mutant("activation_patching/knockout/free_text.py", "len(said) if queries.stop == where.end else 0", "0", FREE_TEXT),
     Mutant("activation_patching/span/free_text.py", "longer = donor.continued(said)", "longer = donor", FREE_TEXT),
-    Mutant("common/patching/free_text.py", "*of_tokens, *of_end", "*of_tokens", FREE_TEXT),
+    Mutant("common/patching/free_text.py", "log_probs[:, list(ends)].logsumexp(dim=-1)", "0 * log_probs[:, 0]", FREE_TEXT),
 )
 
 

@@ -46,7 +46,7 @@ def donated_states(
 def at_last(session: Session, trace: Trace, edits: Sequence[Edit], batch_size: int) -> tuple[list[torch.Tensor], int]:
     """Return label logits [layer, label] of the run of `trace` unedited, then with each of `edits` of its last position."""
     trace = trace.to(session.lm.device)
-    work = [trace, *(replace(trace, tail=_edited(_tail(trace), edit)) for edit in edits)]
+    work = [trace, *(replace(trace, tail=edited(trace, edit)) for edit in edits)]
     chunks, batch_size = in_chunks(partial(splice, session.lm, trace, tokens=session.readout.ids), work, batch_size)
     return list(torch.cat(chunks).cpu()), batch_size
 
@@ -55,8 +55,10 @@ def _tail(trace: Trace) -> dict[int, torch.Tensor]:
     return dict(zip(trace.layers, trace.tail))
 
 
-def _edited(tail: dict[int, torch.Tensor], edit: Edit) -> torch.Tensor:
-    return torch.stack([edit(layer, h).to(h) for layer, h in tail.items()])
+def edited(trace: Trace, edit: Edit) -> torch.Tensor:
+    """Return a tail's states [layer, 1, tail, d_model], of each layer those of its first token edited."""
+    first = [edit(layer, h[..., :1, :]).to(h) for layer, h in _tail(trace).items()]
+    return torch.cat([torch.stack(first), trace.tail[..., 1:, :]], dim=-2)
 
 
 def at_span(

@@ -6,7 +6,7 @@ from functools import partial
 
 import torch
 
-from activation_patching.exchange.edits import before_last
+from activation_patching.exchange.edits import before_last, edited
 from common.compute.activation_cache import in_chunks
 from common.compute.session import Session
 from common.model.encoding import EncodedClip
@@ -38,7 +38,7 @@ def of_edits(session: Session, clip: EncodedClip, edits: Sequence[Edit], *, at: 
         longer = replace(clip.continued(said), span=prompt.span)  # its tail: the prompt's last token, and what was said
         trace = record(session.lm, longer, session.readout.ids, layers, behind)[0]
         numbers = list(dict.fromkeys(row // count for row in rows))
-        tails = [_first_edited(trace.layers, trace.tail, edits[number]) for number in numbers]
+        tails = [edited(trace, edits[number]) for number in numbers]
         pass_of = partial(_spliced, session, trace)
         chunks, _ = in_chunks(pass_of, tails, max(1, _MAX_ROWS // len(layers)))
         logits = torch.cat(chunks)  # [edit, layer, vocab]
@@ -46,12 +46,6 @@ def of_edits(session: Session, clip: EncodedClip, edits: Sequence[Edit], *, at: 
         return torch.stack([logits[place] for place in places])
 
     return at_span if at == "span" else at_last
-
-
-def _first_edited(layers: Sequence[int], tail: torch.Tensor, edit: Edit) -> torch.Tensor:
-    """Return a tail's states [layer, 1, tail, d_model] with those of its first token edited."""
-    edited = [torch.cat([edit(layer, h[..., :1, :]).to(h), h[..., 1:, :]], dim=-2) for layer, h in zip(layers, tail)]
-    return torch.stack(edited)
 
 
 def _spliced(session: Session, trace: Trace, tails: Sequence[torch.Tensor]) -> torch.Tensor:

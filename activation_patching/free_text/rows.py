@@ -10,20 +10,24 @@ from common.model.generation import MOST_TOKENS, answer_kind, said
 from common.model.readout import tokens_behind
 from common.patching.free_text import NextToken, end_tokens, greedy, word_scores
 from common.run.run_folder import Run, Work, make_rows
-from common.run.stages import Ended
 
 
 def speak(
     session: Session, this: Run, groups: Sequence[list[Any]], name: Callable[[Any], str], ask: Callable[[list[Any]], NextToken]
-) -> Ended:
-    """Make the rows of groups of units, each group asked together; `ask` returns what asks it, rows being units x layers."""
+) -> dict[str, Any]:
+    """Make the rows of groups of units, each group asked together; return what run.json says of them, nothing where none speak.
+
+    `ask` returns what asks a group; its rows are units x layers.
+    """
+    if not groups:
+        return {}
 
     def rows_of(groups: Sequence[list[Any]]) -> Iterator[list[dict[str, Any]]]:
         for group in groups:
             yield spoken(session, this.unit, [name(unit) for unit in group], ask(group))
 
     make_rows(replace(this, rows=this.out / FILE), Work(rows_of, groups, name, session.layers), overwrite=False)
-    return {"free_text": {"units": sum(map(len, groups)), "tokens_at_most": MOST_TOKENS}}, []
+    return {"free_text": {"units": sum(map(len, groups)), "tokens_at_most": MOST_TOKENS}}
 
 
 def spoken(session: Session, unit: str, names: Sequence[str], next_token: NextToken) -> list[dict[str, Any]]:
@@ -36,11 +40,10 @@ def spoken(session: Session, unit: str, names: Sequence[str], next_token: NextTo
     tail, ends = session.first.tail_ids, end_tokens(session.lm)
     before = tail[: len(tail) - len(readout.lead)]
     words = [tokens_behind(tokenizer, before, word)[len(readout.lead) :] for word in readout.words]
-    scores = word_scores(next_token, len(names) * count, words, ends=ends)
-    texts = [
-        " ".join(tokenizer.decode(tokens, skip_special_tokens=True).split())
-        for tokens in greedy(next_token, len(names) * count, ends={*ends, session.lm.audio_token_id}, most=MOST_TOKENS)
-    ]
+    scores, likeliest = word_scores(next_token, len(names) * count, words, ends=ends)
+    stops: Any = {*ends, session.lm.audio_token_id}  # no rerun could go on behind a token that stands for audio
+    told = greedy(next_token, len(names) * count, ends=stops, most=MOST_TOKENS, likeliest=likeliest)
+    texts = [" ".join(tokenizer.decode(tokens, skip_special_tokens=True).split()) for tokens in told]
     labels, bare_words = readout.labels, session.question.bare_words
     return [
         {

@@ -65,7 +65,7 @@ def free_text(tables: dict[str, pd.DataFrame]) -> FreeText | None:
     return FreeText(int(table.n.min()), **worst, **{name: float(table[name].max()) for name in ("no_label", "refusal", "hedge")})
 
 
-def summary(tables: dict[str, pd.DataFrame]) -> list[str]:
+def free_text_summary(tables: dict[str, pd.DataFrame]) -> list[str]:
     """Return the rows of the terminal's table."""
     found = free_text(tables)
     if found is None:

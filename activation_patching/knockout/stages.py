@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from activation_patching.free_text.tables import free_text_tables
-from activation_patching.free_text.tables import summary as free_text_summary
+from activation_patching.free_text.tables import free_text_summary, free_text_tables
 from activation_patching.knockout.findings import cut_effects, headline, routes
 from activation_patching.knockout.plots import EDGES, WINDOWS, plot_run
 from activation_patching.knockout.tables import tables_of
 from activation_patching.knockout.windows import Curve, window_names
-from common.clips.manifest import Sample, conflict_clips, draw
+from common.clips.manifest import Sample, choose_speaking, conflict_clips, draw
 from common.clips.pairs import CUES
 from common.run import terminal
 from common.run.run_folder import Run, Work
@@ -53,22 +52,20 @@ def set_up(session: "Session", chosen: Chosen, this: Run, *, windows: Sequence[s
     make, checked = maker(session, groups)
     work = Work(make, groups, lambda curve: curve.name, session.layers)
     title = f"{len(groups)} clips x {len(edges)} edges x {len(windows)} windows x"
-    names = {s.sample_id for s in draw(chosen.units, generate, seed=seed)}
+    names = choose_speaking(chosen.units, generate, seed=seed)
     speaking = [group for group in groups if group[0].sample.sample_id in names]
     return Prepared(session, work, title, checked, {"keys_hidden": keys}, partial(end, session, speaking))
 
 
 def end(session: "Session", speaking: list[list[Curve]], this: Run) -> Ended:
     """Let clips go on in free text; what is hidden from the last token stays hidden from what is said behind it."""
-    if not speaking:
-        return {}, []
     from activation_patching.free_text.rows import speak
     from activation_patching.knockout.free_text import of_cuts
 
     def ask(group: list[Curve]) -> Any:
         return of_cuts(session, session.encode(group[0].sample), group)
 
-    return speak(session, this, speaking, lambda curve: curve.name, ask)
+    return speak(session, this, speaking, lambda curve: curve.name, ask), []
 
 
 def results(out: Path, record: dict[str, Any], rows: pd.DataFrame) -> Results:

@@ -6,7 +6,7 @@ from functools import partial
 
 import torch
 
-from activation_patching.exchange.edits import before_last
+from activation_patching.exchange.edits import before_last, edited
 from activation_patching.scale.curves import OWN, Curve
 from activation_patching.scale.fits import Both
 from common.compute.activation_cache import in_chunks
@@ -90,11 +90,6 @@ def _at_last(session: Session, trace: Trace, edits: Sequence[Edit], size: int) -
 
     chunks, size = in_chunks(some, edits, size)
     return _untouched(base, trace.tail[:, 0, 0], len(ids)), [s for chunk in chunks for s in chunk], size
-
-
-def edited(trace: Trace, edit: Edit) -> torch.Tensor:
-    """Return the states of a trace's one token [layer, 1, 1, d_model], each layer's edited."""
-    return torch.stack([edit(layer, h).to(h) for layer, h in zip(trace.layers, trace.tail)])
 
 
 def _at_span(session: Session, clip: EncodedClip, edits: Sequence[Edit], size: int) -> tuple[Untouched, list[Scaled], int]:

@@ -10,15 +10,14 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from activation_patching.choose import half_of, held_out_clips
-from activation_patching.free_text.tables import free_text_tables
-from activation_patching.free_text.tables import summary as free_text_summary
+from activation_patching.free_text.tables import free_text_summary, free_text_tables
 from activation_patching.intervention import InterventionSpec
-from activation_patching.scale.curves import ASKS, OWN, RUN, Curve, curves_of
+from activation_patching.scale.curves import ASKS, OWN, RUN, curves_of
 from activation_patching.scale.findings import erasures, headline, scale_effects
 from activation_patching.scale.plots import plot_run
 from activation_patching.scale.tables import tables_of
 from common import files, processes
-from common.clips.manifest import Sample, conflict_clips, draw
+from common.clips.manifest import Sample, choose_speaking, conflict_clips, draw
 from common.clips.pairs import CUES
 from common.digests import digest_of_files
 from common.model.prompts import fill_prompt, get_prompt
@@ -77,7 +76,8 @@ def set_up(
 
     The cues' own subspaces, scaled in `generate` conflict clips, go on in free text.
     """
-    from activation_patching.scale import fits, rows  # torch, which drawing does without
+    from activation_patching.free_text.rows import speak  # torch, which drawing does without
+    from activation_patching.scale import fits, rows
 
     clips, drawn = chosen.pool, chosen.units
     if given:
@@ -94,36 +94,20 @@ def set_up(
     make, checked = rows.maker(asked, fitted, groups)
     title = f"{len(drawn)} clips x factors {' '.join(f'{a:g}' for a in factors)} x"
     work = Work(make, groups, lambda curve: curve.name, session.layers)
-    names = {s.sample_id for s in draw([s for s in drawn if s.conflict], generate, seed=seed)}
+    names = choose_speaking(drawn, generate, seed=seed)
     of_clips = ([c for c in group if (c.control, c.asked) == (OWN, RUN)] for group in groups)
     speaking = [group for group in of_clips if group and group[0].sample.sample_id in names]
-    ask = partial(rows.ask, session, fitted, at=spec.at)
-    return Prepared(session, work, title, checked, end=partial(end, session, fitted, clips, given, speaking, ask, spec=spec))
 
+    def end(this: Run) -> Ended:
+        if not given:
+            keep_subspaces(session, fitted, clips, this, spec=spec)
+        return speak(session, this, speaking, lambda curve: curve.name, partial(rows.ask, session, fitted, at=spec.at)), []
 
-def end(
-    session: "Session",
-    fitted: "Fits",
-    clips: list[Sample],
-    given: Path | None,
-    speaking: list[list[Curve]],
-    ask: Any,
-    this: Run,
-    *,
-    spec: InterventionSpec,
-) -> Ended:
-    """Let clips go on in free text; write the subspaces that were fitted on all `clips`, not `given`, beside the rows."""
-    counts: dict[str, Any] = {}
-    if speaking:
-        from activation_patching.free_text.rows import speak
-
-        counts, _ = speak(session, this, speaking, lambda curve: curve.name, ask)
-    if not given:
-        keep_subspaces(session, fitted, clips, this, spec=spec)
-    return counts, []
+    return Prepared(session, work, title, checked, end=end)
 
 
 def keep_subspaces(session: "Session", fitted: "Fits", clips: list[Sample], this: Run, *, spec: InterventionSpec) -> None:
+    """Write the subspaces that were fitted on all `clips` beside the rows."""
     from activation_patching.scale import fits
 
     if processes.is_leader():

@@ -129,3 +129,8 @@ def draw(items: Sequence[Item], count: int | None, *, seed: int) -> list[Item]:
         return list(items)
     chosen = np.random.default_rng(seed).choice(len(items), size=count, replace=False)
     return [items[i] for i in sorted(chosen)]
+
+
+def choose_speaking(samples: Sequence[Sample], count: int, *, seed: int) -> frozenset[str]:
+    """Return the ids of `count` conflict clips that are to answer in free text besides, drawn with the seed."""
+    return frozenset(s.sample_id for s in draw([s for s in samples if s.conflict], count, seed=seed))

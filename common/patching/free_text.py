@@ -4,7 +4,8 @@ Each new token is asked for anew: it is the next token of the edited prompt with
 are what the edit makes them at every layer, and rows that have said the same share a pass.
 """
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from types import MappingProxyType
 
 import torch
 
@@ -24,31 +25,44 @@ def end_tokens(lm: AudioLM) -> frozenset[int]:
 
 
 @torch.inference_mode()
-def greedy(next_token: NextToken, rows: int, *, ends: Collection[int | None], most: int) -> list[Tokens]:
-    """Return what each row says: its likeliest token again and again, up to a token of `ends` or `most` tokens."""
+def word_scores(
+    next_token: NextToken, rows: int, words: Sequence[Tokens], *, ends: Collection[int]
+) -> tuple[torch.Tensor, dict[Tokens, torch.Tensor]]:
+    """Return the summed log-probability [row, word] of each word's tokens and of an end token behind them, where there is one.
+
+    And of each beginning of a word the likeliest next token [row], so that `greedy` need not ask for it again.
+    """
+    scores: list[list[torch.Tensor]] = [[] for _ in words]
+    likeliest: dict[Tokens, torch.Tensor] = {}
+    for so_far in dict.fromkeys(word[:i] for word in words for i in range(len(word) + bool(ends))):
+        logits = next_token(so_far, range(rows))
+        likeliest[so_far], log_probs = logits.argmax(dim=-1), logits.float().log_softmax(dim=-1)
+        for of_word, word in zip(scores, words):
+            if word == so_far:
+                of_word.append(log_probs[:, list(ends)].logsumexp(dim=-1))
+            elif word[: len(so_far)] == so_far:
+                of_word.append(log_probs[:, word[len(so_far)]])
+    return torch.stack([torch.stack(of_word).sum(dim=0) for of_word in scores], dim=1), likeliest
+
+
+@torch.inference_mode()
+def greedy(
+    next_token: NextToken,
+    rows: int,
+    *,
+    ends: Collection[int | None],
+    most: int,
+    likeliest: Mapping[Tokens, torch.Tensor] = MappingProxyType({}),
+) -> list[Tokens]:
+    """Return what each row says: its likeliest token again and again, up to a token of `ends` or `most` tokens.
+
+    `likeliest`: the next token [row] behind what need not be asked for.
+    """
     said, open_rows = dict.fromkeys(range(rows), Tokens()), list(range(rows))
     for _ in range(most):
         for so_far in dict.fromkeys(said[row] for row in open_rows):
             same = [row for row in open_rows if said[row] == so_far]
-            found = next_token(so_far, same).argmax(dim=-1).tolist()
-            said |= {row: (*so_far, token) for row, token in zip(same, found, strict=True)}
+            found = likeliest[so_far][same] if so_far in likeliest else next_token(so_far, same).argmax(dim=-1)
+            said |= {row: (*so_far, token) for row, token in zip(same, found.tolist(), strict=True)}
         open_rows = [row for row in open_rows if said[row][-1] not in ends]
     return [tuple(token for token in tokens if token not in ends) for tokens in said.values()]
-
-
-@torch.inference_mode()
-def word_scores(next_token: NextToken, rows: int, words: Sequence[Tokens], *, ends: Collection[int]) -> torch.Tensor:
-    """Return the summed log-probability [row, word] of each word's tokens and of an end token behind them, where there is one."""
-    log_probs: dict[Tokens, torch.Tensor] = {}
-
-    def behind(so_far: Tokens) -> torch.Tensor:
-        if so_far not in log_probs:
-            log_probs[so_far] = next_token(so_far, range(rows)).float().log_softmax(dim=-1)  # [row, vocab]
-        return log_probs[so_far]
-
-    scores = []
-    for word in words:
-        of_tokens = [behind(word[:i])[:, token] for i, token in enumerate(word)]
-        of_end = [behind(word)[:, list(ends)].logsumexp(dim=-1)] if ends else []
-        scores.append(torch.stack([*of_tokens, *of_end]).sum(dim=0))
-    return torch.stack(scores, dim=1)

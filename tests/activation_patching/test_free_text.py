@@ -71,7 +71,10 @@ def test_a_patched_pair_says_what_reruns_say(engine: str, lm: AudioLM, samples: 
     recipient, donor = (session.encode(s) for s in samples[:2])
     assert recipient.span_length != donor.span_length
     align = "splice" if engine == "splice" else "crop"
-    found = said_by(of_pair(session, Pair("semantic", samples[0], samples[1]), align), len(AT))  # type: ignore[arg-type]
+    next_token = of_pair(session, Pair("semantic", samples[0], samples[1]), align)  # type: ignore[arg-type]
+    found = said_by(next_token, len(AT))
+    known = word_scores(next_token, len(AT), [found[0], found[-1][:1]], ends=[3])[1]  # what need not be asked for again
+    assert len(known) > 2 and greedy(next_token, len(AT), ends=(), most=MOST, likeliest=known) == found
     own = [by_hand(lambda said, clip=clip: own_logits(lm, clip.continued(said))) for clip in (donor, recipient)]  # type: ignore[misc]
     assert found[-1] == own[1] and (engine != "splice" or found[0] == own[0]) and own[0] != own[1]
 
@@ -129,7 +132,7 @@ def test_what_is_hidden_from_the_last_token_stays_hidden_from_what_is_said(lm: A
 def test_words_are_scored_whole_and_with_their_end(lm: AudioLM, samples: list[Sample]) -> None:
     clip = encode_clip(lm, samples[0].audio, PROMPTS["speaker"])
     words, end = [(5,), (6, 7), (6, 8)], 3
-    scores = word_scores(lambda said, rows: own_logits(lm, clip.continued(said))[None], 1, words, ends=[end])
+    scores, _ = word_scores(lambda said, rows: own_logits(lm, clip.continued(said))[None], 1, words, ends=[end])
     for word, score in zip(words, scores[0]):
         with torch.inference_mode():
             whole = lm.model(**clip.continued((*word, end)).inputs, use_cache=False).logits[0].float().log_softmax(dim=-1)
@@ -178,7 +181,7 @@ def test_an_audio_token_and_an_end_that_the_model_does_not_know_end_nothing_else
     assert 10**6 not in known and known <= end_tokens(lm)
     said = greedy(lambda so_far, rows: torch.eye(9)[[7 if so_far else 5] * len(rows)], 1, ends={7, None}, most=4)
     assert said == [(5,)]
-    scores = word_scores(lambda so_far, rows: torch.eye(9)[[5] * len(rows)], 1, [(5,), (6,)], ends=())
+    scores, _ = word_scores(lambda so_far, rows: torch.eye(9)[[5] * len(rows)], 1, [(5,), (6,)], ends=())
     assert scores[0, 0] > scores[0, 1]
 
 
