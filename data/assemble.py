@@ -22,8 +22,9 @@ from common.environment import patient_streams, prepare  # noqa: E402
 prepare(__file__)
 
 from common import files  # noqa: E402
-from common.default_model import NOT_DOWNLOADED  # noqa: E402
+from common.default_model import NOT_DOWNLOADED, UNDER_WAY  # noqa: E402
 from common.errors import InputError  # noqa: E402
+from common.lock import Held, held  # noqa: E402
 from common.paths import given_path, path_or_name  # noqa: E402
 from data.making.small_model.base import DownloadFailed, build  # noqa: E402
 
@@ -59,13 +60,12 @@ def put_on(model: torch.nn.Module, parts: dict[str, torch.Tensor], scale: float)
 
 
 def assemble(base: Path | str, parts: Path, out: Path) -> None:
-    """Write the assembled model and its processor to `out` in float16. Raises InputError as files.check does."""
-    files.check(out)
-    trained, scale = read_parts(parts)
-    model, processor = build(base)
-    put_on(model, trained, scale)
-    files.take(out)
-    with TemporaryDirectory(dir=out.parent) as folder:
+    """Write the assembled model and its processor to `out` in float16. Raises InputError as lock.held does."""
+    with held(out), TemporaryDirectory(dir=out.parent) as folder:
+        trained, scale = read_parts(parts)
+        model, processor = build(base)
+        put_on(model, trained, scale)
+        files.take(out)
         model.half().save_pretrained(folder)
         processor.save_pretrained(folder)
         # The weights last: where they are, all is.
@@ -88,7 +88,7 @@ def main() -> int:
         assemble(Path(base) if not args.base or Path(base).is_dir() else base, args.parts, args.out)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
-        return NOT_DOWNLOADED if isinstance(error, DownloadFailed) else 2
+        return NOT_DOWNLOADED if isinstance(error, DownloadFailed) else UNDER_WAY if isinstance(error, Held) else 2
     print(f"wrote {args.out}")
     return 0
 

@@ -3,6 +3,7 @@ from collections.abc import Iterator
 from contextlib import nullcontext
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # of what tests start; before torch is loaded
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # else a hub id that is none is asked for again and again
@@ -10,6 +11,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")  # else a hub id that is none is as
 import pytest
 import torch
 
+from common import default_model
 from common.model.lm import AudioLM
 from common.model.load import load_model
 from common.run import record
@@ -25,6 +27,15 @@ record._code, record._imported = cache(record._code), cache(record._imported)  #
 def _figures_are_empty(request: pytest.FixtureRequest) -> Iterator[None]:
     """Draw in the tests alone that are marked as about figures: it takes most of the time of a run."""
     with nullcontext() if request.node.get_closest_marker("draws") else nothing_drawn():
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _no_model_is_put_together() -> Iterator[None]:
+    """Fail where a test names no model: it would download one, or use the one that happens to lie there."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(default_model, "SMALL", Path("no-such-folder"))
+        patch.setattr(default_model, "subprocess", SimpleNamespace(run=lambda *_, **__: pytest.fail("a test without --model")))
         yield
 
 

@@ -9,13 +9,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from common import files
 from common.clips.manifest import LABELS, read_clips
 from common.environment import patient_streams
 from common.errors import CheckFailed, InputError, first_line
 from common.model import ModelChoice
 from common.model.prompts import MAIN_PROMPTS, PROMPTS, ask, variants
 from common.paths import given_path, path_or_name
-from common.processes import shutdown
+from common.processes import is_leader, shutdown
 from common.run.settings import Settings
 
 Groups = dict[str, dict[str, dict[str, Any]]]  # of options: title, name, keywords of argparse
@@ -40,7 +41,9 @@ def argument_parser(description: str, *more: Groups) -> argparse.ArgumentParser:
 
 
 def settings(args: argparse.Namespace, command: str) -> Settings:
-    """Return what the command line asks of both experiments. Raises InputError as `ask` and `read_clips` do."""
+    """Return what the command line asks of both experiments. Raises InputError as `ask`, `read_clips` and `files.check` do."""
+    if args.out and is_leader():
+        files.check(args.out)
     several = args.prompts == "all"
     names = variants(args.prompt) if several else [args.prompt]
     said = {"input": getattr(args, "input", "audio"), "answer_prefix": args.answer_prefix.rstrip(), "thinking": args.thinking}

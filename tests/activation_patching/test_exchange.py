@@ -93,8 +93,8 @@ def _coded(out: torch.Tensor, label: int) -> torch.Tensor:
 
 def run(lm: AudioLM, clips: Path, out: Path, monkeypatch: pytest.MonkeyPatch, *more: str) -> pd.DataFrame:
     monkeypatch.setattr(session, "load_model", lambda *_, **__: lm)
-    arguments = ["--data", str(clips), "--device", "cpu", "--out", str(out), "--kinds", "prosody", "--max-pairs", "20"]
-    activation_patching.run.main([*arguments, *more])
+    arguments = ["--model", lm.model.name_or_path, "--data", str(clips), "--device", "cpu", "--out", str(out)]
+    activation_patching.run.main([*arguments, "--kinds", "prosody", "--max-pairs", "20", *more])
     return pd.read_csv(out / "layers.csv").set_index(["control", "layer"])
 
 

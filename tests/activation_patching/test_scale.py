@@ -43,7 +43,7 @@ def effects(out: Path) -> dict[str, ScaleEffect]:
 def planted(reads: float, clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *more: str) -> Path:
     lm = listening_model(tmp_path / "model", read_manifest(clips), reads=reads)
     monkeypatch.setattr(session, "load_model", lambda *_, **__: lm)
-    start(clips, tmp_path / "out", *more)
+    start(clips, tmp_path / "out", "--model", str(tmp_path / "model"), *more)
     return tmp_path / "out"
 
 

