@@ -140,8 +140,6 @@ def chosen_intervention(args: argparse.Namespace) -> InterventionSpec:
         given = placed | {"--align": args.align, "--controls": args.controls} | listed
         if named := [name for name, there in given.items() if there]:
             raise InputError(f"{named[0]} does not go with --intervention {intervention}; leave it out")
-    if intervention == "components" and args.generate:
-        raise InputError("--generate does not go with --intervention components; leave it out")
     if intervention == "span" and (args.at != "span" or args.rank is not None):
         raise InputError("--at and --rank say how --intervention exchange and --intervention scale work; a span is patched whole")
     if args.rank is not None and (intervention not in ("exchange", "scale") or args.rank >= labels):

@@ -77,7 +77,7 @@ def experiment_of(
     if spec.intervention == "knockout":
         asked, *work = knockout.steps(settings, windows, generate)
     elif spec.intervention == "components":
-        asked, *work = components.steps(choice, spec, cache_gb=cache_gb)
+        asked, *work = components.steps(choice, spec, generate, cache_gb=cache_gb)
     elif spec.intervention == "scale":
         asked, *work = scale.steps(settings, spec, factors, subspaces, generate)
     else:

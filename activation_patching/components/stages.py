@@ -2,15 +2,17 @@
 
 from dataclasses import replace
 from functools import partial
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from activation_patching.choose import PairChoice, choose, clips_of, groups_of, half_of
+from activation_patching.choose import PairChoice, choose, clips_of, groups_of, half_of, speaking_pairs
 from activation_patching.components.findings import component_effects, headline, heads_ablated, heads_together
 from activation_patching.components.plots import plot_run
 from activation_patching.components.tables import tables_of
+from activation_patching.free_text.tables import free_text_summary, free_text_tables
 from activation_patching.intervention import InterventionSpec
 from activation_patching.span.summary import units_of
 from common import processes
@@ -27,15 +29,20 @@ if TYPE_CHECKING:
 _SHOWN = 5  # of the strongest parts of each kind
 
 
-def steps(choice: PairChoice, spec: InterventionSpec, *, cache_gb: float | None) -> tuple[dict[str, Any], Any, Any]:
+def steps(
+    choice: PairChoice, spec: InterventionSpec, generate: int, *, cache_gb: float | None
+) -> tuple[dict[str, Any], Any, Any]:
     """Return what is asked for, and the stages that choose and set up."""
-    ready = partial(set_up, seed=choice.seed, cache_gb=cache_gb)
+    ready = partial(set_up, generate=generate, seed=choice.seed, cache_gb=cache_gb)
     return choice.record() | {"intervention": spec.intervention}, partial(choose, choice=choice, spec=spec), ready
 
 
-def set_up(session: "Session", chosen: Chosen, this: Run, *, seed: int, cache_gb: float | None) -> Prepared:
+def set_up(session: "Session", chosen: Chosen, this: Run, *, generate: int, seed: int, cache_gb: float | None) -> Prepared:
+    """Return the work on pairs, a part at a time; `generate` of each kind go on in free text."""
     from activation_patching.components.checks import no_attribution  # torch, which drawing does without
+    from activation_patching.components.free_text import of_parts
     from activation_patching.components.rows import blocks_of, maker, parts_of, patches_of
+    from activation_patching.free_text.rows import speak
 
     (pairs, _), half, parts = chosen.units, half_of(chosen.pool, seed=seed), parts_of(session)
     groups = groups_of(pairs, "components")
@@ -43,9 +50,17 @@ def set_up(session: "Session", chosen: Chosen, this: Run, *, seed: int, cache_gb
     session = session.warned(no_attribution(session, parts))
     make, checked = maker(session, patches, parts, cache_gb=cache_gb)
     work = Work(make, patches, lambda patch: patch.name, blocks_of(session))
-    together = partial(make_heads_together, session, parts, groups, half, seed=seed, cache_gb=cache_gb)
+    speaking = {pair.pair_id for pair in speaking_pairs(pairs, generate, seed=seed)}
+    of_pairs = [list(same) for group in patches for _, same in groupby(group, lambda patch: patch.pair.pair_id)]
+    speaking_patches = [same for same in of_pairs if same[0].pair.pair_id in speaking]
+
+    def end(this: Run) -> Ended:
+        make_heads_together(session, parts, groups, half, this, seed=seed, cache_gb=cache_gb)
+        at_blocks, ask = replace(session, layers=blocks_of(session)), partial(of_parts, session, parts)
+        return speak(at_blocks, this, speaking_patches, lambda patch: patch.name, ask), []
+
     title = f"{len(pairs)} pairs of {chosen.counts['clips']} clips x parts of"
-    return Prepared(session, work, title, checked, end=together)
+    return Prepared(session, work, title, checked, end=end)
 
 
 def make_heads_together(
@@ -57,7 +72,7 @@ def make_heads_together(
     *,
     seed: int,
     cache_gb: float | None,
-) -> Ended:
+) -> None:
     """Make the rows of the strongest heads put together, and taken out of clips.
 
     They are ranked by the rows of single heads. Nothing is made where the texts make no two halves.
@@ -77,13 +92,13 @@ def make_heads_together(
         make = partial(ablation_rows, session, half=half, samples=used, seed=seed, **told)
         ablated = replace(this, rows=this.out / "ablated.csv", unit="ablation_id")
         run_folder.make_rows(ablated, Work(make, without, lambda a: a.name, steps(ranked)), overwrite=False)
-    return {}, []
 
 
 def results(out: Path, record: dict[str, Any], rows: pd.DataFrame) -> Results:
     sets, ablated = (read_table(f) if f.exists() else None for f in (out / "sets.csv", out / "ablated.csv"))
     tables = tables_of(rows, sets, ablated)
-    return Results(tables, units_of(record), summary(tables))
+    tables |= free_text_tables(out, rows, unit="patch_id", answer="pred_patch", keys=("kind", "part"))
+    return Results(tables, units_of(record), summary(tables) + free_text_summary(tables))
 
 
 def summary(tables: dict[str, pd.DataFrame]) -> list[str]:

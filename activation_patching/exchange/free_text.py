@@ -34,7 +34,7 @@ def of_edits(session: Session, clip: EncodedClip, edits: Sequence[Edit], *, at: 
         return torch.stack([found[row] for row in rows])
 
     def at_last(said: Tokens, rows: Sequence[int]) -> torch.Tensor:
-        layers = tuple(sorted({0, *session.layers_of(rows), session.layers[-1]}))
+        layers = tuple(sorted({0, *session.layers_of(rows), session.lm.layers[-1]}))
         longer = replace(clip.continued(said), span=prompt.span)  # its tail: the prompt's last token, and what was said
         trace = record(session.lm, longer, session.readout.ids, layers, behind)[0]
         numbers = list(dict.fromkeys(row // count for row in rows))

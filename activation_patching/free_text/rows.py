@@ -7,6 +7,7 @@ from typing import Any
 from activation_patching.free_text import FILE
 from common.compute.session import Session
 from common.model.generation import MOST_TOKENS, answer_kind, said
+from common.model.lm import AudioLM
 from common.model.readout import tokens_behind
 from common.patching.free_text import NextToken, end_tokens, greedy, word_scores
 from common.run.run_folder import Run, Work, make_rows
@@ -37,13 +38,11 @@ def spoken(session: Session, unit: str, names: Sequence[str], next_token: NextTo
     refusal or none. `whole_word`: the label whose word, with an end behind it, is the likeliest answer.
     """
     readout, tokenizer, count = session.readout, session.lm.processor.tokenizer, len(session.layers)
-    tail, ends = session.first.tail_ids, end_tokens(session.lm)
+    tail = session.first.tail_ids
     before = tail[: len(tail) - len(readout.lead)]
     words = [tokens_behind(tokenizer, before, word)[len(readout.lead) :] for word in readout.words]
-    scores, likeliest = word_scores(next_token, len(names) * count, words, ends=ends)
-    stops: Any = {*ends, session.lm.audio_token_id}  # no rerun could go on behind a token that stands for audio
-    told = greedy(next_token, len(names) * count, ends=stops, most=MOST_TOKENS, likeliest=likeliest)
-    texts = [" ".join(tokenizer.decode(tokens, skip_special_tokens=True).split()) for tokens in told]
+    scores, likeliest = word_scores(next_token, len(names) * count, words, ends=end_tokens(session.lm))
+    texts = texts_of(session.lm, next_token, len(names) * count, most=MOST_TOKENS, likeliest=likeliest)
     labels, bare_words = readout.labels, session.question.bare_words
     return [
         {
@@ -56,3 +55,10 @@ def spoken(session: Session, unit: str, names: Sequence[str], next_token: NextTo
         }
         for row, (text, of_words) in enumerate(zip(texts, scores.cpu()))
     ]
+
+
+def texts_of(lm: AudioLM, next_token: NextToken, rows: int, *, most: int, **known: Any) -> list[str]:
+    """Return what each row says, in one line, in at most so many tokens; `known`: what `greedy` need not ask."""
+    stops: Any = {*end_tokens(lm), lm.audio_token_id}  # no rerun could go on behind a token that stands for audio
+    told = greedy(next_token, rows, ends=stops, most=most, **known)
+    return [" ".join(lm.processor.tokenizer.decode(tokens, skip_special_tokens=True).split()) for tokens in told]

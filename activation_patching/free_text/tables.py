@@ -28,7 +28,7 @@ def free_text_tables(out: Path, rows: pd.DataFrame, *, unit: str, answer: str, k
 
 
 def _layers(rows: pd.DataFrame, unit: str, answer: str) -> pd.DataFrame:
-    units = pair_units(rows) if unit == "pair_id" else clip_units(rows)
+    units = clip_units(rows) if unit == "curve_id" else pair_units(rows)
     kinds = units.grid("answer_kind")
     shares = {
         "agreement": units.grid("said") == units.grid(answer),

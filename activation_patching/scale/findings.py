@@ -1,6 +1,6 @@
 """What a scale run found: typed records, made from its tables alone."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pandas as pd
 
@@ -19,6 +19,7 @@ class ScaleEffect:
     random subspace, with permuted labels, with the other cue's subspace, in the mean of all layers, asked for the cue in the
     prompt, and where no later block reads the change. `decoded`: how often the subspace decodes the label.
     `congruent`, `asked_other`: how the share of right answers changes, of congruent clips and asked for the other cue.
+    `word_errors`: how the word error rate of what is said changes; `word_errors_before`: that of the untouched model.
     """
 
     kind: str
@@ -39,6 +40,8 @@ class ScaleEffect:
     kl: Estimate
     congruent: Estimate | None
     asked_other: Estimate
+    word_errors: Estimate | None = None
+    word_errors_before: Estimate | None = None
 
     @property
     def helps(self) -> bool:
@@ -102,6 +105,7 @@ def scale_effects(tables: Tables) -> list[ScaleEffect]:
             factors=(float(row.factor_0), float(row.factor_1)),
             congruent=_change(row, "congruent") if pd.notna(row.congruent_change) else None,
             asked_other=_change(row, "asked_other"),
+            **_word_errors(row),
             **{name: estimate_of(row, name) for name in _ESTIMATES},
         )
         for _, row in tables["chosen"].iterrows()
@@ -111,6 +115,15 @@ def scale_effects(tables: Tables) -> list[ScaleEffect]:
 def _change(row: pd.Series, name: str) -> Estimate:
     found = estimate_of(row, f"{name}_change")
     return Estimate(found.value, found.low, found.high, int(row[f"n_{name}"]), found.over)
+
+
+def _word_errors(row: pd.Series) -> dict[str, Estimate]:
+    """Return the fields on word errors, where clips wrote down what is said."""
+    if pd.isna(row.get("word_error_rate_change")):
+        return {}
+    change = _change(row, "word_error_rate")
+    before = replace(estimate_of(row, "word_error_rate_before"), n=change.n)
+    return {"word_errors": change, "word_errors_before": before}
 
 
 def headline(tables: Tables) -> pd.DataFrame:

@@ -41,6 +41,7 @@ def _plot_curve(table: pd.DataFrame, path: Path, style: FigureStyle) -> None:
             costs = {
                 "congruent": ("congruent clips right", "--", INK),
                 "asked_other": ("asked for the other cue, right", "-.", INK),
+                "word_error_rate": ("word error rate", (0, (1, 2, 4, 2)), INK),
             }
             for column, (name, line, color) in costs.items():
                 if column in own and own[column].notna().any():

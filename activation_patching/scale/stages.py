@@ -15,8 +15,9 @@ from activation_patching.intervention import InterventionSpec
 from activation_patching.scale.curves import ASKS, OWN, RUN, curves_of
 from activation_patching.scale.findings import erasures, headline, scale_effects
 from activation_patching.scale.plots import plot_run
-from activation_patching.scale.tables import tables_of
+from activation_patching.scale.tables import REPEATED, places_of, tables_of
 from common import files, processes
+from common.clips.csvfile import read_table
 from common.clips.manifest import Sample, choose_speaking, conflict_clips, draw
 from common.clips.pairs import CUES
 from common.digests import digest_of_files
@@ -78,6 +79,7 @@ def set_up(
     """
     from activation_patching.free_text.rows import speak  # torch, which drawing does without
     from activation_patching.scale import fits, rows
+    from activation_patching.scale.repeat import repeat
 
     clips, drawn = chosen.pool, chosen.units
     if given:
@@ -101,7 +103,12 @@ def set_up(
     def end(this: Run) -> Ended:
         if not given:
             keep_subspaces(session, fitted, clips, this, spec=spec)
-        return speak(session, this, speaking, lambda curve: curve.name, partial(rows.ask, session, fitted, at=spec.at)), []
+        if not speaking:
+            return {}, []
+        facts = speak(session, this, speaking, lambda curve: curve.name, partial(rows.ask, session, fitted, at=spec.at))
+        places = processes.broadcast(places_of(read_table(this.rows)) if processes.is_leader() else None)
+        told = [group[0].sample for group in speaking]
+        return facts | repeat(session, this, fitted, told, places, factors, language=language, at=spec.at), []
 
     return Prepared(session, work, title, checked, end=end)
 
@@ -117,7 +124,8 @@ def keep_subspaces(session: "Session", fitted: "Fits", clips: list[Sample], this
 
 
 def results(out: Path, record: dict[str, Any], rows: pd.DataFrame) -> Results:
-    tables, counts = tables_of(rows), record["counts"]
+    repeated = read_table(out / REPEATED) if (out / REPEATED).exists() else None
+    tables, counts = tables_of(rows, repeated), record["counts"]
     tables |= free_text_tables(out, rows, unit="curve_id", answer="pred_scaled", keys=("kind", "factor"))
     units = f"{counts['clips']} conflict and {counts['congruent clips']} congruent clips · prompt {record['prompt_name']}"
     return Results(tables, units, summary(tables) + free_text_summary(tables))
@@ -134,6 +142,8 @@ def summary(tables: dict[str, pd.DataFrame]) -> list[str]:
         rows.append(terminal.estimate(f"{cue} made larger: answers with its label", f.gain))
         rows.append(terminal.estimate("  beyond a random subspace", f.minus_random))
         rows.append(terminal.estimate("  congruent clips right", f.congruent))
+        if f.word_errors:
+            rows.append(terminal.estimate("  word error rate of what is said", f.word_errors))
     return rows if found else [*rows, "nothing is chosen on one half of the texts for the other: no effect is estimated"]
 
 

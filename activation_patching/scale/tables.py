@@ -13,13 +13,18 @@ from common.stats.units import Units, clip_units
 
 Place = tuple[int, float]  # a layer and a factor
 ERASES = -1.0  # the factor that takes out what is scaled
+REPEATED = "repeated.csv"  # what scaled clips write down of what is said
+_ERRORS = ["word_errors", "word_errors_base", "words_said"]
 
 
-def tables_of(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
+def tables_of(rows: pd.DataFrame, repeated: pd.DataFrame | None = None) -> dict[str, pd.DataFrame]:
     """Return `scale` (kind x control x factor x layer), `erased` (kind), and of layers chosen on the other half of the texts:
     `curve` (kind x control x factor), `chosen` (kind; the factor chosen too). The last two are empty where a half has no place to
-    choose, and `erased` where no factor is -1 or no layer lies between others.
+    choose, and `erased` where no factor is -1 or no layer lies between others. With the rows of `repeated` texts these tell
+    word error rates too.
     """
+    if repeated is not None:
+        rows = rows.merge(repeated[["curve_id", "layer", *_ERRORS]], on=["curve_id", "layer"], how="left", validate="one_to_one")
     erased = _joined([erased_row(rows, kind) for kind in KINDS if ERASES in set(rows.factor) and rows.layer.nunique() > 2])
     rows, curve, chosen = with_untouched(rows), [], []
     for kind, places in places_of(rows).items():
@@ -44,6 +49,7 @@ def with_untouched(rows: pd.DataFrame) -> pd.DataFrame:
     """Return the rows with those of factor 0, the untouched answers, which no pass needs to make."""
     first = rows[(rows.factor == rows.factor.iloc[0])]
     same = {"factor": 0.0, "pred_scaled": first.pred_base, "pred_direct": first.pred_base, "mass": first.mass_base, "kl": 0.0}
+    same |= {"word_errors": first.word_errors_base} if "word_errors" in rows else {}
     return pd.concat([rows, first.assign(**same)], ignore_index=True)
 
 
@@ -142,7 +148,25 @@ def _costs(rows: pd.DataFrame, kind: str, control: str, factor: float) -> dict[s
             units = clip_units(some)
             table = layer_table(units, {name: Metric(_said(units, "pred_scaled", label), share=True)})
             tables[name] = table[["layer", "n", name, f"{name}_lo", f"{name}_hi"]]
+    if len(some := _repeated(_select(rows, kind, control, factor))):
+        tables["word_error_rate"] = _error_rates(some, {"word_error_rate": "word_errors"})
     return tables
+
+
+def _repeated(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of clips that wrote down what is said."""
+    return rows[rows.words_said.notna()] if "words_said" in rows else rows.iloc[:0]
+
+
+def _error_rates(rows: pd.DataFrame, columns: dict[str, str]) -> pd.DataFrame:
+    """Return by layer the word errors for each word said, a rate of that name for each of the columns."""
+    units = clip_units(rows)
+    said = units.grid("words_said").astype(float)
+    table = layer_table(units, {name: Metric(units.grid(column).astype(float), over=said) for name, column in columns.items()})
+    for name, column in columns.items():
+        if not units.grid(column).any():  # no clip tells how far the rate may be off
+            table[[f"{name}_lo", f"{name}_hi"]] = np.nan
+    return table[["layer", "n", *(f"{name}{end}" for name in columns for end in ("", "_lo", "_hi"))]]
 
 
 def _said(units: Units, column: str, label: str) -> Floats:
@@ -184,6 +208,12 @@ def chosen_row(rows: pd.DataFrame, kind: str, places: dict[int, Place]) -> pd.Da
     for name, of in (("congruent", units_of(kind, conflict=0)), ("asked_other", units_of(kind, asked=ASKS[other]))):
         right = label if name == "congruent" else f"{other}_label"
         table = pd.concat([table, _change(of, name, right)], axis=1)
+    if len(some := _repeated(_select(there, kind, OWN, 0.0))):
+        some = some.assign(more_errors=some.word_errors - some.word_errors_base)
+        rates = {"word_error_rate_before": "word_errors_base", "word_error_rate_change": "more_errors"}
+        table = pd.concat(
+            [table, _error_rates(some, rates).drop(columns="layer").rename(columns={"n": "n_word_error_rate"})], axis=1
+        )
     chosen: dict[str, Any] = {f"{what}_{half}": places[half][i] for i, what in enumerate(("layer", "factor")) for half in (0, 1)}
     return named(table.assign(**chosen), {"kind": kind})
 

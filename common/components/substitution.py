@@ -81,10 +81,13 @@ def patch_components(
     donated: Activations,
     together: Sequence[Sequence[Component]],
     tokens: Sequence[int] | None = None,
+    *,
+    behind: int = 0,
 ) -> torch.Tensor:
     """Return the logits of the clip unpatched, then with the components of each set `together` taken from the donor.
 
-    [1 + set, vocab], or of `tokens` [1 + set, token]. They are patched at all tokens of the reading.
+    [1 + set, vocab], or of `tokens` [1 + set, token]. They are patched at all tokens of the reading but the last `behind`, which
+    stand behind the prompt.
     """
     starting = sorted((i for i, components in enumerate(together) if components), key=lambda i: _first(together[i]))
     row_of = {i: row for row, i in enumerate(starting, start=1)}
@@ -97,8 +100,8 @@ def patch_components(
     for block, rows in changes.items():
         of_mlp = [(row, slice(None)) for row, c in rows if c.part == "mlp"]
         of_heads = [(row, _slice(c, parts[block], donated.heads[block])) for row, c in rows if c.part != "mlp"]
-        handles += on_projection(parts[block], partial(_put, donated.heads[block], of_heads)) if of_heads else []
-        handles += on_mlp(parts[block], partial(_put, donated.mlp[block], of_mlp)) if of_mlp else []
+        handles += on_projection(parts[block], partial(_put, donated.heads[block], of_heads, behind)) if of_heads else []
+        handles += on_mlp(parts[block], partial(_put, donated.mlp[block], of_mlp, behind)) if of_mlp else []
     with hooks(*handles):
         logits = read_rows(lm, reading, joins, tokens)
     return logits[[0, *(row_of.get(i, 0) for i in range(len(together)))]]
@@ -116,11 +119,11 @@ def _slice(component: Component, parts: Parts, heads: torch.Tensor | None) -> sl
     return slice(component.head * size, (component.head + 1) * size)
 
 
-def _put(donated: torch.Tensor | None, places: Sequence[tuple[int, slice]], x: torch.Tensor) -> torch.Tensor:
-    """Return `x` [row, pos, any] with the donor's numbers at the `places`, a slice of a row each."""
+def _put(donated: torch.Tensor | None, places: Sequence[tuple[int, slice]], behind: int, x: torch.Tensor) -> torch.Tensor:
+    """Return `x` [row, pos, any] with the donor's numbers at the `places`, a slice of a row each, but in the last `behind`."""
     if donated is None:
         return x
-    x = x.clone()
+    x, count = x.clone(), x.shape[1] - behind
     for row, numbers in places:
-        x[row, :, numbers] = donated[0, -x.shape[1] :, numbers].to(x)
+        x[row, :count, numbers] = donated[0, -count:, numbers].to(x)
     return x

@@ -12,9 +12,9 @@ MOST_TOKENS = 16  # of an answer that is to be one word
 
 
 @torch.inference_mode()
-def generated(lm: AudioLM, clip: EncodedClip) -> str:
-    """Return the model's greedy answer to a clip, in one line."""
-    ids = lm.model.generate(**clip.inputs, max_new_tokens=MOST_TOKENS, do_sample=False, return_dict_in_generate=False)
+def generated(lm: AudioLM, clip: EncodedClip, most: int = MOST_TOKENS) -> str:
+    """Return the model's greedy answer to a clip, in one line, in at most so many tokens."""
+    ids = lm.model.generate(**clip.inputs, max_new_tokens=most, do_sample=False, return_dict_in_generate=False)
     new = ids[0, clip.ids.shape[1] :] if ids.shape[1] > clip.ids.shape[1] else ids[0]  # some classes return the answer alone
     return " ".join(lm.processor.tokenizer.decode(new, skip_special_tokens=True).split())
 

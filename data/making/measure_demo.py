@@ -29,7 +29,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 from common.paths import given_path  # noqa: E402
-from data.making.small_model.texts import word_errors  # noqa: E402
+from common.stats.word_errors import word_errors  # noqa: E402
 
 FRAME_MS = 5.0
 FEATURES = (

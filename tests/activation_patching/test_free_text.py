@@ -9,6 +9,8 @@ import pytest
 import torch
 
 import activation_patching.run
+from activation_patching.components.free_text import of_parts
+from activation_patching.components.rows import Patch
 from activation_patching.exchange.fits import positions as edited_positions
 from activation_patching.exchange.free_text import of_edits
 from activation_patching.free_text.rows import spoken
@@ -19,7 +21,8 @@ from activation_patching.knockout.windows import Curve, blocks
 from activation_patching.span.free_text import of_pair
 from common.clips.manifest import LABELS, Sample, read_manifest
 from common.clips.pairs import Pair
-from common.errors import InputError
+from common.components.submodules import find_parts, on_mlp, on_projection
+from common.components.substitution import activations
 from common.model.encoding import encode_clip
 from common.model.generation import answer_kind
 from common.model.lm import AudioLM
@@ -29,7 +32,9 @@ from common.patching.knockout import Cut, knockout_rerun
 from common.patching.layer_batch import span_start
 from common.patching.leace import learn, scale_of
 from common.patching.rerun import put, rerun
+from common.patching.tail_pass import tail_of
 from common.run.run_folder import read_table
+from common.tracing.hooks import hooks
 from common.tracing.trace import own_logits, record, states_at
 from tests.tiny_models.tiny import LAYERS, save_clips
 
@@ -129,6 +134,34 @@ def test_what_is_hidden_from_the_last_token_stays_hidden_from_what_is_said(lm: A
     assert found == wanted and len(set(found)) > 1
 
 
+def test_a_part_is_patched_in_the_prompt_alone(lm: AudioLM, samples: list[Sample]) -> None:
+    """One head, attention or MLP of the donor's, at its last token or its whole tail, as in a full run without cache."""
+    session, (recipient, donor) = session_of(lm), map(session_of(lm).encode, samples[:2])
+    parts = find_parts(lm, recipient, tail_of(lm, recipient))
+    pair, blocks_there = Pair("semantic", samples[0], samples[1]), range(LAYERS)
+    patches = [Patch(pair, part, 0) for part in ("head_1", "attention", "mlp", "attention_tail", "mlp_tail")]
+    found = said_by(of_parts(session, parts, patches), len(patches) * LAYERS)  # type: ignore[arg-type]
+    does = activations(lm, parts, tail_of(lm, donor))[0]
+
+    def rerun_with(patch: Patch, block: int, said: Tokens) -> torch.Tensor:
+        of_mlp, end = patch.part.startswith("mlp"), recipient.ids.shape[1]
+        places = slice(end - 1, end) if patch.at_last else recipient.tail
+        donated = (does.mlp if of_mlp else does.heads)[block][:, -(places.stop - places.start) :]  # type: ignore[index]
+        size = donated.shape[-1] // parts[block].heads
+        numbers = slice(size, 2 * size) if patch.part == "head_1" else slice(None)
+
+        def put_in(x: torch.Tensor) -> torch.Tensor:
+            x = x.clone()
+            x[:, places, numbers] = donated[..., numbers]
+            return x
+
+        with torch.inference_mode(), hooks(*(on_mlp if of_mlp else on_projection)(parts[block], put_in)):
+            return lm.model(**recipient.continued(said).inputs, use_cache=False).logits[0, -1]
+
+    wanted = [by_hand(lambda said, p=p, b=b: rerun_with(p, b, said)) for p in patches for b in blocks_there]  # type: ignore[misc]
+    assert found == wanted and len(set(found)) > 1
+
+
 def test_words_are_scored_whole_and_with_their_end(lm: AudioLM, samples: list[Sample]) -> None:
     clip = encode_clip(lm, samples[0].audio, PROMPTS["speaker"])
     words, end = [(5,), (6, 7), (6, 8)], 3
@@ -204,6 +237,7 @@ RUNS = (
     ("exchange", "--at", "last", "--kinds", "prosody"),
     ("scale", "--at", "last", "--factor", "4"),
     ("knockout", "--window"),
+    ("components",),
 )
 
 
@@ -219,13 +253,7 @@ def test_a_run_keeps_what_is_said(
     assert "free text names the first token's label: " in capsys.readouterr().out
     said, table = read_table(out, "generated"), read_table(out, "free_text")
     unit = said.columns[0]
-    assert all(tuple(layers) == AT for _, layers in said.groupby(unit).layer)
-    units = {"span": 2 * 2, "exchange": 2, "scale": 2 * 2, "knockout": 2 * 5 * 2}[options[0]]
+    assert all(tuple(layers) == (AT[:-1] if options[0] == "components" else AT) for _, layers in said.groupby(unit).layer)
+    units = {"span": 2 * 2, "exchange": 2, "scale": 2 * 2, "knockout": 2 * 5 * 2, "components": 2 * 2 * (4 + 4)}[options[0]]
+    assert (out / "repeated.csv").exists() == (options[0] == "scale")
     assert said[unit].nunique() == units and table.n.eq(2).all()
-
-
-def test_components_do_not_speak(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="--generate does not go with --intervention components"):
-        activation_patching.run.main(
-            ["--model", "x", "--intervention", "components", "--generate", "2", "--out", str(tmp_path / "x")]
-        )

@@ -1,25 +1,35 @@
 """Scale: what planted models do with a voice made larger or erased, its tables and its files."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
 import pandas as pd
 import pytest
+import torch
 
 import activation_patching.run
-from activation_patching.scale import fits
-from activation_patching.scale.curves import CONTROLS, OWN, RUN
+from activation_patching.exchange.fits import positions
+from activation_patching.free_text.rows import texts_of
+from activation_patching.scale import fits, repeat
+from activation_patching.scale.curves import CONTROLS, OWN, RUN, Curve
 from activation_patching.scale.findings import ScaleEffect, erasures, scale_effects
 from activation_patching.scale.fits import CueSubspaces
-from activation_patching.scale.tables import chosen_row, places_of, with_untouched
+from activation_patching.scale.tables import chosen_row, places_of, tables_of, with_untouched
 from common.clips.manifest import LABELS, read_manifest
 from common.clips.pairs import KINDS
 from common.compute import session
+from common.compute.session import Session
 from common.errors import InputError
+from common.model.generation import generated
 from common.model.lm import AudioLM
-from common.patching.leace import nothing
+from common.model.prompts import PROMPTS, Question
+from common.patching.leace import learn, nothing, scale_of
+from common.patching.rerun import Edit, rerun
 from common.run.run_folder import read_table
+from common.stats.word_errors import word_errors
+from common.tracing.trace import states_at
 from tests.tiny_models.listening import COPIES, listening_model
 from tests.tiny_models.tiny import LAYERS, save_clips
 
@@ -197,6 +207,53 @@ def only(rows: pd.DataFrame) -> ScaleEffect:
     rows = with_untouched(rows)
     (found,) = scale_effects({"chosen": chosen_row(rows, "prosody", places_of(rows)["prosody"])})
     return found
+
+
+def repeated(rows: pd.DataFrame, clips: int) -> pd.DataFrame:
+    """Return what the first clips would write down of 5 words: one error untouched, one more for each unit of the factor."""
+    own = rows[(rows.control == OWN) & (rows.asked == RUN) & (rows.conflict == 1)]
+    own = own[own.sample_id.isin(own.sample_id.unique()[:clips])]
+    return own[["curve_id", "layer"]].assign(word_errors=1 + own.factor, word_errors_base=1, words_said=5)
+
+
+def test_word_error_rates_stand_beside_every_factor_and_the_chosen_one() -> None:
+    rows = simulated({(OWN, 2, 8.0): "voice"}, {})
+    rows["curve_id"] = rows[["sample_id", "kind", "control", "factor", "asked"]].astype(str).agg("|".join, axis=1)
+    tables = tables_of(rows, repeated(rows, 10))
+    scale = tables["scale"].query("kind == 'prosody' and control == @OWN and layer == 2").set_index("factor")
+    assert (scale.word_error_rate - (1 + scale.index) / 5).abs().max() < 1e-9 and set(scale.n_word_error_rate) == {10}
+    assert tables["scale"].query("control != @OWN").word_error_rate.isna().all()
+    (found,) = (f for f in scale_effects(tables) if f.kind == "prosody")
+    assert found.word_errors is not None and found.word_errors_before is not None
+    assert (found.word_errors.value, found.word_errors_before.value) == (pytest.approx(8 / 5), pytest.approx(1 / 5))
+    assert found.word_errors.n == 10 and "word_error_rate" not in tables_of(rows)["scale"]
+
+
+def test_a_clip_is_repeated_as_reruns_say(lm: AudioLM, manifest: Path) -> None:
+    """With a factor of 0 it is what the model says by itself; the prompt is the one that asks for the words."""
+    samples = read_manifest(manifest)[:40]
+    question, layers = Question(PROMPTS["speaker"], LABELS, LABELS), tuple(range(LAYERS + 1))
+    session = Session(lm, question, SimpleNamespace(ids=(5, 6)), None, (), None, SimpleNamespace(patch=None), layers, ())  # type: ignore[arg-type]
+    session = repeat.repeating(session, samples[0], repeat.PROMPTS[""], (1, 2))
+    clip = session.encode(samples[0])
+    states = torch.stack([states_at(lm, c, positions(c, "last"))[:, 0, 0] for c in map(session.encode, samples)])
+    codes = torch.arange(len(samples)) % 5
+    own = {layer: learn(states[:, layer], codes, rank=4, seed=0)[0] for layer in layers}
+    spaces = SimpleNamespace(of=lambda sample: dict.fromkeys(KINDS, CueSubspaces(own, own, own)))
+    curves = [Curve(samples[0], "prosody", OWN, a, RUN) for a in (-1.0, 40.0)]
+    rows = repeat.repeated_rows(session, spaces, curves, at="last")  # type: ignore[arg-type]
+    assert [(r["curve_id"], r["layer"]) for r in rows] == [(c.name, layer) for c in curves for layer in (1, 2)]
+
+    def by_hand(edit: Edit, layer: int) -> str:
+        def next_token(said: tuple[int, ...], _: Sequence[int]) -> torch.Tensor:
+            return rerun(lm, clip.continued(said), layer, positions(clip, "last"), edit)[None]
+
+        return texts_of(lm, next_token, 1, most=repeat.MOST_TOKENS)[0]
+
+    wanted = [by_hand(scale_of(c.factor, own), layer) for c in curves for layer in (1, 2)]
+    assert [r["repeated"] for r in rows] == wanted and len(set(wanted)) > 1
+    assert {r["repeated_base"] for r in rows} == {by_hand(scale_of(0.0, own), 1)} == {generated(lm, clip, repeat.MOST_TOKENS)}
+    assert all((r["word_errors"], r["words_said"]) == word_errors(r["repeated"], samples[0].text) for r in rows)
 
 
 def test_what_the_head_alone_turns_is_a_readout_and_chosen_last() -> None:

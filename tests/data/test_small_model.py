@@ -25,7 +25,7 @@ from data.making.small_model.align import Aligner, align
 from data.making.small_model.audio import Clip, Pool, features, hear, join
 from data.making.small_model.lm import add_lora, answer_logits, ask, pack, read
 from data.making.small_model.speech import Told, Utterance
-from data.making.small_model.texts import labelled, near_demo, salad, vocabulary, word_errors, words_of, written
+from data.making.small_model.texts import labelled, near_demo, salad, vocabulary, words_of, written
 
 
 def load(folder: Path) -> tuple[Any, Any]:
@@ -60,10 +60,6 @@ def test_joined_pieces_say_their_words() -> None:
     names = {"one": 1, "two": 2, "three": 3, "four": 4, "five": 5}
     heard = [round(float(v)) for v in wave[400::1000]]  # the pieces keep their length but for a seam
     assert heard[: len(text.split())] == [names[w] for w in text.split()]
-
-
-def test_word_errors_count_edits() -> None:
-    assert word_errors("I saw a dog", "I saw the big dog.") == (2, 5)
 
 
 # the model

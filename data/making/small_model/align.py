@@ -13,9 +13,10 @@ from torch import nn
 from torch.nn.functional import cross_entropy, ctc_loss, normalize
 
 from common.clips.manifest import LABELS
+from common.stats.word_errors import word_errors
 from data.making.small_model.audio import Clip, Pool, features, hear, hide
 from data.making.small_model.loop import Losses, train_stage
-from data.making.small_model.texts import plain, vocabulary, word_errors
+from data.making.small_model.texts import plain, vocabulary
 
 TOGETHER = 6  # batches drawn at a time
 SHARES = {"joined": 0.25, "joe": 0.1, "flite": 0.3, "told": 0.35}

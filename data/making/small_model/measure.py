@@ -23,11 +23,11 @@ ROOT = Path(__file__).resolve().parents[3]
 sys.path.insert(0, str(ROOT))
 
 from common.paths import given_path  # noqa: E402
+from common.stats.word_errors import word_errors  # noqa: E402
 from data.making.questions import frame_of  # noqa: E402
 from data.making.small_model.align import Aligner  # noqa: E402
 from data.making.small_model.audio import Clip, features, hear  # noqa: E402
 from data.making.small_model.lm import judged  # noqa: E402
-from data.making.small_model.texts import word_errors  # noqa: E402
 
 PARTS = ROOT / "data" / "small_model"
 RAVDESS = {"01": "neutral", "03": "happy", "04": "sad", "05": "angry", "08": "surprised"}

@@ -106,18 +106,6 @@ def plain(text: str) -> str:
     return "".join(f" {w}" for w in words_of(text))
 
 
-def word_errors(heard: str, said: str) -> tuple[int, int]:
-    """Return the least number of words to insert, delete or replace, and the number of words said."""
-    a, b = words_of(heard), words_of(said)
-    row = list(range(len(b) + 1))
-    for i, x in enumerate(a, 1):
-        new = [i]
-        for j, y in enumerate(b, 1):
-            new.append(min(row[j] + 1, new[-1] + 1, row[j - 1] + (x != y)))
-        row = new
-    return row[-1], len(b)
-
-
 def near_demo(text: str, run: int = 4) -> bool:
     """Return whether `text` has `run` words in a row in common with a sentence of the demo."""
     words = words_of(text)
