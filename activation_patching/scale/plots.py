@@ -39,13 +39,13 @@ def _plot_curve(table: pd.DataFrame, path: Path, style: FigureStyle) -> None:
             cue = CUES[kind]
             axes.plot(places, random[cue], color=COLORS[kind], linestyle=":", linewidth=0.9, label=style.say("random subspace"))
             costs = {
-                "congruent": ("congruent clips right", "--", INK),
-                "asked_other": ("asked for the other cue, right", "-.", INK),
-                "word_error_rate": ("word error rate", (0, (1, 2, 4, 2)), INK),
+                "congruent": ("congruent clips right", "--"),
+                "asked_other": ("asked for the other cue, right", "-."),
+                "word_error_rate": ("word error rate", "x-"),
             }
-            for column, (name, line, color) in costs.items():
+            for column, (name, line) in costs.items():
                 if column in own and own[column].notna().any():
-                    axes.plot(places, own[column], color=color, linestyle=line, linewidth=0.8, label=style.say(name))
+                    axes.plot(places, own[column], line, color=INK, markersize=3, linewidth=0.8, label=style.say(name))
             axes.plot(places, own.decoded, color=FAINT, linestyle=":", linewidth=0.9, label=style.say("decoded"))
             axes.set(ylim=(-0.03, 1.03), xlabel=style.say("factor a, of {n} conflict clips", n=int(own.n.max())))
             axes.set_xticks(places, [f"{a:g}" for a in own.factor])
@@ -54,7 +54,7 @@ def _plot_curve(table: pd.DataFrame, path: Path, style: FigureStyle) -> None:
         panels[0].set_ylabel(style.say("share of clips"))
         sheet = panels[0].get_figure()
         handles, names = panels[0].get_legend_handles_labels()
-        sheet.legend(handles, names, loc="outside lower center", ncols=4)  # type: ignore[union-attr]
+        sheet.legend(handles, names, loc="outside lower center", ncols=3)  # type: ignore[union-attr]
 
 
 def _line(axes: Axes, places: np.ndarray, table: pd.DataFrame, column: str, *, color: str, name: str) -> None:
