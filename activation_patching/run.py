@@ -31,7 +31,7 @@ from activation_patching.span.tables import tables_of
 from common import lock, processes
 from common.clips.csvfile import read_table
 from common.clips.pairs import Pair
-from common.compute.noise import noise_of, own_run_differences
+from common.compute.rounding import noise_of, own_run_differences
 from common.default_model import settle
 from common.run import command_line, run_folder, stages
 from common.run.over_prompts import over_prompts

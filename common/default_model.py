@@ -1,4 +1,4 @@
-"""The model of a run that names none: the small model, put together at first use; a test weight where its base cannot be had."""
+"""The model of a run that names none: the small model, else data/reference_model, which needs no network."""
 
 import subprocess
 import sys

@@ -18,7 +18,7 @@ from common.model.readout import Readout, tied
 from common.run.run_folder import Work
 from common.tracing.tolerance import check_finite
 from common.tracing.trace import lens, lens_and_states
-from logit_lens.fitted.random_weights import Recorder, open_states
+from logit_lens.fitted.recording import Recorder, open_states
 from logit_lens.fitted.tuned_lens import tuned_lens
 
 Files = tuple[Recorder, Recorder]  # of the model as trained, and with random weights

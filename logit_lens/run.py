@@ -20,7 +20,7 @@ prepare(__file__)
 from common import lock, processes
 from common.clips.csvfile import read_table
 from common.clips.manifest import Sample
-from common.compute.noise import noise_of
+from common.compute.rounding import noise_of
 from common.default_model import settle
 from common.plotting import FigureStyle
 from common.run import command_line, run_folder, stages, terminal
@@ -28,7 +28,7 @@ from common.run.over_prompts import over_prompts
 from common.run.settings import Chosen, Settings
 from logit_lens.choose import choose_clips
 from logit_lens.encoder.plots import plot_stages
-from logit_lens.encoder.tables import stage_tables
+from logit_lens.encoder.probe import stage_tables
 from logit_lens.findings import headline, lens_findings
 from logit_lens.fitted.probe import probe_tables
 from logit_lens.options import OPTIONS, LensOptions
@@ -80,7 +80,7 @@ def set_up(session: "Session", chosen: Chosen, run: run_folder.Run, *, lens: Len
 
 def end(session: "Session", samples: list[Sample], files: "Files | None", run: run_folder.Run, *, seed: int) -> stages.Ended:
     """Record the states of random weights, where there are probes; return what noise did to the rows."""
-    from logit_lens.fitted.random_weights import record_untrained
+    from logit_lens.fitted.recording import record_untrained
 
     more = record_untrained(session, samples, files, seed=seed) if files else []
     if not processes.is_leader():

@@ -1,4 +1,4 @@
-"""Translate short texts and format numbers for the report."""
+"""Translate the short texts of figures and tables, and format numbers."""
 
 import math
 import re

@@ -1,4 +1,4 @@
-"""Fill in the report's Markdown templates."""
+"""Fill in the report's templates, where its sentences stand (templates/sentences.*.jinja)."""
 
 import json
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Gather one study's findings, figures and tables for the templates."""
+"""Gather what a report is filled in with: findings, figures and tables of the runs on one model."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence

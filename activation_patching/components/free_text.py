@@ -1,4 +1,4 @@
-"""Ask a pair with one head, attention or MLP of the donor's for its next token, at every block."""
+"""Free text with one part of the donor's: a pair's next token, for every head, attention and MLP."""
 
 from collections.abc import Sequence
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Exchange a subspace at every layer, and check it against reruns."""
+"""Exchange a subspace at every layer, at the last position or in the span, and check it against reruns."""
 
 from collections.abc import Sequence
 from dataclasses import replace

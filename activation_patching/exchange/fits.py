@@ -1,4 +1,4 @@
-"""Fit a label's subspaces at every layer on clips with other texts and speakers."""
+"""For each pair, fit its label's subspace at every layer on clips with other texts and speakers."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Ask a clip with edited states for its next token, at every layer."""
+"""Free text after exchange or scale: a clip's next token with its states edited, for every layer."""
 
 from collections.abc import Sequence
 from dataclasses import replace

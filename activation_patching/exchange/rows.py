@@ -25,7 +25,7 @@ from activation_patching.span.patch import Patched, own_runs, run_of_donor
 from activation_patching.span.rows import pair_rows, patch_pairs
 from common.clips.pairs import Pair
 from common.compute.memory import cache_bytes
-from common.compute.noise import check_share, donors_again
+from common.compute.rounding import check_share, donors_again
 from common.compute.session import Session
 from common.patching.free_text import NextToken
 from common.patching.layer_batch import aligned

@@ -1,4 +1,4 @@
-"""Make the rows of generated.csv: what edited clips and pairs say in free text."""
+"""Generate the free text of an intervention from its next tokens; make the rows of generated.csv."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace

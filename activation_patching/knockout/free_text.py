@@ -1,4 +1,4 @@
-"""Ask a clip with its edges cut for its next token, at every layer."""
+"""Free text under knockout: a clip's next token with its edges cut, for every layer."""
 
 from collections.abc import Sequence
 

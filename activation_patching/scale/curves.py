@@ -1,4 +1,4 @@
-"""Which clips are scaled in which subspace by which factor, and under which question."""
+"""List what a scale run asks of each clip: which subspace, which factor, which question."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

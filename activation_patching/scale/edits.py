@@ -1,4 +1,4 @@
-"""Scale subspaces at every layer: rows of one pass at the last position, layer batches at the span."""
+"""Scale subspaces: at the last position all layers in one pass, in the span in layer batches."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

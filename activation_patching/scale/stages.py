@@ -15,7 +15,7 @@ from activation_patching.intervention import InterventionSpec
 from activation_patching.scale.curves import ASKS, OWN, RUN, curves_of
 from activation_patching.scale.findings import erasures, headline, scale_effects
 from activation_patching.scale.plots import plot_run
-from activation_patching.scale.tables import REPEATED, places_of, tables_of
+from activation_patching.scale.tables import TRANSCRIBED, places_of, tables_of
 from common import files, processes
 from common.clips.csvfile import read_table
 from common.clips.manifest import Sample, choose_speaking, conflict_clips, draw
@@ -79,7 +79,7 @@ def set_up(
     """
     from activation_patching.free_text.rows import speak  # torch, which drawing does without
     from activation_patching.scale import fits, rows
-    from activation_patching.scale.repeat import repeat
+    from activation_patching.scale.transcribe import transcribe
 
     clips, drawn = chosen.pool, chosen.units
     if given:
@@ -108,7 +108,7 @@ def set_up(
         facts = speak(session, this, speaking, lambda curve: curve.name, partial(rows.ask, session, fitted, at=spec.at))
         places = processes.broadcast(places_of(read_table(this.rows)) if processes.is_leader() else None)
         told = [group[0].sample for group in speaking]
-        return facts | repeat(session, this, fitted, told, places, factors, language=language, at=spec.at), []
+        return facts | transcribe(session, this, fitted, told, places, factors, language=language, at=spec.at), []
 
     return Prepared(session, work, title, checked, end=end)
 
@@ -124,8 +124,8 @@ def keep_subspaces(session: "Session", fitted: "Fits", clips: list[Sample], this
 
 
 def results(out: Path, record: dict[str, Any], rows: pd.DataFrame) -> Results:
-    repeated = read_table(out / REPEATED) if (out / REPEATED).exists() else None
-    tables, counts = tables_of(rows, repeated), record["counts"]
+    transcribed = read_table(out / TRANSCRIBED) if (out / TRANSCRIBED).exists() else None
+    tables, counts = tables_of(rows, transcribed), record["counts"]
     tables |= free_text_tables(out, rows, unit="curve_id", answer="pred_scaled", keys=("kind", "factor"))
     units = f"{counts['clips']} conflict and {counts['congruent clips']} congruent clips · prompt {record['prompt_name']}"
     return Results(tables, units, summary(tables) + free_text_summary(tables))

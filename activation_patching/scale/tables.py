@@ -13,18 +13,20 @@ from common.stats.units import Units, clip_units
 
 Place = tuple[int, float]  # a layer and a factor
 ERASES = -1.0  # the factor that takes out what is scaled
-REPEATED = "repeated.csv"  # what scaled clips write down of what is said
+TRANSCRIBED = "transcribed.csv"  # what the model writes down of scaled clips
 _ERRORS = ["word_errors", "word_errors_base", "words_said"]
 
 
-def tables_of(rows: pd.DataFrame, repeated: pd.DataFrame | None = None) -> dict[str, pd.DataFrame]:
+def tables_of(rows: pd.DataFrame, transcribed: pd.DataFrame | None = None) -> dict[str, pd.DataFrame]:
     """Return `scale` (kind x control x factor x layer), `erased` (kind), and of layers chosen on the other half of the texts:
     `curve` (kind x control x factor), `chosen` (kind; the factor chosen too). The last two are empty where a half has no place to
-    choose, and `erased` where no factor is -1 or no layer lies between others. With the rows of `repeated` texts these tell
+    choose, and `erased` where no factor is -1 or no layer lies between others. With the rows of `transcribed` texts these tell
     word error rates too.
     """
-    if repeated is not None:
-        rows = rows.merge(repeated[["curve_id", "layer", *_ERRORS]], on=["curve_id", "layer"], how="left", validate="one_to_one")
+    if transcribed is not None:
+        rows = rows.merge(
+            transcribed[["curve_id", "layer", *_ERRORS]], on=["curve_id", "layer"], how="left", validate="one_to_one"
+        )
     erased = _joined([erased_row(rows, kind) for kind in KINDS if ERASES in set(rows.factor) and rows.layer.nunique() > 2])
     rows, curve, chosen = with_untouched(rows), [], []
     for kind, places in places_of(rows).items():
@@ -148,13 +150,13 @@ def _costs(rows: pd.DataFrame, kind: str, control: str, factor: float) -> dict[s
             units = clip_units(some)
             table = layer_table(units, {name: Metric(_said(units, "pred_scaled", label), share=True)})
             tables[name] = table[["layer", "n", name, f"{name}_lo", f"{name}_hi"]]
-    if len(some := _repeated(_select(rows, kind, control, factor))):
+    if len(some := _transcribed(_select(rows, kind, control, factor))):
         tables["word_error_rate"] = _error_rates(some, {"word_error_rate": "word_errors"})
     return tables
 
 
-def _repeated(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of clips that wrote down what is said."""
+def _transcribed(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of clips that the model was asked to transcribe."""
     return rows[rows.words_said.notna()] if "words_said" in rows else rows.iloc[:0]
 
 
@@ -208,7 +210,7 @@ def chosen_row(rows: pd.DataFrame, kind: str, places: dict[int, Place]) -> pd.Da
     for name, of in (("congruent", units_of(kind, conflict=0)), ("asked_other", units_of(kind, asked=ASKS[other]))):
         right = label if name == "congruent" else f"{other}_label"
         table = pd.concat([table, _change(of, name, right)], axis=1)
-    if len(some := _repeated(_select(there, kind, OWN, 0.0))):
+    if len(some := _transcribed(_select(there, kind, OWN, 0.0))):
         some = some.assign(more_errors=some.word_errors - some.word_errors_base)
         rates = {"word_error_rate_before": "word_errors_base", "word_error_rate_change": "more_errors"}
         table = pd.concat(

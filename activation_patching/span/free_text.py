@@ -1,4 +1,4 @@
-"""Ask a pair whose span is patched for its next token, at every layer."""
+"""Free text of patched spans: a pair's next token, for every layer."""
 
 from collections.abc import Sequence
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Make the rows of patches.csv from patched logits."""
+"""Patch the spans of all pairs, and make the rows of patches.csv; also from the logits of exchange."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import Any
 from activation_patching.span.patch import Patched, by_rerun, by_splice, by_sweep, donor_of, own_runs, run_of_donor
 from common.clips.pairs import Pair
 from common.compute.memory import cache_bytes
-from common.compute.noise import check_share, donors_again
+from common.compute.rounding import check_share, donors_again
 from common.compute.session import Session
 from common.model.readout import Readout, tied
 

@@ -1,4 +1,4 @@
-"""Choose how a label is written as an answer: "angry", " angry" or "Angry"."""
+"""Measure which form of the label words the model prefers as an answer: "angry", " angry" or "Angry"."""
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Make ready for a run: check the clips, load the model, find the label tokens, check the identities."""
+"""Open a session: check the clips, load the model, choose the answer form, run the self-check."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace

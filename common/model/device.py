@@ -1,4 +1,4 @@
-"""Choose device and dtype, and check that the weights fit."""
+"""Choose device, dtype and quantization, and check that the weights fit."""
 
 import importlib.util
 import json

@@ -1,4 +1,4 @@
-"""Let the model answer in free text, and find the label in it."""
+"""Generate the untouched model's answer in free text, and find the label in a text."""
 
 import re
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Compute label logits in float32, so that bfloat16 rounding makes no ties."""
+"""Run the output head for the label tokens in float32, so that bfloat16 rounding makes no ties."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager

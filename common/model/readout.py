@@ -1,4 +1,4 @@
-"""Read label logits at the first token of each label's answer word."""
+"""Find the first token of each label's answer word, and read its logit."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Let edited runs go on in free text, and score whole words in them.
+"""Generate free text from any function that gives the next token, and the probability of whole label words.
 
 Each new token is asked for anew: it is the next token of the edited prompt with the tokens so far behind it. So keys and values
 are what the edit makes them at every layer, and rows that have said the same share a pass.

@@ -1,4 +1,4 @@
-"""Fit the linear subspace of a label (LEACE), to scale or exchange it.
+"""Fit the linear subspace of a label (LEACE), and the functions that exchange or scale it in a state.
 
 LEACE (Belrose et al. 2023, arXiv 2306.03819) by the library concept-erasure, with its shrunken covariance. It is given the
 samples in the axes that they span, fewer than `d_model` where they are few: the result is the same, the cost is not. Its bound

@@ -1,4 +1,4 @@
-"""Check the identities of a run on its own clips before it starts."""
+"""Check on a run's own clips what must hold exactly, such as that a clip patched into itself changes nothing."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

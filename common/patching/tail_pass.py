@@ -1,4 +1,4 @@
-"""Run only a clip's last tokens over the keys and values of the rest."""
+"""Run only a clip's last tokens behind the stored keys and values of the rest, for knockout and components."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""The stages of a run, the same whatever it does to the states: what differs is handed in as functions."""
+"""The steps of a run of either experiment: choose, open the model, make the rows, draw."""
 
 import time
 from collections import Counter

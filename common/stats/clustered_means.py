@@ -1,4 +1,4 @@
-"""Estimate means and standard errors of units that share texts, speakers and sources.
+"""Standard errors of means where units share texts, speakers or sources, by variance components.
 
 Clips that share a text or a speaker are not independent, and a pair depends on the texts and speakers of its two clips.
 

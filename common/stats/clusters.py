@@ -1,4 +1,4 @@
-"""Find what units share: texts, speakers, sources, labels."""
+"""Find the clusters of units: which texts, speakers and sources they share."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Compute 95 % intervals of means, shares and differences.
+"""Turn means and clustered standard errors into 95 % intervals of means, shares and differences.
 
 - A mean: Student's t.
 - A share: Wilson's form with the effective number of units (Korn & Graubard 1998, Surv. Methodol. 24). It stays within 0 and 1

@@ -1,4 +1,4 @@
-"""Arrange rows as clips or pairs by layers."""
+"""Arrange rows as arrays: a unit (clip or pair) by a layer."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

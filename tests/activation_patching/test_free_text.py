@@ -255,5 +255,5 @@ def test_a_run_keeps_what_is_said(
     unit = said.columns[0]
     assert all(tuple(layers) == (AT[:-1] if options[0] == "components" else AT) for _, layers in said.groupby(unit).layer)
     units = {"span": 2 * 2, "exchange": 2, "scale": 2 * 2, "knockout": 2 * 5 * 2, "components": 2 * 2 * (4 + 4)}[options[0]]
-    assert (out / "repeated.csv").exists() == (options[0] == "scale")
+    assert (out / "transcribed.csv").exists() == (options[0] == "scale")
     assert said[unit].nunique() == units and table.n.eq(2).all()

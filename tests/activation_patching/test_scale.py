@@ -12,7 +12,7 @@ import torch
 import activation_patching.run
 from activation_patching.exchange.fits import positions
 from activation_patching.free_text.rows import texts_of
-from activation_patching.scale import fits, repeat
+from activation_patching.scale import fits, transcribe
 from activation_patching.scale.curves import CONTROLS, OWN, RUN, Curve
 from activation_patching.scale.findings import ScaleEffect, erasures, scale_effects
 from activation_patching.scale.fits import CueSubspaces
@@ -209,7 +209,7 @@ def only(rows: pd.DataFrame) -> ScaleEffect:
     return found
 
 
-def repeated(rows: pd.DataFrame, clips: int) -> pd.DataFrame:
+def transcribed(rows: pd.DataFrame, clips: int) -> pd.DataFrame:
     """Return what the first clips would write down of 5 words: one error untouched, one more for each unit of the factor."""
     own = rows[(rows.control == OWN) & (rows.asked == RUN) & (rows.conflict == 1)]
     own = own[own.sample_id.isin(own.sample_id.unique()[:clips])]
@@ -219,7 +219,7 @@ def repeated(rows: pd.DataFrame, clips: int) -> pd.DataFrame:
 def test_word_error_rates_stand_beside_every_factor_and_the_chosen_one() -> None:
     rows = simulated({(OWN, 2, 8.0): "voice"}, {})
     rows["curve_id"] = rows[["sample_id", "kind", "control", "factor", "asked"]].astype(str).agg("|".join, axis=1)
-    tables = tables_of(rows, repeated(rows, 10))
+    tables = tables_of(rows, transcribed(rows, 10))
     scale = tables["scale"].query("kind == 'prosody' and control == @OWN and layer == 2").set_index("factor")
     assert (scale.word_error_rate - (1 + scale.index) / 5).abs().max() < 1e-9 and set(scale.n_word_error_rate) == {10}
     assert tables["scale"].query("control != @OWN").word_error_rate.isna().all()
@@ -229,31 +229,33 @@ def test_word_error_rates_stand_beside_every_factor_and_the_chosen_one() -> None
     assert found.word_errors.n == 10 and "word_error_rate" not in tables_of(rows)["scale"]
 
 
-def test_a_clip_is_repeated_as_reruns_say(lm: AudioLM, manifest: Path) -> None:
+def test_a_clip_is_transcribed_as_reruns_say(lm: AudioLM, manifest: Path) -> None:
     """With a factor of 0 it is what the model says by itself; the prompt is the one that asks for the words."""
     samples = read_manifest(manifest)[:40]
     question, layers = Question(PROMPTS["speaker"], LABELS, LABELS), tuple(range(LAYERS + 1))
     session = Session(lm, question, SimpleNamespace(ids=(5, 6)), None, (), None, SimpleNamespace(patch=None), layers, ())  # type: ignore[arg-type]
-    session = repeat.repeating(session, samples[0], repeat.PROMPTS[""], (1, 2))
+    session = transcribe.asking_to_transcribe(session, samples[0], transcribe.PROMPTS[""], (1, 2))
     clip = session.encode(samples[0])
     states = torch.stack([states_at(lm, c, positions(c, "last"))[:, 0, 0] for c in map(session.encode, samples)])
     codes = torch.arange(len(samples)) % 5
     own = {layer: learn(states[:, layer], codes, rank=4, seed=0)[0] for layer in layers}
     spaces = SimpleNamespace(of=lambda sample: dict.fromkeys(KINDS, CueSubspaces(own, own, own)))
     curves = [Curve(samples[0], "prosody", OWN, a, RUN) for a in (-1.0, 40.0)]
-    rows = repeat.repeated_rows(session, spaces, curves, at="last")  # type: ignore[arg-type]
+    rows = transcribe.transcribed_rows(session, spaces, curves, at="last")  # type: ignore[arg-type]
     assert [(r["curve_id"], r["layer"]) for r in rows] == [(c.name, layer) for c in curves for layer in (1, 2)]
 
     def by_hand(edit: Edit, layer: int) -> str:
         def next_token(said: tuple[int, ...], _: Sequence[int]) -> torch.Tensor:
             return rerun(lm, clip.continued(said), layer, positions(clip, "last"), edit)[None]
 
-        return texts_of(lm, next_token, 1, most=repeat.MOST_TOKENS)[0]
+        return texts_of(lm, next_token, 1, most=transcribe.MOST_TOKENS)[0]
 
     wanted = [by_hand(scale_of(c.factor, own), layer) for c in curves for layer in (1, 2)]
-    assert [r["repeated"] for r in rows] == wanted and len(set(wanted)) > 1
-    assert {r["repeated_base"] for r in rows} == {by_hand(scale_of(0.0, own), 1)} == {generated(lm, clip, repeat.MOST_TOKENS)}
-    assert all((r["word_errors"], r["words_said"]) == word_errors(r["repeated"], samples[0].text) for r in rows)
+    assert [r["transcribed"] for r in rows] == wanted and len(set(wanted)) > 1
+    assert (
+        {r["transcribed_base"] for r in rows} == {by_hand(scale_of(0.0, own), 1)} == {generated(lm, clip, transcribe.MOST_TOKENS)}
+    )
+    assert all((r["word_errors"], r["words_said"]) == word_errors(r["transcribed"], samples[0].text) for r in rows)
 
 
 def test_what_the_head_alone_turns_is_a_readout_and_chosen_last() -> None:

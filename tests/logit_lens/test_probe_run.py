@@ -18,7 +18,7 @@ from common.model.load import load_model
 from common.tracing.trace import states_at
 from logit_lens.fitted import state_file
 from logit_lens.fitted.probe import decode
-from logit_lens.fitted.random_weights import draw_weights
+from logit_lens.fitted.recording import draw_weights
 from logit_lens.fitted.state_file import FILES, LARGEST, POSITIONS, STAGES, States, read_states
 from tests.helpers import study
 from tests.tiny_models.tiny import LAYERS

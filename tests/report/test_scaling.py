@@ -59,11 +59,11 @@ def test_the_price_and_the_baselines_say_what_their_intervals_exclude(found: Sca
     assert "costs" not in say("scale_price", replace(dear, asked_other=NONE))[0]
     english, chinese = say("scale_baselines", replace(found, minus_asked=DOWN, minus_any_layer=NONE))
     assert (
-        "in the prompt instead gives 37 percentage points more" in english
+        "in the prompt gives 37 percentage points more" in english
         and "better than any layer is not shown" in english
         and "比放大多 37 个百分点" in chinese
     )
-    assert "in the prompt instead gives 37 percentage points less" in say("scale_baselines", replace(found, minus_asked=UP))[0]
+    assert "in the prompt gives 37 percentage points less" in say("scale_baselines", replace(found, minus_asked=UP))[0]
 
 
 def test_the_chapter_stands_in_both_reports(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Report ties, and pairs that were repeated because of rounding noise."""
+"""Count ties, and pairs patched again because of rounding; stop a run that has too many of these."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Let scaled clips write down what is said, to see whether the model still hears the words."""
+"""Ask the model to transcribe scaled clips, and count word errors: does it still hear the words?"""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -9,7 +9,7 @@ from activation_patching.free_text.rows import texts_of
 from activation_patching.scale.curves import OWN, RUN, Curve
 from activation_patching.scale.edits import edit_of_curve
 from activation_patching.scale.fits import Fits, on_device
-from activation_patching.scale.tables import REPEATED, Place
+from activation_patching.scale.tables import TRANSCRIBED, Place
 from common.clips.manifest import Sample
 from common.compute.answer_form import answer_start
 from common.compute.session import Session
@@ -22,7 +22,7 @@ PROMPTS = {"": "{audio}Write down the words.", "-zh": "{audio}请写下录音里
 MOST_TOKENS = 40
 
 
-def repeat(
+def transcribe(
     session: Session,
     this: Run,
     fits: Fits,
@@ -33,7 +33,7 @@ def repeat(
     language: str,
     at: str,
 ) -> dict[str, Any]:
-    """Make the rows of repeated.csv at the layers of `places`; return what run.json says of them, nothing where none are asked.
+    """Make the rows of transcribed.csv at the layers of `places`; return what run.json says of them, if there are any.
 
     Every cue's own subspace is scaled, in clips whose text is known.
     """
@@ -41,17 +41,17 @@ def repeat(
     groups = [[Curve(s, kind, OWN, a, RUN) for kind in places for a in factors if a] for s in samples if s.text.strip()]
     if not layers or not groups:
         return {}
-    asked = repeating(session, groups[0][0].sample, PROMPTS[language], layers)
+    asked = asking_to_transcribe(session, groups[0][0].sample, PROMPTS[language], layers)
 
     def rows_of(groups: Sequence[list[Curve]]) -> Iterator[list[dict[str, Any]]]:
         for group in groups:
-            yield repeated_rows(asked, fits, group, at=at)
+            yield transcribed_rows(asked, fits, group, at=at)
 
-    make_rows(replace(this, rows=this.out / REPEATED), Work(rows_of, groups, lambda c: c.name, layers), overwrite=False)
-    return {"repeated": {"clips": len(groups), "prompt": PROMPTS[language], "tokens_at_most": MOST_TOKENS}}
+    make_rows(replace(this, rows=this.out / TRANSCRIBED), Work(rows_of, groups, lambda c: c.name, layers), overwrite=False)
+    return {"transcribed": {"clips": len(groups), "prompt": PROMPTS[language], "tokens_at_most": MOST_TOKENS}}
 
 
-def repeating(session: Session, sample: Sample, prompt: str, layers: tuple[int, ...]) -> Session:
+def asking_to_transcribe(session: Session, sample: Sample, prompt: str, layers: tuple[int, ...]) -> Session:
     """Return a session that asks for the words, without the answer's beginning that the run may give."""
     question = replace(session.question, prompt=prompt, answer_prefix="")
     clip = encoded(session.lm, question, sample)
@@ -59,8 +59,8 @@ def repeating(session: Session, sample: Sample, prompt: str, layers: tuple[int, 
     return replace(session, question=question, start=start, first=clip.continued(start), layers=layers)
 
 
-def repeated_rows(asked: Session, fits: Fits, group: Sequence[Curve], *, at: str) -> list[dict[str, Any]]:
-    """Return a row for each curve of a clip and layer: what is `repeated`, its word errors; `*_base`: untouched."""
+def transcribed_rows(asked: Session, fits: Fits, group: Sequence[Curve], *, at: str) -> list[dict[str, Any]]:
+    """Return a row for each curve of a clip and layer: what is `transcribed`, its word errors; `*_base`: untouched."""
     sample, count = group[0].sample, len(asked.layers)
     clip, both = asked.encode(sample), on_device(fits.of(sample), asked.lm.device)
     edits = [*(edit_of_curve(curve, both) for curve in group), scale_of(0.0, both[group[0].kind].own)]
@@ -70,8 +70,8 @@ def repeated_rows(asked: Session, fits: Fits, group: Sequence[Curve], *, at: str
         {
             "curve_id": group[row // count].name,
             "layer": asked.layers[row % count],
-            "repeated": text,
-            "repeated_base": texts[-1],
+            "transcribed": text,
+            "transcribed_base": texts[-1],
             "word_errors": word_errors(text, sample.text)[0],
             "word_errors_base": base,
             "words_said": said,

@@ -1,4 +1,4 @@
-"""What a linear probe decodes at each stage that the audio passes: log-mel spectrum, encoder, decoder; states to stages.csv."""
+"""Probe words and voice at every stage, from log-mel spectrum and encoder to the decoder; make stages.csv."""
 
 from collections.abc import Iterator
 from contextlib import suppress

@@ -1,4 +1,4 @@
-"""Record the states for probes, also of the model with random weights."""
+"""Record the states that probes are fitted on, and those of a model with random weights."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

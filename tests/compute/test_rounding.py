@@ -12,7 +12,7 @@ import torch
 
 from activation_patching.span import patch
 from common.compute import session
-from common.compute.noise import check_share, donors_again, noise_of
+from common.compute.rounding import check_share, donors_again, noise_of
 from common.errors import CheckFailed
 from common.patching.splice import splice
 from common.run.command_line import main_of
