@@ -125,7 +125,7 @@ def probe_lines(draws: int) -> Iterator[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--draws", type=int, default=500)
+    parser.add_argument("--draws", type=int, default=2000)
     parser.add_argument("--only", choices=("designs", "probes"), help="one part of it")
     args = parser.parse_args()
     if args.only != "probes":
@@ -134,7 +134,7 @@ def main() -> None:
             print(line, flush=True)
     if args.only != "designs":
         print("\n| texts x speakers | accuracy of the probe | intervals hold |\n|---|---|---|")
-        for line in probe_lines(args.draws // 5):
+        for line in probe_lines(args.draws // 20):
             print(line, flush=True)
 
 

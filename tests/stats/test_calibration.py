@@ -1,4 +1,4 @@
-"""A few lines of the calibration with fewer draws: `make calibrate` has all of them with 500, in common/stats/README.md."""
+"""A few lines of the calibration with fewer draws: `make calibrate` has all of them with 2,000, in common/stats/README.md."""
 
 import numpy as np
 import pytest
