@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,15 @@ from tests.tiny_models.tiny import save_clips, save_tiny_model
 
 OLD, NEW = "a" * 40, "b" * 40
 CODE = "comes with code of its own"
+REFUSED: tuple[tuple[str, tuple[str, ...], str], ...] = (
+    ("me/gone", (), "no model folder or hub id that can be read (me/gone is not a local folder"),
+    ("me/gated-401", (), "no model folder or hub id that can be read (it is gated: ask for access on its page"),
+    ("me/gated-403", (), "no model folder or hub id that can be read (it is gated: ask for access on its page"),
+    ("me/unsafe", (), "has no weights in safetensors, only pytorch_model.bin, which can run code as it is read"),
+    ("me/huge", (), "1000000.0 GB are to be downloaded, and the disk of the cache "),
+    ("me/tiny", ("--revision", "v9"), "no model folder or hub id that can be read (v9 is not a valid git identifier"),
+    ("me/cut", (), "cannot be loaded (RemoteProtocolError: peer closed connection without sending complete message body"),
+)
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +70,13 @@ def checked_by_splice(out: Path) -> None:
     assert check["splice - rerun"] < check["tolerance"] < check["A - B, for comparison"] / 10
 
 
+def refuses(run: Callable[[str, list[str]], tuple[int, str]], clips: Path, out: Path) -> None:
+    """Assert that each of REFUSED is one line, and that nothing is left of it."""
+    for model, more, expected in REFUSED:
+        code, said = run(*line("logit_lens", model, clips, out, *more))
+        assert (code, said.startswith(f"error: --model {model}: {expected}"), out.exists()) == (2, True, False), said
+
+
 @pytest.mark.slow
 def test_hub_ids_online_and_then_offline(tiny_folder: Path, clips: Path, tmp_path: Path) -> None:
     newer = save_tiny_model(tmp_path / "newer", seed=1)
@@ -85,18 +102,7 @@ def test_hub_ids_online_and_then_offline(tiny_folder: Path, clips: Path, tmp_pat
         assert rows[0] == rows[1]
         code, said = run(*line("logit_lens", "me/tiny", clips, tmp_path / "main"))
         assert code == 0, said  # finished: drawn again, whatever the branch is now
-        for model, more, expected in (
-            ("me/gone", (), "no model folder or hub id that can be read (me/gone is not a local folder"),
-            ("me/gated-401", (), "no model folder or hub id that can be read (it is gated: ask for access on its page"),
-            ("me/gated-403", (), "no model folder or hub id that can be read (it is gated: ask for access on its page"),
-            ("me/unsafe", (), "has no weights in safetensors, only pytorch_model.bin, which can run code as it is read"),
-            ("me/huge", (), "1000000.0 GB are to be downloaded, and the disk of the cache "),
-            ("me/tiny", ("--revision", "v9"), "no model folder or hub id that can be read (v9 is not a valid git identifier"),
-            ("me/cut", (), "cannot be loaded (RemoteProtocolError: peer closed connection without sending complete message body"),
-        ):
-            code, said = run(*line("logit_lens", model, clips, tmp_path / "none", *more))
-            assert (code, said.startswith(f"error: --model {model}: {expected}")) == (2, True), said
-            assert not (tmp_path / "none").exists()
+        refuses(run, clips, tmp_path / "none")
         assert not any("GET" in a and ("huge" in a or "unsafe" in a) and ("tensors" in a or ".bin" in a) for a in asked)
         repos["me/cut"] = Repo(revisions)
         assert run(*line("logit_lens", "me/cut", clips, tmp_path / "resumed"))[0] == 0
