@@ -12,6 +12,13 @@ from common.model.readout import tokens_behind
 from common.patching.free_text import NextToken, end_tokens, greedy, word_scores
 from common.run.run_folder import Run, Work, make_rows
 
+_READ = {  # what new tokens read, by intervention
+    "span": "the recipient's audio in the blocks before l, the donor's from l on",
+    **dict.fromkeys(("exchange", "scale"), "the prompt, whose positions `at` are edited; they are not edited themselves"),
+    "knockout": "all but what is hidden from the last token, which stays hidden",
+    "components": "the prompt, in which a part is patched; they are not patched themselves",
+}
+
 
 def speak(
     session: Session, this: Run, groups: Sequence[list[Any]], name: Callable[[Any], str], ask: Callable[[list[Any]], NextToken]
@@ -28,7 +35,8 @@ def speak(
             yield spoken(session, this.unit, [name(unit) for unit in group], ask(group))
 
     make_rows(replace(this, rows=this.out / FILE), Work(rows_of, groups, name, session.layers), overwrite=False)
-    return {"free_text": {"units": sum(map(len, groups)), "tokens_at_most": MOST_TOKENS}}
+    read = _READ[this.identity["intervention"]]
+    return {"free_text": {"units": sum(map(len, groups)), "tokens_at_most": MOST_TOKENS, "new_tokens_read": read}}
 
 
 def spoken(session: Session, unit: str, names: Sequence[str], next_token: NextToken) -> list[dict[str, Any]]:

@@ -33,7 +33,7 @@ from common.patching.layer_batch import span_start
 from common.patching.leace import learn, scale_of
 from common.patching.rerun import put, rerun
 from common.patching.tail_pass import tail_of
-from common.run.run_folder import read_table
+from common.run.run_folder import read_record, read_table
 from common.tracing.hooks import hooks
 from common.tracing.trace import own_logits, record, states_at
 from tests.tiny_models.tiny import LAYERS, save_clips
@@ -251,6 +251,7 @@ def test_a_run_keeps_what_is_said(
     few = ["--limit", "4"] if options[0] in ("scale", "knockout") else []
     activation_patching.run.main([*asked, *few, "--generate", "2", "--intervention", *options])
     assert "free text names the first token's label: " in capsys.readouterr().out
+    assert read_record(out)["counts"]["free_text"]["new_tokens_read"]
     said, table = read_table(out, "generated"), read_table(out, "free_text")
     unit = said.columns[0]
     assert all(tuple(layers) == (AT[:-1] if options[0] == "components" else AT) for _, layers in said.groupby(unit).layer)
