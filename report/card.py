@@ -27,8 +27,8 @@ from common.errors import InputError
 from common.files import write_whole
 from common.paths import given_path
 from common.run.record import shown
-from common.stats.findings import Estimate, fixed, over
-from logit_lens.findings import lens_findings
+from common.stats.findings import fixed, over
+from logit_lens.findings import Answers, lens_findings
 from report.language import LANGUAGES
 from report.render import environment, squeezed
 from report.runs import EXPERIMENTS, Outputs, Trouble, checks_of, joined, read_outputs, unlike, unwell
@@ -59,7 +59,12 @@ def write_cards(lens: Path, patching: Path, out: Path) -> list[Path]:
         options = f"--lens {_quoted(lens)} --patching {_quoted(patching)} --out {_quoted(out)}"
         found["commands"].append(f"python report/card.py {options}")
         for language, file in zip(LANGUAGES, written):
-            write_whole(file, squeezed(environment(language).get_template(f"card.{language}.md.jinja").render(c=found, **found)))
+            write_whole(
+                file,
+                squeezed(
+                    environment(language).get_template(f"card.{language}.md.jinja").render(c=found | {"spans": []}, **found)
+                ),
+            )
     except OSError as error:
         raise InputError(f"--out {out}: cannot be written ({error.strerror})") from None
     return written
@@ -84,9 +89,10 @@ def facts(lens: Outputs, patching: Outputs) -> dict[str, Any]:
         "patching": patching,
         "set": of_clips.clips.iloc[0] if len(of_clips) else None,
         "answers": answers,
+        "congruent": found.congruent,
         "reading": found.reading,
         "spans": sorted(span_effects(patching.tables), key=lambda f: f.kind != "semantic"),
-        "published": [row._asdict() | _beside(row, answers.words, answers.voice) for row in of_model.itertuples(index=False)],
+        "published": [row._asdict() | _beside(row, answers) for row in of_model.itertuples(index=False)],
         "over": over(layers),
         "fixed": tuple(count for count in fixed(layers) if count.name != "sources"),
         "several_prompts": False,
@@ -112,11 +118,12 @@ def _quoted(path: Path | str) -> str:
     return shlex.quote(shown(path))
 
 
-def _beside(row: Any, words: Estimate, voice: Estimate) -> dict[str, Any]:
+def _beside(row: Any, answers: Answers) -> dict[str, Any]:
     """Return on which side of the run's intervals published shares lie: -1 below, 0 within, 1 above; None without interval."""
-    of = {"words": (row.words, words), "voice": (row.voice, voice)}
+    other = 1 - row.words - row.voice
+    of = {"words": (row.words, answers.words), "voice": (row.voice, answers.voice), "neither": (other, answers.neither)}
     sides = {cue: None if e.low != e.low else int(value > e.high) - int(value < e.low) for cue, (value, e) in of.items()}
-    return {"sides": sides, "neither": 1 - row.words - row.voice}
+    return {"sides": sides, "neither": other}
 
 
 if __name__ == "__main__":

@@ -134,7 +134,9 @@ def test_make_replicate(tmp_path: Path, tiny_folder: Path, capsys: pytest.Captur
             MAINS[script](options)
     assert "32 clips of EMIS" in capsys.readouterr().out
     card = (tmp_path / "out" / "card" / "card.md").read_text(encoding="utf-8")
-    assert "| this run | 24 | " in card and "We know of no published figures" in card and "| other words | 6 | " in card
+    assert (
+        "| this run | 24 | " in card and "We know of no published figures" in card and "| words of another emotion | 6 | " in card
+    )
     assert (tmp_path / "out" / "card" / "card.zh.md").exists() and "All 5 checks passed" in card
 
 

@@ -50,12 +50,12 @@ def test_the_price_and_the_baselines_say_what_their_intervals_exclude(found: Sca
         and "costs at least as much as it gives" in english
     )
     assert "代价不小于收益" in chinese and "agree, a change is not shown" in english
-    assert "writ" not in english and "写下" not in chinese  # nobody was asked to
+    assert "transcrib" not in english and "转写" not in chinese  # nobody was asked to
     heard = replace(dear, word_errors=UP, word_errors_before=NONE)
     english, chinese = say("scale_price", heard)
-    assert "It writes down 37 percentage points more of the words wrongly." in english and "词错误率上升 37 个百分点" in chinese
-    assert "the words worse is not shown." in say("scale_price", replace(heard, word_errors=NONE))[0]
-    assert "writ" not in say("scale_price", replace(heard, word_errors_before=replace(UP, value=0.6)))[0]  # it never could
+    assert "It transcribes 37 percentage points more of the words wrongly." in english and "词错误率上升 37 个百分点" in chinese
+    assert "it transcribes worse is not shown." in say("scale_price", replace(heard, word_errors=NONE))[0]
+    assert "transcrib" not in say("scale_price", replace(heard, word_errors_before=replace(UP, value=0.6)))[0]  # it never could
     assert "costs" not in say("scale_price", replace(dear, asked_other=NONE))[0]
     english, chinese = say("scale_baselines", replace(found, minus_asked=DOWN, minus_any_layer=NONE))
     assert (

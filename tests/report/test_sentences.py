@@ -73,7 +73,7 @@ CASES: list[tuple[str, tuple[Any, ...], str, str, list[str]]] = [  # macro, find
     ("verdict", (Answers(**VERDICT, lead=NONE),), "are ahead is not shown", "无法判断模型偏向", ["73", "24", "3"]),
     ("verdict", (Answers(**VERDICT, lead=UNKNOWN),), "are ahead is not shown", "无法判断模型偏向", ["73", "24", "3"]),
     ("reading", (reading(None, "none", None),), "At no layer can it read", "任何一层都读不出", []),
-    ("reading", (reading(30, "semantic", None),), "only in the last layer.** Before it, the labels have", "只在最后一层", ["2"]),
+    ("reading", (reading(30, "semantic", None),), "only in the last layer.** Before it, the labels together have", "只在最后一层", ["2"]),
     ("reading", (reading(30, "semantic", None, 0.8),), "improbable or all clips get one answer", "得到同一个回答", []),
     ("reading", (reading(12, "none", None),), "neither cue is shown", "也无法判断哪一方领先", ["12"]),
     ("reading", (reading(12, "semantic", PLACE),), "The words lead from layer", "语义从第 23.8 层起领先", ["23.8", "12", "2"]),
