@@ -18,6 +18,7 @@ from activation_patching.free_text.tables import free_text, free_text_tables
 from activation_patching.knockout.free_text import of_cuts
 from activation_patching.knockout.rows import positions
 from activation_patching.knockout.windows import Curve, blocks
+from activation_patching.scale import transcribe
 from activation_patching.span.free_text import of_pair
 from common.clips.manifest import LABELS, Sample, read_manifest
 from common.clips.pairs import Pair
@@ -243,8 +244,13 @@ RUNS = (
 
 @pytest.mark.parametrize("options", RUNS, ids=lambda options: options[0])
 def test_a_run_keeps_what_is_said(
-    options: tuple[str, ...], tiny_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+    options: tuple[str, ...],
+    tiny_folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(transcribe, "MOST_TOKENS", 3)  # a random model does not end
     clips = save_clips(tmp_path / "clips", texts=3)
     out = tmp_path / "out"
     asked = ["--model", str(tiny_folder), "--data", str(clips), "--device", "cpu", "--out", str(out), "--max-pairs", "4"]

@@ -42,7 +42,7 @@ def test_moved_by_hand() -> None:
     assert moved(table).splitlines() == expected
 
 
-@pytest.mark.parametrize("name", ROWS)
+@pytest.mark.parametrize("name", ["activation_patching", pytest.param("logit_lens", marks=pytest.mark.slow)])
 def test_all_prompts_hear_a_clip_once_and_find_what_each_alone_finds(
     name: str,
     tiny_folder: Path,
