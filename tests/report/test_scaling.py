@@ -35,7 +35,7 @@ def say(macro: str, finding: ScaleEffect) -> tuple[str, str]:
 def test_a_gain_a_readout_and_nothing_are_told_apart(found: ScaleEffect) -> None:
     english, chinese = say("scaled", found)
     assert "Made larger, the voice is the answer in 100 % of the conflict clips." in english and "放大之后" in chinese
-    assert "after the last block gives 100 percentage points less" in english and "若在最后一块之后" in chinese
+    assert "where nothing reads it, this gives 100 percentage points less" in english and "若在最后一块之后" in chinese
     english, chinese = say("scaled", replace(found, minus_direct=NONE))
     assert "This is a readout" in english and "只是读出" in chinese
     english, chinese = say("scaled", replace(found, minus_random=NONE))
@@ -45,16 +45,13 @@ def test_a_gain_a_readout_and_nothing_are_told_apart(found: ScaleEffect) -> None
 def test_the_price_and_the_baselines_say_what_their_intervals_exclude(found: ScaleEffect) -> None:
     dear = replace(found, gain=UP, congruent=NONE, asked_other=DOWN)
     english, chinese = say("scale_price", dear)
-    assert (
-        "If the words are asked for instead, 37 percentage points fewer" in english
-        and "costs at least as much as it gives" in english
-    )
-    assert "代价不小于收益" in chinese and "agree, a change is not shown" in english
+    assert "If asked for the words, 37 percentage points fewer" in english and "costs at least as much as it gives" in english
+    assert "代价不小于收益" in chinese and "agree, no loss is found" in english
     assert "transcrib" not in english and "转写" not in chinese  # nobody was asked to
     heard = replace(dear, word_errors=UP, word_errors_before=NONE)
     english, chinese = say("scale_price", heard)
     assert "It transcribes 37 percentage points more of the words wrongly." in english and "词错误率上升 37 个百分点" in chinese
-    assert "it transcribes worse is not shown." in say("scale_price", replace(heard, word_errors=NONE))[0]
+    assert "In transcribing, no loss is found." in say("scale_price", replace(heard, word_errors=NONE))[0]
     assert "transcrib" not in say("scale_price", replace(heard, word_errors_before=replace(UP, value=0.6)))[0]  # it never could
     assert "costs" not in say("scale_price", replace(dear, asked_other=NONE))[0]
     english, chinese = say("scale_baselines", replace(found, minus_asked=DOWN, minus_any_layer=NONE))

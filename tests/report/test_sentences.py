@@ -144,7 +144,7 @@ CASES: list[tuple[str, tuple[Any, ...], str, str, list[str]]] = [  # macro, find
     ("ladder", (ladder(UP, NONE, NONE),), "That hearing differs from reading is not shown", "未显示听与读有差别", ["73", "73"]),
     ("ladder", (ladder(UP, NONE, None),), "That hearing differs from reading is not shown", "未显示听与读有差别", ["73"]),
     ("ladder", (ladder(NONE, DOWN, DOWN),), "transcripts measure nothing", "不能作为尺度", []),
-    ("erased", (erased(DOWN),), "37 percentage points fewer answers are the voice's label", "低 37 个百分点", ["37"]),
+    ("erased", (erased(DOWN),), "costs 37 percentage points of its answers", "低 37 个百分点", ["37"]),
     ("erased", (erased(NONE),), "need the part of the voice is not shown", "没有证据表明回答需要韵律", []),
     ("erased", (erased(UP),), "more answers are the voice's label", "高于抹除随机子空间", []),
     ("exchanged", (exchange(UP),), "37 percentage points more answers become its label, beyond", "多 37 个百分点", ["37"]),
