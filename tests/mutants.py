@@ -41,7 +41,7 @@ LEACE, PAIRS = "tests/patching/test_leace.py", "tests/clips/test_pairs.py"
 EFFECTS, INTERVALS = "tests/activation_patching/test_effects.py", "tests/stats/test_intervals.py"
 READOUT, FORM, MODELS = "tests/model/test_readout.py", "tests/compute/test_answer_form.py", "tests/model/test_models.py"
 TUNED, CROSSINGS = "tests/logit_lens/test_tuned_lens.py", "tests/stats/test_crossings.py"
-FREE_TEXT = "tests/activation_patching/test_free_text.py"
+FREE_TEXT, SCALE = "tests/activation_patching/test_free_text.py", "tests/activation_patching/test_scale.py"
 SETTINGS = "tests/model/test_checkpoint_settings.py"
 PROBE, LOOP = "tests/logit_lens/test_probe_run.py", "tests/patching/test_own_loop.py"
 
@@ -80,14 +80,27 @@ MUTANTS = (
         f"{MODELS}::test_audio_that_does_not_reach_the_span_stops_the_run",
     ),
     Mutant("common/patching/leace.py", "* (len(along) - 1)", "* len(along)", LEACE),
-    Mutant("common/patching/leace.py", "-subspace.part(h - subspace.mean)", "-subspace.part(h)", LEACE),
+    Mutant("common/patching/leace.py", "factor * subspace.part(h - subspace.mean)", "factor * subspace.part(h)", LEACE),
     Mutant("common/patching/leace.py", "drawn - own.T @ (own @ drawn)", "drawn", LEACE),
-    Mutant("common/patching/leace.py", "matched(change(random), moved)", "change(random)", LEACE),
+    Mutant("common/patching/leace.py", "matched(found[1], found[0])", "found[1]", LEACE),
     Mutant(
         "common/patching/knockout.py",
         "cut.start <= number < cut.stop",
         "cut.start <= number <= cut.stop",
         "tests/patching/test_knockout.py::test_rows_are_those_of_a_forward_for_each_window[grouped keys]",
+    ),
+    Mutant(
+        "common/components/substitution.py",
+        "x.shape[1] - behind",
+        "x.shape[1]",
+        f"{FREE_TEXT}::test_a_part_is_patched_in_the_prompt_alone",
+    ),
+    Mutant("activation_patching/scale/tables.py", "some.word_errors - some.word_errors_base", "some.word_errors", SCALE),
+    Mutant(
+        "activation_patching/scale/transcribe.py",
+        "word_errors(texts[-1], sample.text)",
+        "word_errors(texts[0], sample.text)",
+        SCALE,
     ),
     Mutant(
         "common/components/substitution.py",
