@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -256,6 +257,9 @@ def test_a_clip_is_transcribed_as_reruns_say(lm: AudioLM, manifest: Path) -> Non
         {r["transcribed_base"] for r in rows} == {by_hand(scale_of(0.0, own), 1)} == {generated(lm, clip, transcribe.MOST_TOKENS)}
     )
     assert all((r["word_errors"], r["words_said"]) == word_errors(r["transcribed"], samples[0].text) for r in rows)
+    itself = replace(samples[0], text=rows[0]["transcribed_base"])  # of which the model by itself gets nothing wrong
+    rows = transcribe.transcribed_rows(session, spaces, [replace(c, sample=itself) for c in curves], at="last")  # type: ignore[arg-type]
+    assert {r["word_errors_base"] for r in rows} == {0} and max(r["word_errors"] for r in rows) > 0
 
 
 def test_what_the_head_alone_turns_is_a_readout_and_chosen_last() -> None:
