@@ -241,7 +241,7 @@ def test_a_clip_is_transcribed_as_reruns_say(lm: AudioLM, manifest: Path) -> Non
     codes = torch.arange(len(samples)) % 5
     own = {layer: learn(states[:, layer], codes, rank=4, seed=0)[0] for layer in layers}
     spaces = SimpleNamespace(of=lambda sample: dict.fromkeys(KINDS, CueSubspaces(own, own, own)))
-    curves = [Curve(samples[0], "prosody", OWN, a, RUN) for a in (-1.0, 40.0)]
+    curves = [Curve(samples[0], "prosody", OWN, a, RUN) for a in (40.0, -1.0)]
     rows = transcribe.transcribed_rows(session, spaces, curves, at="last")  # type: ignore[arg-type]
     assert [(r["curve_id"], r["layer"]) for r in rows] == [(c.name, layer) for c in curves for layer in (1, 2)]
 
