@@ -59,12 +59,7 @@ def write_cards(lens: Path, patching: Path, out: Path) -> list[Path]:
         options = f"--lens {_quoted(lens)} --patching {_quoted(patching)} --out {_quoted(out)}"
         found["commands"].append(f"python report/card.py {options}")
         for language, file in zip(LANGUAGES, written):
-            write_whole(
-                file,
-                squeezed(
-                    environment(language).get_template(f"card.{language}.md.jinja").render(c=found | {"spans": []}, **found)
-                ),
-            )
+            write_whole(file, squeezed(environment(language).get_template(f"card.{language}.md.jinja").render(found)))
     except OSError as error:
         raise InputError(f"--out {out}: cannot be written ({error.strerror})") from None
     return written
@@ -93,9 +88,12 @@ def facts(lens: Outputs, patching: Outputs) -> dict[str, Any]:
         "reading": found.reading,
         "spans": sorted(span_effects(patching.tables), key=lambda f: f.kind != "semantic"),
         "published": [row._asdict() | _beside(row, answers) for row in of_model.itertuples(index=False)],
-        "over": over(layers),
-        "fixed": tuple(count for count in fixed(layers) if count.name != "sources"),
-        "several_prompts": False,
+        "scope": {
+            "over": over(layers),
+            "fixed": [count for count in fixed(layers) if count.name != "sources"],
+            "several_prompts": False,
+            "spans": [],  # effects are defined beneath their table
+        },
         "commands": [*_imported(of_clips, lens), *(run.record["command"] for run in (lens, patching) if "command" in run.record)],
         "checks": sum(len(checks_of(run)) for run in (lens, patching)),
         "troubles": joined([_of_experiment(trouble) for run in (lens, patching) for trouble in unwell(run)]),

