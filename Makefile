@@ -17,13 +17,15 @@ demo: .venv/run  ## both experiments on some of the demo clips with the small mo
 study: .venv/run  ## the study of the small model that report/ shows: all demo clips, 300 pairs of each kind, probes, texts
 	$(RUN) logit_lens/run.py --generate 40 --probe --out $(LENS)
 	for input in transcript described; do $(RUN) logit_lens/run.py --input $$input --out $(LENS)/$$input || exit; done
+	$(RUN) logit_lens/run.py --match-level --probe --out $(LENS)/level
 	$(RUN) activation_patching/run.py --generate 20 --out $(PATCHING)
 	$(REPORT)
 
 LENS := logit_lens/outputs/study
 PATCHING := activation_patching/outputs/study
 REPORT := $(BIN)/python report/build.py --lens $(LENS) --patching $(PATCHING) \
-  --note "The small model was trained on other texts, said by the same synthetic voice."
+  --note "The speakers are one synthetic voice at two pitches. The model was trained on other texts, said by this voice and others." \
+  --note-zh "两位说话人是同一合成语音的两种音高。模型训练所用的是该语音及其他语音说的别的文本。"
 
 known: .venv/run  ## after study: exchange what the small model's states decode of words and voice, then the report again
 	$(RUN) activation_patching/run.py --intervention exchange --at last --max-pairs 120 --out $(PATCHING)/exchange
@@ -43,12 +45,11 @@ wordings: .venv/run  ## after study: both experiments under five wordings of the
 	$(RUN) activation_patching/run.py --prompts all --max-pairs 40 --out $(PATCHING)
 	$(REPORT)
 
-asked: .venv/run  ## the small model asked for one cue at a time, on clips at one level, and read with a tuned lens
+asked: .venv/run  ## the small model asked for one cue at a time, and read with a tuned lens
 	for prompt in words voice; do \
 	  $(RUN) logit_lens/run.py --prompt $$prompt --out logit_lens/outputs/$$prompt || exit; \
 	  $(RUN) activation_patching/run.py --prompt $$prompt --max-pairs 60 --out activation_patching/outputs/$$prompt || exit; \
 	done
-	$(RUN) logit_lens/run.py --match-level --out logit_lens/outputs/level
 	$(RUN) logit_lens/run.py --lens tuned --out $(LENS)/tuned
 
 controls: .venv/run  ## is it right? a test weight asked for one cue at a time: each must be found, and the other not

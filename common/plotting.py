@@ -274,6 +274,12 @@ def legend_above(axes: Axes) -> None:
         axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, borderaxespad=0.2)
 
 
+def legend_below(axes: Axes, *, columns: int = 2) -> None:
+    """Write the legend of the lines that have a label, in a panel that has all of them, below the figure."""
+    handles, names = axes.get_legend_handles_labels()
+    axes.get_figure(root=True).legend(handles, names, loc="outside lower center", ncols=columns)  # type: ignore[union-attr]
+
+
 def estimates(table: pd.DataFrame, path: Path, style: FigureStyle) -> None:
     """Draw a panel for each `unit` of the table: `value` with `lo` and `hi` of each `what` (colour by `kind`), by `prompt`."""
     colors = COLORS | {"other": INK}

@@ -57,11 +57,18 @@ def main(argv: list[str] | None = None) -> None:
     add("--out", type=given_path, default=HERE, metavar="DIR", help="folder for the report and its figures/ (default: report/)")
     add("--lang", choices=LANGUAGES, help="one language only (default: both)")
     add("--note", default="", metavar="TEXT", help="what the model has seen of the clips in training: it stands with the limits")
+    add(
+        "--note-zh",
+        default="",
+        metavar="TEXT",
+        help="the same in Chinese, for the report in Chinese (default: as --note says it)",
+    )
     add("--no-audio", action="store_true", help="leave the clips' audio out of the page")
     args = parser.parse_args(argv)
     try:
         languages = [args.lang] if args.lang else LANGUAGES
-        written = build(args.lens, args.patching, out=args.out, languages=languages, note=args.note, audio=not args.no_audio)
+        notes = {"en": args.note, "zh": args.note_zh or args.note}
+        written = build(args.lens, args.patching, out=args.out, languages=languages, notes=notes, audio=not args.no_audio)
         print(closing(written, *read_studies(args.lens, args.patching)[0]))
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -90,7 +97,7 @@ def closing(written: Sequence[Path], study: Study, *others: Study) -> str:
 
 
 def build(
-    lens: Sequence[Path], patching: Sequence[Path], *, out: Path, languages: Sequence[str], note: str, audio: bool
+    lens: Sequence[Path], patching: Sequence[Path], *, out: Path, languages: Sequence[str], notes: dict[str, str], audio: bool
 ) -> list[Path]:
     """Write the report of the runs' folders in each language; return its files. Raises InputError where there is none."""
     files.check(out)
@@ -104,7 +111,7 @@ def build(
         files.take(out)
         for language in languages:
             chapters = [(study, name, known) for study, name, known in zip(studies, names, clips)]
-            written += _write(chapters, troubles, data, out=out, language=language, note=note)
+            written += _write(chapters, troubles, data, out=out, language=language, note=notes[language])
     except OSError as error:
         raise InputError(f"--out {out}: cannot be written ({error.strerror})") from None
     return written

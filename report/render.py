@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from decimal import ROUND_UP, Context
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,6 +14,7 @@ from report.markdown import code, fenced, plain
 from report.runs import Trouble
 from report.study import Chapter
 
+ONE_DIGIT_UP = Context(prec=1, rounding=ROUND_UP)  # of what is called a most
 TEMPLATES = Path(__file__).resolve().parent / "templates"
 
 
@@ -40,7 +42,7 @@ def environment(language: str) -> Environment:
         "code": code,
         "say": say,
         "oneline": lambda text: " ".join(str(text).split()).replace("。 ", "。"),
-        "tiny": lambda difference: f"{difference:.0e}" if difference else "0",
+        "tiny": lambda difference: f"{ONE_DIGIT_UP.create_decimal(f'{difference:.3g}'):.0e}" if difference else "0",
         "fenced": fenced,
         "reasons": lambda counts: ", ".join(f"{n} {plain(say(reason))}" for reason, n in counts.items() if n) or say("none"),
         "versions": lambda versions: ", ".join(f"{name} {number}" for name, number in versions.items()),

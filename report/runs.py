@@ -20,6 +20,7 @@ BESIDE = {  # folder: input, lens
     "transcript": ("transcript", "logit"),
     "described": ("described", "logit"),
     "tuned": ("audio", "tuned"),
+    "level": ("audio", "logit"),
 }
 # What two runs must have in common to tell of the same thing.
 ANSWER = ("answer_form", "answer_prefix", "thinking")
@@ -171,6 +172,8 @@ def read_outputs(experiment: str, folder: Path, *, beside: bool = False) -> Outp
         return Trouble("other input", told | {"why": f"its clips were given as {form}, not as {given}"})
     if beside and experiment == "lens" and (through := identity.get("lens", "logit")) != lens:
         return Trouble("other input", told | {"why": f"it was read by a {through} lens, not by a {lens} lens"})
+    if beside and folder.name == "level" and identity.get("level") is None:
+        return Trouble("other input", told | {"why": "its clips were not brought to one level"})
     if not beside and identity.get("intervention", "span") != "span":
         why_not = f"its run is one of --intervention {identity['intervention']}; a report shows it below a patching run's folder"
         return Trouble("other experiment", told | {"why": why_not})

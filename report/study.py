@@ -10,6 +10,7 @@ import pandas as pd
 
 from activation_patching.components.plots import plot_run as plot_components
 from activation_patching.free_text.tables import FreeText, free_text
+from activation_patching.knockout.findings import Routes
 from activation_patching.knockout.plots import plot_run as plot_knockout
 from activation_patching.scale.plots import plot_run as plot_scale
 from activation_patching.span.findings import ExchangeEffect, SpanEffect, exchange_effects, span_effects
@@ -30,7 +31,7 @@ from report.runs import EXPERIMENTS, Outputs, Study, checks_of
 from report.sections.figures import plot_alignments, plot_panel
 from report.sections.ladder import Ladder, ladder, plot_ladder
 from report.sections.published import published_beside
-from report.sections.routes import Carriers, Cuts, carriers, cuts, run_below
+from report.sections.routes import Carriers, carriers, routes_of, run_below
 from report.sections.scaling import Scaling, scaling
 
 LONGEST = 90  # letters of a question that a title has room for
@@ -68,9 +69,10 @@ class Chapter:
     spans: dict[str, SpanEffect]
     spoken: FreeText | None  # under patches
     tuned: Reading | None
+    level: LensFindings | None  # of the clips at one level
     ladder: Ladder | None
     exchanges: list[Exchanged]
-    cuts: Cuts | None
+    routes: list[Routes]
     carriers: Carriers | None
     scaling: Scaling | None
     spreads: list[Spread]
@@ -196,9 +198,10 @@ def chapter(
         spans={f.kind: f for f in spans},
         spoken=free_text(study.patching.tables) if study.patching else None,
         tuned=lens_findings(tuned.tables).reading if tuned else None,
+        level=lens_findings(study.beside["level"].tables) if "level" in study.beside else None,
         ladder=rungs,
         exchanges=_exchanges(study, figures, out=out, folder=folder, style=style),
-        cuts=cuts(places["knockout"]) if places["knockout"] else None,
+        routes=routes_of(places["knockout"]) if places["knockout"] else [],
         carriers=carriers(places["components"]) if places["components"] else None,
         scaling=scaling(places["scale"]) if places["scale"] else None,
         spreads=[found for table in prompts for found in spreads(table)],

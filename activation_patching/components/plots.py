@@ -11,7 +11,7 @@ from common.plotting import FigureStyle, colorbar, figure, heatmap
 from common.run.run_folder import read_table
 
 FIGURE = "components_heatmap.png"
-NAMES = {"attention": "all", "attention_tail": "all, tail", "mlp_tail": "MLP, tail", "mlp": "MLP"}
+NAMES = {"attention": "attention", "attention_tail": "attention, tail", "mlp_tail": "MLP, tail", "mlp": "MLP"}
 LAST = ("attention", "attention_tail", "mlp_tail", "mlp")
 
 
@@ -39,5 +39,5 @@ def _heatmap(axes: Axes, effects: pd.DataFrame, most: float, style: FigureStyle)
     picture = heatmap(axes, grid, names, cmap="PRGn", vmin=-most, vmax=most)
     axes.axvline(len(heads) - 0.5, color="black", linewidth=0.8)
     axes.tick_params(axis="x", labelrotation=90)
-    axes.set_xlabel(style.say("head, all heads together, MLP"))
+    axes.set_xlabel(style.say("head, attention, MLP"))
     return picture

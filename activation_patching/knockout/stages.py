@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from activation_patching.free_text.tables import free_text_summary, free_text_tables
-from activation_patching.knockout.findings import cut_effects, headline, routes
-from activation_patching.knockout.plots import EDGES, WINDOWS, plot_run
+from activation_patching.knockout.findings import SHOWN, headline, routes
+from activation_patching.knockout.plots import plot_run
 from activation_patching.knockout.tables import tables_of
 from activation_patching.knockout.windows import Curve, window_names
 from common.clips.manifest import Sample, choose_speaking, conflict_clips, draw
@@ -75,16 +75,14 @@ def results(out: Path, record: dict[str, Any], rows: pd.DataFrame) -> Results:
 
 
 def summary(tables: dict[str, pd.DataFrame]) -> list[str]:
-    """Return the rows of the terminal's table: by how much less the answers depend on each cue, and what is shown of routes."""
-    found = cut_effects(tables)
-    rows = [terminal.header("change")]
-    for f in (f for f in found if f.window == "up_to"):
-        what = f"{CUES[f.kind]}: {EDGES[f.edge]}"
-        rows.append(terminal.estimate(what, f.effect if f.enough else None))
-    for route in routes(found):
-        words, voice = (cut.edge.replace("_", " ") for cut in (route.words, route.voice))
-        rows.append(f"routes, {WINDOWS[route.window]}: words from {words}, voice from {voice}")
-    return rows if len(found) else ["no inner layer has rows: no effect is estimated"]
+    """Return the rows of the terminal's table: how far answers depend on each cue, by either route alone."""
+    rows = [terminal.header("dependence")]
+    for f in routes(tables):
+        rows += [
+            terminal.estimate(f"{CUES[f.kind]}: {what}", getattr(f, name) if f.enough else None) for name, what in SHOWN.items()
+        ]
+        rows.append(terminal.estimate(f"{CUES[f.kind]}: direct minus through", f.direct_minus_through if f.enough else None))
+    return rows
 
 
 KIND = Kind("knockout.csv", "curve_id", results, plot_run, headline)

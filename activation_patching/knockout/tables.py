@@ -9,11 +9,13 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from activation_patching.span.effects import Transfer, answered, matched, rise
-from activation_patching.span.tables import COUNTED, inner_mean, inner_summary, named
-from common.clips.pairs import KINDS, OTHER, SHARED_LABEL
+from activation_patching.span.effects import Transfer, answered, half_effect, matched, rise
+from activation_patching.span.tables import COUNTED, named
+from common.clips.pairs import KINDS, SHARED_LABEL
 from common.stats.layer_tables import Floats, Metric, layer_table
 from common.stats.units import Units, clip_units, label_codes, labels_of
+
+ALONE = {"direct": "audio_to_question", "through_question": "audio_to_last"}  # the edge whose cut leaves a route alone open
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,13 @@ class Dependence:
     @property
     def change(self) -> Floats:
         """Return by how much the dependence rises where the edge is cut (share)."""
-        return self.cut.effect - self.untouched.to_target + self.untouched.to_third
+        return self.cut.effect - self.untouched.effect
+
+    @property
+    def loss(self) -> Transfer:
+        """Return what the cut takes away."""
+        cut = self.cut
+        return Transfer(-cut.to_target, -cut.to_third, -cut.logit_target, -cut.logit_third, cut.kept)
 
 
 def dependence(units: Units, kind: str) -> Dependence:
@@ -37,38 +45,39 @@ def dependence(units: Units, kind: str) -> Dependence:
 
 
 def tables_of(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Return the tables of a run: `effects` by layer, and their `summary` in the mean of the inner layers."""
-    effects, summary = [], []
+    """Return the tables of a run: `effects` by layer, and the `summary` of what a route alone carries."""
+    effects = []
     for (edge, window), group in rows.groupby(["edge", "window"], sort=False):
         units = clip_units(group)
-        found = {kind: dependence(units, kind) for kind in KINDS}
-        for kind, of_cue in found.items():
-            names = {"edge": edge, "window": window, "kind": kind}
+        for kind in KINDS:
+            found = dependence(units, kind)
             metrics = {
-                "dependence": Metric(of_cue.cut.to_target, down=of_cue.cut.to_third),
-                "effect": Metric(of_cue.change),
-                "effect_logit": Metric(of_cue.cut.effect_logit),
+                "dependence": Metric(found.cut.to_target, down=found.cut.to_third),
+                "effect": Metric(found.change),
+                "effect_logit": Metric(found.cut.effect_logit),
             }
-            effects.append(named(layer_table(units, metrics).assign(kept=of_cue.cut.kept), names))
-            if len(units.layers) > 2:
-                other = found[OTHER[kind]]
-                summary.append(named(_summary_row(units, of_cue, other), names))
+            names = {"edge": edge, "window": window, "kind": kind}
+            effects.append(named(layer_table(units, metrics).assign(kept=found.cut.kept), names))
     by_layer = pd.concat(effects, ignore_index=True).drop(columns=list(COUNTED), errors="ignore")
-    return {"effects": by_layer, "summary": pd.concat(summary, ignore_index=True) if summary else pd.DataFrame()}
+    return {"effects": by_layer, "summary": pd.concat([_summary_row(rows, kind) for kind in KINDS], ignore_index=True)}
 
 
-def _summary_row(units: Units, of_cue: Dependence, other: Dependence) -> pd.DataFrame:
-    """Return one row: effects in the mean of the inner layers, and their differences from the other cue's (`minus_other`).
+def _summary_row(rows: pd.DataFrame, kind: str) -> pd.DataFrame:
+    """Return one row: dependence `untouched`, and where one route alone is open, as the other is cut in all blocks.
 
-    `untouched`: the dependence of the clips' own answers. `half_effect_layer`: from where on the loss in the logit is below half
-    of that at the first layer.
+    `direct`: from the audio to the last token. `through_question`: over the tokens between them. `direct_minus_through`: their
+    difference. `half_effect_layer`: with the audio hidden from both in the blocks from l on, from where on the loss in the logit
+    is below half of that at l = 0.
     """
-    cut, untouched = of_cue.cut, of_cue.untouched
-    metrics = {
-        "effect": Metric(inner_mean(of_cue.change)),
-        "effect_logit": Metric(inner_mean(cut.effect_logit)),
-        "minus_other": Metric(inner_mean(of_cue.change - other.change)),
-        "untouched": Metric(inner_mean(untouched.to_target), down=inner_mean(untouched.to_third)),
-    }
-    loss = Transfer(-cut.to_target, -cut.to_third, -cut.logit_target, -cut.logit_third, cut.kept)  # a smaller one is less
-    return inner_summary(units, metrics, loss).drop(columns="reason")
+    from_on = rows[rows.window == "from"]
+    at_0 = from_on[from_on.layer == from_on.layer.min()]  # cut in all blocks
+    units = {route: clip_units(at_0[at_0.edge == edge]) for route, edge in ALONE.items()}
+    found = {route: dependence(of_route, kind) for route, of_route in units.items()}
+    alone, own = {route: of.cut for route, of in found.items()}, found["direct"].untouched
+    metrics = {name: Metric(of.to_target, down=of.to_third) for name, of in ({"untouched": own} | alone).items()}
+    metrics["direct_minus_through"] = Metric(alone["direct"].effect - alone["through_question"].effect)
+    table = layer_table(units["direct"], metrics).drop(columns="layer").assign(kept=own.kept)
+    both = clip_units(from_on[from_on.edge == "audio_to_all"])
+    half = half_effect(both, dependence(both, kind).loss)
+    places = {"half_effect_layer": half.place, "half_effect_layer_lo": half.low, "half_effect_layer_hi": half.high}
+    return named(table.assign(**places), {"kind": kind})

@@ -17,7 +17,8 @@ class ScaleEffect:
     `layers`, `factors`: as each half of the texts has chosen them for the other. `untouched`, `scaled`: the share of conflict
     clips answered with the cue's label (primary outcome), `gain` their difference. `minus_*`: `scaled` less the same with a
     random subspace, with permuted labels, with the other cue's subspace, in the mean of all layers, asked for the cue in the
-    prompt, and where no later block reads the change. `decoded`: how often the subspace decodes the label.
+    prompt, where no later block reads the change (`direct`), and where h_L itself is scaled, which the head alone reads
+    (`readout`; at the last position). `decoded`: how often the subspace decodes the label.
     `congruent`, `asked_other`: how the share of right answers changes, of congruent clips and asked for the other cue.
     `word_errors`: how the word error rate of what is said changes; `word_errors_before`: that of the untouched model.
     """
@@ -34,6 +35,7 @@ class ScaleEffect:
     minus_any_layer: Estimate
     minus_asked: Estimate
     minus_direct: Estimate
+    minus_readout: Estimate
     decoded: Estimate
     mass: Estimate
     mass_untouched: Estimate
@@ -92,7 +94,7 @@ def erasures(tables: Tables) -> list[Erased]:
 
 _ESTIMATES = (
     *("untouched", "scaled", "gain", "minus_random", "minus_permuted", "minus_other_cue", "minus_any_layer", "minus_asked"),
-    *("minus_direct", "decoded", "mass", "mass_untouched", "kl"),
+    *("minus_direct", "minus_readout", "decoded", "mass", "mass_untouched", "kl"),
 )
 
 

@@ -9,7 +9,7 @@ from matplotlib.image import AxesImage
 
 from activation_patching.scale.curves import OWN
 from common.clips.pairs import CUES
-from common.plotting import COLORS, FAINT, INK, FigureStyle, colorbar, figure, heatmap, name_curves
+from common.plotting import COLORS, FAINT, INK, FigureStyle, colorbar, curve, figure, heatmap, legend_below, name_curves
 from common.run.run_folder import read_table
 
 CURVE, HEATMAP = "scale_curve.png", "scale_heatmap.png"
@@ -34,32 +34,24 @@ def _plot_curve(table: pd.DataFrame, path: Path, style: FigureStyle) -> None:
             own = of_kind[of_kind.control == OWN].sort_values("factor")
             places = np.arange(len(own))
             for column, (colour, name) in ANSWERS.items():
-                _line(axes, places, own, column, color=COLORS[colour], name=style.say(name))
+                curve(axes, own.assign(layer=places), column, color=COLORS[colour], name=style.say(name))
             random = of_kind[of_kind.control == "random_subspace"].set_index("factor").reindex(own.factor)
-            cue = CUES[kind]
-            axes.plot(places, random[cue], color=COLORS[kind], linestyle=":", linewidth=0.9, label=style.say("random subspace"))
+            axes.plot(places, random[CUES[kind]], color=COLORS[kind], linestyle=":", linewidth=0.9)
+            axes.plot([], [], color=FAINT, linestyle=":", linewidth=0.9, label=style.say("random subspace"))
             costs = {
                 "congruent": ("congruent clips right", "--"),
                 "asked_other": ("asked for the other cue, right", "-."),
-                "word_error_rate": ("word error rate", "x-"),
+                "word_error_rate": ("words transcribed wrongly", "x-"),
             }
             for column, (name, line) in costs.items():
                 if column in own and own[column].notna().any():
                     axes.plot(places, own[column], line, color=INK, markersize=3, linewidth=0.8, label=style.say(name))
-            axes.plot(places, own.decoded, color=FAINT, linestyle=":", linewidth=0.9, label=style.say("decoded"))
             axes.set(ylim=(-0.03, 1.03), xlabel=style.say("factor a, of {n} conflict clips", n=int(own.n.max())))
-            axes.set_xticks(places, [f"{a:g}" for a in own.factor])
+            axes.set_xticks(places, [f"{a:g}".replace("-", "−") for a in own.factor])
             axes.set_title(style.say(title), loc="left")
             name_curves(axes)
-        panels[0].set_ylabel(style.say("share of clips"))
-        sheet = panels[0].get_figure()
-        handles, names = panels[0].get_legend_handles_labels()
-        sheet.legend(handles, names, loc="outside lower center", ncols=3)  # type: ignore[union-attr]
-
-
-def _line(axes: Axes, places: np.ndarray, table: pd.DataFrame, column: str, *, color: str, name: str) -> None:
-    axes.plot(places, table[column], color=color, marker="o", markersize=2, gid=name)
-    axes.fill_between(places, table[f"{column}_lo"], table[f"{column}_hi"], color=color, alpha=0.2, linewidth=0)
+        panels[0].set_ylabel(style.say("share of clips, or of words"))
+        legend_below(panels[0])
 
 
 def _plot_heatmap(scale: pd.DataFrame, path: Path, style: FigureStyle) -> None:

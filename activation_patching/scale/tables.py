@@ -132,7 +132,6 @@ def _outcomes(rows: pd.DataFrame, kind: str) -> tuple[Units, dict[str, Metric]]:
         "voice": Metric(voice, share=True),
         "neither": Metric(1 - words - voice, share=True),
         "direct": Metric(_said(units, "pred_direct", f"{kind}_label"), share=True),
-        "decoded": Metric(units.grid("decoded").astype(float), share=True),
         "mass": Metric(units.grid("mass").astype(float), share=True),
         "kl": Metric(units.grid("kl").astype(float)),
     }
@@ -190,6 +189,8 @@ def chosen_row(rows: pd.DataFrame, kind: str, places: dict[int, Place]) -> pd.Da
     beside = {control: _said(units_of(kind, control), "pred_scaled", label) for control in ("random_subspace", "permuted_labels")}
     anywhere = rows[(rows.layer > rows.layer.min()) & (rows.layer < rows.layer.max()) & (rows.factor == factor)]
     all_layers = clip_units(_select(anywhere.assign(factor=0.0), kind, OWN, 0.0))
+    at_end = rows[(rows.layer == rows.layer.max()) & (rows.factor == factor)].assign(layer=0, factor=0.0)
+    read = _said(clip_units(_select(at_end, kind, OWN, 0.0)), "pred_scaled", label)
     before, asked = _said(units, "pred_base", label), _said(units, "pred_asked", label)
     metrics = {
         "untouched": Metric(before, share=True),
@@ -201,6 +202,7 @@ def chosen_row(rows: pd.DataFrame, kind: str, places: dict[int, Place]) -> pd.Da
         "minus_any_layer": gain(said - _said(all_layers, "pred_scaled", label).mean(axis=1, keepdims=True)),
         "minus_asked": gain(said - asked),
         "minus_direct": gain(said - _said(units, "pred_direct", label)),
+        "minus_readout": gain(said - read),
         "decoded": Metric(units.grid("decoded").astype(float), share=True),
         "mass": Metric(units.grid("mass").astype(float), share=True),
         "mass_untouched": Metric(units.grid("mass_base").astype(float), share=True),

@@ -17,7 +17,8 @@ class SpanEffect:
 
     `to_target`: answers with the donor's label. `to_third`: with a label that neither clip names; with the `baseline`
     "same-labels donors", with the target under such a donor. `effect`: to_target minus to_third (primary outcome). `kept`: the
-    share of the pairs that have a baseline; with `enough` False too few have, and no sentence is made. `from_base`: answers that
+    share of the pairs that have a baseline; with `enough` False too few have, and no sentence is made. `donor`: the share of
+    to_target at l = 0, which is the donor's own answer and the most that a span can give. `from_base`: answers that
     change, whatever they become. `half_effect_layer`: where the effect on the logit falls below half; None where not shown.
     `beyond_label`: answers that change, minus those that a donor of the same text and the same labels changes; None if not run.
     """
@@ -27,6 +28,7 @@ class SpanEffect:
     kept: float
     to_target: Estimate
     to_third: Estimate
+    donor: float
     effect: Estimate
     effect_logit: Estimate
     from_base: Estimate
@@ -58,6 +60,7 @@ class ExchangeEffect:
 def span_effects(tables: Tables) -> list[SpanEffect]:
     """Return the findings of a run that patched whole spans, one for each kind of pair; none where no inner layer has rows."""
     beyond = tables.get("beyond_label", pd.DataFrame())
+    at_0 = tables["effects"].sort_values("layer").groupby("kind").first()
     return [
         SpanEffect(
             kind=str(row.kind),
@@ -65,6 +68,7 @@ def span_effects(tables: Tables) -> list[SpanEffect]:
             kept=float(row.kept),
             to_target=estimate_of(row, "to_target"),
             to_third=estimate_of(row, "to_third"),
+            donor=float(at_0.to_target[row.kind]),
             effect=estimate_of(row, "effect"),
             effect_logit=estimate_of(row, "effect_logit"),
             from_base=estimate_of(row, "from_base"),

@@ -113,7 +113,7 @@ def plot_exchange(layers: pd.DataFrame, out: Path, style: FigureStyle) -> list[s
     with figure(out / EXCHANGE, style, rows=2, height=0.9) as (above, below):
         for kind, of_kind in layers[layers.layer < layers.layer.max()].groupby("kind", sort=False):
             _draw_subspace(above, below, {str(c): t for c, t in of_kind.groupby("control")}, str(kind), style)
-        for control, (text, line) in SUBSPACES.items():
+        for control, (text, line) in ({"none": ("the label's subspace", "-")} | SUBSPACES).items():
             if (layers.control == control).any():
                 above.plot([], [], color=FAINT, linestyle=line, label=style.say(text))
         level(below, layers.chance.iloc[0], style.say("chance"))

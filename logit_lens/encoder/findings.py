@@ -12,8 +12,7 @@ class StageDecoding:
     """From and up to where a label can be decoded on its way from the log-mel spectrum to the decoder's last layer.
 
     `since` and `until`: the first and the last stage where it is, beyond permuted labels; None where it is at none. `drop`: the
-    largest loss of accuracy from one stage to the next, between the stages `between`; None where none is shown. `unanswered`: the
-    accuracy where the audio enters the decoder, minus the share of the clips that are answered with the label.
+    largest loss of accuracy from one stage to the next, between the stages `between`; None where none is shown.
     """
 
     kind: str
@@ -21,7 +20,6 @@ class StageDecoding:
     until: str | None
     drop: Estimate | None
     between: tuple[str, str]
-    unanswered: Estimate
 
 
 def stage_decodings(stages: pd.DataFrame) -> tuple[StageDecoding, ...]:
@@ -43,5 +41,4 @@ def _stage_decoding(kind: str, rows: pd.DataFrame) -> StageDecoding:
         until=str(there.iloc[-1]) if len(there) else None,
         drop=estimate_of(rows.loc[at], "drop") if len(shown) else None,
         between=(str(rows.stage[max(0, at - 1)]), str(rows.stage[at])),
-        unanswered=estimate_of(rows[rows.stage == "h_0"].iloc[0], "unanswered"),
     )

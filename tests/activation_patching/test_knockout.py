@@ -1,4 +1,4 @@
-"""Runs of knockout: their files, their tables against a recomputation, what is refused, and when a route is named."""
+"""Runs of knockout: their files, their tables against a recomputation, what is refused, and planted routes."""
 
 import json
 from pathlib import Path
@@ -8,8 +8,7 @@ import pandas as pd
 import pytest
 
 import activation_patching.run
-from activation_patching.knockout.findings import cut_effects, routes
-from activation_patching.knockout.stages import summary
+from activation_patching.knockout.findings import Routes, routes
 from activation_patching.knockout.tables import tables_of
 from activation_patching.knockout.windows import Positions, blocks, window_names
 from common.clips.manifest import LABELS
@@ -55,7 +54,7 @@ def test_a_run_writes_its_files_and_goes_on_after_a_kill(
     more = ("--limit", "6", "--layers", "0", "2")
     out = tmp_path / "out"
     start(tiny_folder, clips, out, *more)
-    assert "words: audio hidden from the question" in capsys.readouterr().out
+    assert "words: direct route alone" in capsys.readouterr().out
     assert {f.name for f in out.iterdir()} == {
         "knockout.csv",
         "effects.csv",
@@ -97,9 +96,9 @@ def test_what_cannot_be_cut_or_asked_is_one_line_and_writes_nothing(tiny_folder:
 
 
 def answering(read: dict[str, str]) -> pd.DataFrame:
-    """Return rows of 100 clips that answer with the words uncut, and with what `read` says where an edge is cut in all blocks.
+    """Return rows of 100 clips that answer with the words uncut, and with what `read` says where an edge is cut from l on.
 
-    "words", "voice" or a constant label; texts x voices in equal numbers.
+    "words", "voice" or a constant label; texts x voices in equal numbers. What `read` does not name changes nothing.
     """
     rows = []
     for t in range(25):
@@ -108,12 +107,12 @@ def answering(read: dict[str, str]) -> pd.DataFrame:
             if words == voice:
                 continue
             said = {"words": words, "voice": voice}
-            for edge, source in read.items():
+            for edge, source in (dict.fromkeys(sorted(EDGES), "words") | read).items():
                 for layer in range(4):
-                    cut = said.get(source, source) if layer else words  # as "up to l"
+                    cut = said.get(source, source) if layer < 3 else words
                     logits = {f"logit_{x}": float(x == cut) for x in LABELS} | {f"base_{x}": float(x == words) for x in LABELS}
                     names = {"sample_id": f"{t}{voice}", "text_id": str(t), "speaker": "a", "source": "s"}
-                    names |= {"semantic_label": words, "prosody_label": voice, "edge": edge, "window": "up_to", "layer": layer}
+                    names |= {"semantic_label": words, "prosody_label": voice, "edge": edge, "window": "from", "layer": layer}
                     rows.append({**names, **logits, "pred_base": words, "pred_cut": cut})
     return pd.DataFrame(rows)
 
@@ -124,7 +123,9 @@ def test_dependence_is_what_a_recomputation_gives() -> None:
     rng = np.random.default_rng(0)
     anew = rng.random(len(rows)) < 0.3
     rows.loc[anew, "pred_cut"] = rng.choice(LABELS, anew.sum())
-    effects = tables_of(rows)["effects"].set_index(["kind", "layer"])
+    rows = rows[rows.edge == "audio_to_question"]
+    effects = tables_of(pd.concat([rows, rows.assign(edge="audio_to_last"), rows.assign(edge="audio_to_all")]))["effects"]
+    effects = effects[effects.edge == "audio_to_question"].set_index(["kind", "layer"])
     for layer, at in rows.groupby("layer"):
         for kind, own, other in (("semantic", "semantic_label", "prosody_label"), ("prosody", "prosody_label", "semantic_label")):
             total, weight, change = 0.0, 0, 0.0
@@ -140,32 +141,32 @@ def test_dependence_is_what_a_recomputation_gives() -> None:
 
 def test_a_constant_answer_depends_on_nothing() -> None:
     effects = tables_of(answering({"audio_to_last": "angry"}))["effects"]
-    assert effects[effects.layer > 0].dependence.abs().max() < 1e-9
+    effects = effects[effects.edge == "audio_to_last"]
+    assert effects[effects.layer < 3].dependence.abs().max() < 1e-9
     semantic = effects[effects.kind == "semantic"].set_index("layer")
-    assert semantic.dependence[0] == 1 and semantic.effect[3] == -1 and semantic.effect_logit[3] == pytest.approx(-1)
+    assert semantic.dependence[3] == 1 and semantic.effect[0] == -1 and semantic.effect_logit[0] == pytest.approx(-1)
 
 
-@pytest.mark.parametrize(
-    ("read", "named"),
-    [
-        ({"question_to_last": "voice", "audio_to_last": "words"}, 0),  # the voice is not lowered by any
-        ({"question_to_last": "voice", "audio_to_last": "angry"}, 0),  # the second lowers the words too
-    ],
-)
-def test_one_dissociation_is_no_route(read: dict[str, str], named: int) -> None:
-    assert len(routes(cut_effects(tables_of(answering(read))))) == named
+def route(rows: pd.DataFrame, kind: str) -> Routes:
+    (found,) = (f for f in routes(tables_of(rows)) if f.kind == kind)
+    return found
 
 
-def test_a_double_dissociation_is() -> None:
-    """Uncut a third of the clips are answered with the voice, so that it too can be lowered."""
-    rows = answering({"question_to_last": "words", "audio_to_last": "words"})
+def test_planted_routes_are_found_and_what_is_cut_in_some_blocks_alone_is_none() -> None:
+    """The words go directly, the voice through the question; uncut a third of the texts are answered with the voice."""
+    rows = answering({"audio_to_question": "words", "audio_to_last": "voice", "audio_to_all": "angry"})
     by_voice = rows.text_id.astype(int) % 3 == 0
-    rows.loc[by_voice, ["pred_base", "pred_cut"]] = rows.prosody_label[by_voice]
-    cut = rows.layer > 0
-    rows.loc[cut & ~by_voice & (rows.edge == "question_to_last"), "pred_cut"] = "angry"
-    rows.loc[cut & by_voice & (rows.edge == "audio_to_last"), "pred_cut"] = "angry"
-    tables = tables_of(pd.concat([rows, rows.assign(window="around_5")]))  # windows around a layer tell no route
-    (route,) = routes(cut_effects(tables))
-    assert sum(line.startswith("routes") for line in summary(tables)) == 1
-    assert (route.words.edge, route.voice.edge, route.window) == ("question_to_last", "audio_to_last", "up_to")
-    assert route.words.effect.high < 0 and route.voice.minus_other.high < 0
+    rows.loc[by_voice, "pred_base"] = rows.prosody_label[by_voice]
+    words, voice = (route(rows, kind) for kind in ("semantic", "prosody"))
+    share = rows[~by_voice].text_id.nunique() / 25
+    assert (words.direct.value, words.through_question.value) == (1, 0) and words.direct_minus_through.low > 0
+    assert (voice.direct.value, voice.through_question.value) == (0, 1) and voice.direct_minus_through.high < 0
+    assert words.untouched.value == pytest.approx(share, abs=0.03) and voice.untouched.value == pytest.approx(1 - share, abs=0.03)
+    rows.loc[rows.layer == 0, "pred_cut"] = rows.semantic_label  # from block 1 on is not all blocks
+    assert route(rows, "semantic").through_question.value == 1 and route(rows, "prosody").through_question.value == 0
+
+
+def test_a_route_that_carries_a_habit_carries_nothing() -> None:
+    """With the direct route alone every clip is answered "angry", which some clips' words say."""
+    found = route(answering({"audio_to_question": "angry"}), "semantic")
+    assert found.direct.value == pytest.approx(0, abs=1e-9) and found.direct.side == 0 and found.through_question.value == 1

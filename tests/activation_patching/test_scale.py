@@ -70,6 +70,7 @@ def test_a_voice_that_is_read_weakly_is_answered_from_the_planted_factor_on(
     assert found.minus_direct.value == 1 and found.congruent is not None and found.congruent.value == 0
     assert found.asked_other.value == -1 and found.too_dear  # it knows no question: asked for the words, it loses them too
     scale = read_table(out, "scale").set_index(["kind", "control", "factor", "layer"]).sort_index().loc["prosody", OWN, 4]
+    assert found.minus_readout.value == 1 - scale.voice[LAYERS] == 0  # the head reads the voice's part of h_L as well
     assert scale.direct[COPIES + 2] == 1 and scale.direct[COPIES + 1] == 0  # behind that block the change alone is the answer
 
 
@@ -77,7 +78,8 @@ def test_a_voice_that_is_not_read_helps_at_no_factor(clips: Path, tmp_path: Path
     out = planted(0.0, clips, tmp_path, monkeypatch, "--at", "last", "--factor", "4", "8")
     scale = read_table(out, "scale")
     own = scale[(scale.kind == "prosody") & (scale.control == OWN) & (scale.layer > COPIES)]
-    assert (own.decoded == 1).all() and (own.voice == 0).all()
+    rows = read_table(out, "scaled").query(f"kind == 'prosody' and control == '{OWN}' and layer > {COPIES}")
+    assert (rows.decoded == 1).all() and (own.voice == 0).all()
     found = effects(out)["prosody"]
     assert found.gain.value == 0 and not found.helps and not found.readout
 

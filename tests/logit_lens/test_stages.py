@@ -86,34 +86,34 @@ def test_the_report_names_the_drop_in_both_languages(dropped: Path, tmp_path: Pa
     english, chinese = ((tmp_path / name).read_text(encoding="utf-8") for name in ("report.md", "report.zh.md"))
     (found,) = (f for f in stage_decodings(pd.read_csv(dropped / "stages.csv")) if f.kind == "prosody")
     points = math.floor(100 * found.drop.value + 0.5) if found.drop else 0
-    assert "The voice's label is decoded from mel to e2." in english
+    assert "The voice's label is shown to be decodable from mel to e2." in english
     assert f"largest loss is {points} percentage points, from e2 to e3." in english
     assert f"韵律标签从 mel 到 e2 可以解码。最大的损失是 {points} 个百分点，" in chinese
     assert "(figures/encoder_curve.png)" in english and "(figures/zh/encoder_curve.png)" in chinese
     assert "| prosody | e 3 |" in (tmp_path / "tables.md").read_text(encoding="utf-8")
 
 
-UP, NONE, DOWN = (Estimate(value, value - 0.05, value + 0.05, 300) for value in (0.37, 0.01, -0.37))
+UP = Estimate(0.37, 0.32, 0.42, 300)
 
 
 @pytest.mark.parametrize(
     "found, english, chinese, numbers",
     [
-        (("prosody", None, None, None, ("h_0", "h_1"), UP), "at any stage is not shown", "没有证据表明在任何阶段", []),
+        (("prosody", None, None, None, ("h_0", "h_1")), "at any stage is not shown", "没有证据表明在任何阶段", []),
         (
-            ("semantic", "e_1", "h_30", None, ("h_0", "h_1"), UP),
+            ("semantic", "e_1", "h_30", None, ("h_0", "h_1")),
             "A loss on the way is not shown",
-            "回答的比例。",
-            ["0", "1", "30"],
+            "没有证据表明途中有损失。",
+            ["1", "30"],
         ),
         (
-            ("semantic", "e_3", "e_3", UP, ("e_4", "h_0"), NONE),
+            ("semantic", "e_3", "e_3", UP, ("e_4", "h_0")),
             "at e3 alone",
             "只在 e3 可以",
             ["3", "37", "4", "0"],
         ),
         (
-            ("prosody", "log-mel", "log-mel", UP, ("log-mel", "e_0"), DOWN),
+            ("prosody", "log-mel", "log-mel", UP, ("log-mel", "e_0")),
             "at mel alone. The",
             "只在 mel 可以",
             ["37", "0"],

@@ -16,9 +16,9 @@ from tests.helpers.study import save_study
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A study with a knockout run, in which the question carries the words, and a components run with one strong head."""
+    """A study with a knockout run, in which the direct route carries the words, and a components run with one strong head."""
     folder = save_study(tmp_path_factory.mktemp("study"))
-    cut = {"question_to_last": "angry", "audio_to_last": "words"}
+    cut = {"audio_to_last": "angry", "audio_to_question": "words"}
     tables = {"knockout": knockout_tables.tables_of(answering(cut)), "components": component_tables.tables_of(planted())}
     for name, of_run in tables.items():
         out = folder / "patching" / name
@@ -39,10 +39,10 @@ def built(study: Path, out: Path) -> tuple[str, str]:
 def test_the_chapters_say_what_was_found(study: Path, tmp_path: Path) -> None:
     english, chinese = built(study, tmp_path)
     assert "## Where words and voice go" in english and "## 语义与韵律经由何处" in chinese
-    assert "With the question hidden from the last token, dependence on the words falls by 100 percentage points" in english
-    assert (
-        "That words and voice take different ways is not shown." in english and "没有证据表明语义与韵律走不同的通路。" in chinese
-    )
+    assert "| words | 1.00 [" in english and "| 语义 | 1.00 [" in chinese
+    assert "The words reach the answer by the direct route alone; through the question alone, this is not shown." in english
+    assert "单凭直接通路，语义能到达回答；单凭经由问题的通路，则没有证据。" in chinese
+    assert "That the voice reaches the answer by one route alone is not shown." in english
     assert "The strongest part for the voice is head 1 of block 2. It adds " in english
     for name in ("knockout_curve.png", "components_heatmap.png"):
         assert f"/{name})" in english and list(tmp_path.rglob(name))

@@ -34,32 +34,36 @@ def say(macro: str, finding: ScaleEffect) -> tuple[str, str]:
 
 def test_a_gain_a_readout_and_nothing_are_told_apart(found: ScaleEffect) -> None:
     english, chinese = say("scaled", found)
-    assert "Made larger, the voice is the answer in 100 % of the conflict clips." in english and "放大之后" in chinese
-    assert "where nothing reads it, this gives 100 percentage points less" in english and "若在最后一块之后" in chinese
+    assert "With its part made larger, the voice is the answer in 100 % of the conflict clips." in english
+    assert "放大其对应部分之后" in chinese
+    assert "Behind the last block, the same change gives 100 points less." in english
+    assert "最后一块之后" in chinese
+    assert "output head" not in english and "输出头" not in chinese
+    english, chinese = say("scaled", replace(found, minus_readout=DOWN))
+    assert "made larger for the output head alone, gives 37 points more." in english and "会多 37 个百分点。" in chinese
     english, chinese = say("scaled", replace(found, minus_direct=NONE))
     assert "This is a readout" in english and "只是读出" in chinese
     english, chinese = say("scaled", replace(found, minus_random=NONE))
-    assert "No factor is shown" in english and "没有证据表明" in chinese and "Made larger" not in english
+    assert "No factor is shown" in english and "没有证据表明" in chinese and "made larger" not in english
 
 
 def test_the_price_and_the_baselines_say_what_their_intervals_exclude(found: ScaleEffect) -> None:
     dear = replace(found, gain=UP, congruent=NONE, asked_other=DOWN)
     english, chinese = say("scale_price", dear)
-    assert "If asked for the words, 37 percentage points fewer" in english and "costs at least as much as it gives" in english
-    assert "代价不小于收益" in chinese and "agree, no loss is found" in english
+    assert (
+        "Asked for the words, it is right in 37 percentage points fewer." in english
+        and "costs at least as much as it gives" in english
+    )
+    assert "代价不小于收益" in chinese and "agree, a loss is not shown" in english
     assert "transcrib" not in english and "转写" not in chinese  # nobody was asked to
     heard = replace(dear, word_errors=UP, word_errors_before=NONE)
     english, chinese = say("scale_price", heard)
     assert "It transcribes 37 percentage points more of the words wrongly." in english and "词错误率上升 37 个百分点" in chinese
-    assert "In transcribing, no loss is found." in say("scale_price", replace(heard, word_errors=NONE))[0]
+    assert "In transcribing 300 clips, a loss is not shown." in say("scale_price", replace(heard, word_errors=NONE))[0]
     assert "transcrib" not in say("scale_price", replace(heard, word_errors_before=replace(UP, value=0.6)))[0]  # it never could
     assert "costs" not in say("scale_price", replace(dear, asked_other=NONE))[0]
-    english, chinese = say("scale_baselines", replace(found, minus_asked=DOWN, minus_any_layer=NONE))
-    assert (
-        "in the prompt gives 37 percentage points more" in english
-        and "better than any layer is not shown" in english
-        and "比放大多 37 个百分点" in chinese
-    )
+    english, chinese = say("scale_baselines", replace(found, minus_asked=DOWN))
+    assert "in the prompt gives 37 percentage points more" in english and "比放大多 37 个百分点" in chinese
     assert "in the prompt gives 37 percentage points less" in say("scale_baselines", replace(found, minus_asked=UP))[0]
 
 
@@ -75,6 +79,6 @@ def test_the_chapter_stands_in_both_reports(tmp_path: Path) -> None:
         ["--lens", str(folder / "lens"), "--patching", str(folder / "patching"), "--out", str(tmp_path / "out"), "--no-audio"]
     )
     english, chinese = ((tmp_path / "out" / f"report{end}.md").read_text(encoding="utf-8") for end in ("", ".zh"))
-    assert "## Can it be made to listen" in english and "## 能否使它听从" in chinese
+    assert "## One cue made larger" in english and "## 放大一种线索" in chinese
     assert "/scale_curve.png)" in english and list((tmp_path / "out").rglob("scale_curve.png"))
     assert "[!CAUTION]" not in english and "nan" not in english

@@ -1,13 +1,12 @@
 """Each sentence of the report, in every branch and both languages: what its interval excludes, in its record's numbers."""
 
 import re
-from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from activation_patching.components.findings import ComponentEffect, HeadsTogether
-from activation_patching.knockout.findings import CutEffect, Routes
+from activation_patching.components.findings import ComponentEffect, HeadsAblated, HeadsTogether
+from activation_patching.knockout.findings import Routes
 from activation_patching.scale.findings import Erased
 from activation_patching.span.findings import ExchangeEffect, SpanEffect
 from common.stats.findings import NAN, Count, Estimate, Spread
@@ -32,8 +31,15 @@ def say(macro: str, *findings: Any, **named: Any) -> dict[str, str]:
 
 
 def span(effect: Estimate = UP, *, kind: str = "semantic", **changes: Any) -> SpanEffect:
-    record = {"kind": kind, "baseline": "third labels", "kept": 0.97, "to_target": MANY, "to_third": FEW, "effect": effect}
-    record |= {"effect_logit": UP, "from_base": MANY, "half_effect_layer": PLACE, "beyond_label": None, "layers": (1, 29)}
+    record = {"kind": kind, "baseline": "third labels", "kept": 0.97, "to_target": MANY, "to_third": FEW, "donor": 0.88}
+    record |= {
+        "effect": effect,
+        "effect_logit": UP,
+        "from_base": MANY,
+        "half_effect_layer": PLACE,
+        "beyond_label": None,
+        "layers": (1, 29),
+    }
     return SpanEffect(**(record | changes))
 
 
@@ -58,8 +64,12 @@ def decoding(permuted: Estimate, unanswered: Estimate, weights: Estimate | None,
     return Decoding("prosody", MANY, unanswered, permuted, weights, duration)
 
 
-def cut(effect: Estimate, edge: str = "question_to_last") -> CutEffect:
-    return CutEffect(edge, "up_to", "semantic", 1.0, MANY, effect, effect, effect, None, (1, 29))
+def route(direct: Estimate, through: Estimate, minus: Estimate = NONE, kind: str = "semantic") -> Routes:
+    return Routes(kind, 1.0, MANY, direct, through, minus, PLACE)
+
+
+def ablated(minus_random: Estimate) -> HeadsAblated:
+    return HeadsAblated("semantic", "semantic", 8, DOWN, minus_random)
 
 
 def carrier(part: str, effect: Estimate) -> ComponentEffect:
@@ -88,18 +98,18 @@ CASES: list[tuple[str, tuple[Any, ...], str, str, list[str]]] = [  # macro, find
     ("tuned", (reading(3, "semantic", PLACE),), "what can be decoded there, not what", "而不是模型用了什么", ["23.8"]),
     ("tuned", (reading(3, "none", None),), "shows no lead either", "同样未显示", []),
     ("tuned", (reading(3, "prosody", None),), "voice's label is ahead at every layer", "韵律标签在可读的每一层都领先", []),
-    ("span", (span(),), "**The audio span carries the words.**", "**音频区域携带语义信息。**", ["73", "3"]),
-    ("span", (span(kind="prosody"),), "**The audio span carries the voice.**", "**音频区域携带韵律信息。**", ["73", "3"]),
-    ("span", (span(NONE),), "carries the words is not shown", "无法判断音频区域是否携带语义", ["73", "3"]),
-    ("span", (span(UNKNOWN),), "carries the words is not shown", "无法判断音频区域是否携带语义", ["73", "3"]),
-    ("span", (span(DOWN, kind="prosody"),), "brings its emotion less often", "反而比其他标签更少", ["73", "3"]),
+    ("span", (span(),), "**The audio span carries the words.**", "**音频区域携带语义信息。**", ["73", "88", "3"]),
+    ("span", (span(kind="prosody"),), "**The audio span carries the voice.**", "**音频区域携带韵律信息。**", ["73", "88", "3"]),
+    ("span", (span(NONE),), "carries the words is not shown", "无法判断音频区域是否携带语义", ["73", "88", "3"]),
+    ("span", (span(UNKNOWN),), "carries the words is not shown", "无法判断音频区域是否携带语义", ["73", "88", "3"]),
+    ("span", (span(DOWN, kind="prosody"),), "brings its emotion less often", "反而比其他标签更少", ["73", "88", "3"]),
     ("span", (span(kept=0.42),), "cannot be told", "无法判断", ["42"]),
     (
         "span",
         (span(baseline="same-labels donors"),),
         "A donor with the recipient's own labels",
         "与受体标签相同的供体",
-        ["73", "3"],
+        ["73", "88", "3"],
     ),
     (
         "half",
@@ -144,13 +154,25 @@ CASES: list[tuple[str, tuple[Any, ...], str, str, list[str]]] = [  # macro, find
     ("ladder", (ladder(UP, NONE, NONE),), "That hearing differs from reading is not shown", "未显示听与读有差别", ["73", "73"]),
     ("ladder", (ladder(UP, NONE, None),), "That hearing differs from reading is not shown", "未显示听与读有差别", ["73"]),
     ("ladder", (ladder(NONE, DOWN, DOWN),), "transcripts measure nothing", "不能作为尺度", []),
-    ("erased", (erased(DOWN),), "costs 37 percentage points of its answers", "低 37 个百分点", ["37"]),
+    (
+        "erased",
+        (erased(DOWN),),
+        "rather than a random one, 37 percentage points fewer answers are its label",
+        "低 37 个百分点",
+        ["37"],
+    ),
     ("erased", (erased(NONE),), "need the part of the voice is not shown", "没有证据表明回答需要韵律", []),
     ("erased", (erased(UP),), "more answers are the voice's label", "高于抹除随机子空间", []),
     ("exchanged", (exchange(UP),), "37 percentage points more answers become its label, beyond", "多 37 个百分点", ["37"]),
     ("exchanged", (exchange(NONE),), "to the answer is not shown", "没有证据表明韵律子空间把", []),
     ("exchanged", (exchange(DOWN),), "fewer answers become its label", "少于随机子空间", []),
-    ("of_whole", ([exchange(UP, MANY)],), "this is 73 % (voice) of the whole state's effect", "整个状态的 73%", ["73"]),
+    (
+        "of_whole",
+        ([exchange(UP, MANY)],),
+        "the subspace has 73 % (voice) of the effect of the whole state",
+        "整个状态的 73%",
+        ["73"],
+    ),
     (
         "wordings",
         ([Spread("answer is the words' label", 0.61, 0.83, 5, 5, 400)],),
@@ -166,31 +188,33 @@ CASES: list[tuple[str, tuple[Any, ...], str, str, list[str]]] = [  # macro, find
         ["2", "5", "40"],
     ),
     ("wordings", ([Spread("words: half-effect layer", 20, 24, 5, 5, 40)],), "", "", []),
-    ("cut", (cut(DOWN),), "dependence on the words falls by 37", "对语义的依赖下降", ["37"]),
-    ("cut", (cut(NONE),), "carries the words is not shown", "没有证据表明其中任何一条通路传递语义", []),
+    ("route", (route(UP, UP),), "The words reach the answer by either route alone.", "单凭任一条通路，语义都能到达回答。", []),
+    ("route", (route(UP, UP, UP),), "by either route alone, better directly.", "直接通路更强。", []),
     (
-        "routes",
-        (Routes("up_to", cut(DOWN), cut(DOWN, "audio_to_last")),),
-        "dependence on the other cue is not shown to fall",
-        "走不同的通路",
+        "route",
+        (route(UP, UP, DOWN, "prosody"),),
+        "The voice reaches the answer by either route alone, better through the",
+        "更强。",
         [],
     ),
-    ("raised", (cut(UP),), "dependence on the words rises by 37", "依赖上升 37", ["37"]),
+    ("route", (route(UP, NONE),), "by the direct route alone; through the question alone, this is not", "则没有证据。", []),
+    ("route", (route(NONE, UP),), "through the question alone; by the direct route alone, this is not", "则没有证据。", []),
     (
-        "until",
-        ([replace(cut(DOWN), half_effect_layer=PLACE)],),
-        "costs half as much from layer 23.8 on (words).",
-        "损失减半：语义从第 23.8 层起",
-        ["23.8"],
+        "route",
+        (route(NONE, DOWN),),
+        "That the words reach the answer by one route alone is not shown",
+        "没有证据表明单凭一条",
+        [],
     ),
-    ("routes", (None,), "different ways is not shown", "没有证据表明", []),
+    ("without", (ablated(DOWN),), "dependence on the words falls by 37", "多降 37 个百分点", ["37"]),
+    ("without", (ablated(NONE),), "That the words need these heads is not shown", "没有证据表明语义需要", []),
     ("carrier", (carrier("head_3", UP),), "is head 3 of block 23. It adds 0.37", "第 23 块的注意力头 3", ["3", "23", "0.37"]),
     ("carrier", (carrier("attention", UP),), "is the attention of block 23", "第 23 块的注意力", ["23", "0.37"]),
     ("carrier", (carrier("mlp", NONE),), "by itself carries the voice is not shown", "没有证据表明有哪个部件", []),
     (
         "halves",
         ([HeadsTogether("prosody", 8, 270, UP, UP, True)],),
-        "strongest 8 of 270 for the voice",
+        "strongest 8 of 270 (voice)",
         "270 个中的 8 个",
         ["8", "270"],
     ),
