@@ -37,18 +37,22 @@ def formats(language: str) -> dict[str, Callable[..., Any]]:
 
     def percent(share: Estimate | float) -> str:
         value = share.value if isinstance(share, Estimate) else share
-        whole = math.floor(100 * value + 0.5)
-        return f"{whole}{GAP[language]}%"
+        return f"{rounded(100 * value):.0f}{GAP[language]}%"
 
     def points(share: Estimate) -> str:
-        return str(math.floor(100 * abs(share.value) + 0.5))
+        return f"{rounded(100 * abs(share.value)):.0f}"
 
     return {"percent": percent, "points": points, "place": place, "interval": interval, "decimals": decimals, "size": size}
 
 
+def rounded(value: float, digits: int = 0) -> float:
+    """Return a number rounded, halves away from 0, so that a share and its percentage agree."""
+    return value if math.isnan(value) else math.copysign(math.floor(abs(value) * 10**digits + 0.5) / 10**digits, value)
+
+
 def decimals(estimate: Estimate | float, digits: int = 2) -> str:
     value = estimate.value if isinstance(estimate, Estimate) else estimate
-    number = f"{value:.{digits}f}"
+    number = f"{rounded(value, digits):.{digits}f}"
     if math.isnan(value):
         return "–"
     return number.replace("-", "−") if re.search("[1-9]", number) else number.lstrip("-")  # no minus before zero

@@ -3,9 +3,11 @@
 import math
 import re
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 import pandas as pd
 
+from common.run.run_folder import read_table
 from common.stats.findings import NAN, Estimate
 from report.language import Say, decimals, interval
 from report.runs import Outputs
@@ -80,7 +82,25 @@ SHOWN: dict[str, tuple[tuple[str, ...], dict[str, str]]] = {
         {"flip_to_target": "to target", "flip_from_base": "from base", "delta_logit": "Δ logit", "decoded": "decoded"},
     ),
     "effects": (("kind", "control", "layer"), {"effect": "effect", "effect_logit": "effect (logits)"}),
+    "knockout summary": (
+        ("kind",),
+        {"untouched": "untouched", "direct": "direct route alone", "through_question": "through the question alone"}
+        | {"direct_minus_through": "direct minus through", "half_effect_layer": "half-effect layer"},
+    ),
+    "strongest": (("kind", "part", "block"), {"effect_logit": "effect (logits)", "direct": "of that, by itself"}),
+    "together": (("kind", "heads"), {"effect_logit": "effect (logits)", "share": "share of what all heads do"}),
+    "ablation": (("carry", "kind", "heads"), {"effect": "change of dependence", "minus_random": "minus random heads"}),
+    "chosen": (
+        ("kind",),
+        {"untouched": "untouched", "scaled": "scaled", "minus_random": "minus random subspace", "minus_direct": "minus direct"}
+        | {"minus_readout": "minus the last block's output scaled", "minus_asked": "minus asked for"}
+        | {"congruent_change": "congruent, change", "asked_other_change": "asked for the other, change"}
+        | {"word_error_rate_change": "word error rate, change"},
+    ),
+    "erased": (("kind",), {"erased": "erased", "random": "random subspace erased", "minus_random": "minus random subspace"}),
 }
+BELOW = {"knockout": ("summary",), "components": ("strongest", "together", "ablation"), "scale": ("chosen", "erased")}
+_MOST = 5  # of the strongest parts of each kind
 ORDER = (
     "layers",
     "crossover",
@@ -101,16 +121,25 @@ def tables_of_run(run: Outputs, say: Say) -> dict[str, str]:
     order = [name for name in ORDER if name in run.tables and len(run.tables[name])]
     if run.experiment == "patching":
         order.sort(key=lambda name: name == "layers")  # the summary is asked for more often
-    return {f"{name}.csv": _shown(run, name, say) for name in order}
+    names = {name: f"{run.experiment} layers" if name == "layers" else name for name in order}
+    return {f"{name}.csv": _shown(run.tables[name], shown, say) for name, shown in names.items()}
 
 
-def _shown(run: Outputs, name: str, say: Say) -> str:
-    found = run.tables[name]
+def tables_below(folder: Path, intervention: str, say: Say) -> dict[str, str]:
+    """Return the main tables of a run below a patching run by the CSV that they are of."""
+    found = {name: read_table(folder, name) for name in BELOW[intervention] if (folder / f"{name}.csv").is_file()}
+    names = {name: f"{intervention} {name}" if name == "summary" else name for name in found}
+    return {f"{name}.csv": _shown(found[name], shown, say) for name, shown in names.items() if len(found[name])}
+
+
+def _shown(found: pd.DataFrame, name: str, say: Say) -> str:
     if name == "labels":
         return label_table(found, say)
     if name == "stages":
         found = found[(found.probe == "states") & ~(found.stage.str.fullmatch(r"h_\d*[1-9]"))]
-    keys, numbers = SHOWN[f"{run.experiment} layers" if name == "layers" else name]
+    if name == "strongest":
+        found = found.rename(columns={"layer": "block"}).groupby("kind", sort=False).head(_MOST)
+    keys, numbers = SHOWN[name]
     if "layer" in keys:
         last = found.layer.max()
         found = found[(found.layer == last) | (found.layer % max(1, math.ceil(last / _STEPS)) == 0)]

@@ -25,7 +25,7 @@ from logit_lens.encoder.plots import plot_stages
 from logit_lens.findings import LensFindings, Reading, lens_findings
 from logit_lens.plots import draw_win_rates, plot_probe
 from report.language import Say
-from report.markdown import checks, slug, tables_of_run
+from report.markdown import checks, slug, tables_below, tables_of_run
 from report.page.clips import described
 from report.runs import EXPERIMENTS, Outputs, Study, checks_of
 from report.sections.figures import plot_alignments, plot_panel
@@ -209,7 +209,7 @@ def chapter(
         published=published_beside(study.lens, say) if study.lens else "",
         below=[str(read_record(place)["command"]) for place in places.values() if place],
         figures=figures,
-        tables=_tables(study, name, say),
+        tables=_tables(study, name, {name_of: place for name_of, place in places.items() if place}, say),
         over=over(scope),
         fixed=tuple(count for count in fixed(scope) if count.name != "sources"),
         checks=_checked([*study.runs, *study.beside.values()]),
@@ -233,8 +233,8 @@ def _exchanges(study: Study, figures: dict[str, str], *, out: Path, folder: str,
     return found
 
 
-def _tables(study: Study, name: str, say: Say) -> list[tuple[str, str]]:
-    """Return the tables of a study with their headings, which differ, so that links find theirs; self-checks last."""
+def _tables(study: Study, name: str, below: Mapping[str, Path], say: Say) -> list[tuple[str, str]]:
+    """Return the tables of a study and of the runs `below` it with their headings, which all differ; self-checks last."""
     of_study = f"{name}: " if name else ""
     found = []
     for place, run in [*(("", run) for run in study.runs), *study.beside.items()]:
@@ -242,6 +242,9 @@ def _tables(study: Study, name: str, say: Say) -> list[tuple[str, str]]:
         some = tables_of_run(run, say)
         kept = some if not place else {csv: some[csv] for csv in ("summary.csv", "layers.csv") if csv in some}
         found += [(f"{where}{csv}", text) for csv, text in kept.items()]
+    for intervention, folder in below.items():
+        where = f"{of_study}{EXPERIMENTS['patching']} {intervention}/"
+        found += [(f"{where}{csv}", text) for csv, text in tables_below(folder, intervention, say).items()]
     return [*found, (f"{of_study}{say('self-checks')}", checks([*study.runs, *study.beside.values()], say))]
 
 

@@ -235,6 +235,7 @@ def test_sentences(macro: str, findings: tuple[Any, ...], english: str, chinese:
 def test_rounding_keeps_halves_up_and_signs_off_zero() -> None:
     filters = environment("en").filters
     assert [filters["percent"](x) for x in (0.0049, 0.005, 0.995, 1.0)] == [f"{n}\u00a0%" for n in (0, 1, 100, 100)]
+    assert [filters["decimals"](x) for x in (0.045, -0.425)] == ["0.05", "−0.43"] and filters["points"](Estimate(-0.425)) == "43"
     assert filters["decimals"](Estimate(-0.001)) == "0.00" and filters["decimals"](Estimate(-0.037)) == "−0.04"
     assert filters["interval"](Estimate(0.1, -0.05, 0.2)) == "−0.05 – 0.20" and filters["interval"](Estimate(0.1)) == "–"
     assert [filters["size"](n) for n in (5.8e6, 171e6, 8.4e9)] == ["5.8 M", "171 M", "8.4 B"]
