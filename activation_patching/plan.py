@@ -8,7 +8,7 @@ from typing import Any, cast
 import torch
 
 from activation_patching.choose import PairChoice, choose, clips_of, groups_of
-from activation_patching.exchange.edits import at_last, at_span, before_last
+from activation_patching.exchange.edits import at_last, at_span
 from activation_patching.exchange.rows import MAX_EDITED_ROWS
 from activation_patching.intervention import InterventionSpec
 from activation_patching.span.patch import Clip, OwnRun, Patched, by_splice, by_sweep, donor_of, own_runs
@@ -16,6 +16,7 @@ from activation_patching.span.rows import MAX_ROWS, pair_rows
 from common.clips.pairs import Pair
 from common.compute.activation_cache import ActivationCache
 from common.compute.memory import cache_bytes
+from common.model.encoding import before_last
 from common.patching.rerun import put
 from common.run.plan import Cost, Plan, checks_seconds, open_plan, tell, written
 from common.run.settings import Settings

@@ -97,7 +97,7 @@ MUTANTS = (
     ),
     Mutant("activation_patching/scale/tables.py", "some.word_errors - some.word_errors_base", "some.word_errors", SCALE),
     Mutant(
-        "activation_patching/scale/transcribe.py",
+        "activation_patching/scale/transcribed_rows.py",
         "word_errors(texts[-1], sample.text)",
         "word_errors(texts[0], sample.text)",
         SCALE,
@@ -237,8 +237,8 @@ MUTANTS = (
         "edit(layer, h[..., -1:, :]).to(h) for layer, h in _tail(trace).items()]",
         FREE_TEXT,
     ),
-    Mutant("activation_patching/knockout/free_text.py", "len(said) if queries.stop == where.end else 0", "0", FREE_TEXT),
-    Mutant("activation_patching/span/free_text.py", "longer = donor.continued(said)", "longer = donor", FREE_TEXT),
+    Mutant("activation_patching/knockout/rows.py", "len(said) if queries.stop == where.end else 0", "0", FREE_TEXT),
+    Mutant("activation_patching/span/patch.py", "longer = donor.continued(said)", "longer = donor", FREE_TEXT),
     Mutant("common/patching/free_text.py", "log_probs[:, list(ends)].logsumexp(dim=-1)", "0 * log_probs[:, 0]", FREE_TEXT),
 )
 

@@ -40,8 +40,7 @@ def steps(
 def set_up(session: "Session", chosen: Chosen, this: Run, *, generate: int, seed: int, cache_gb: float | None) -> Prepared:
     """Return the work on pairs, a part at a time; `generate` of each kind go on in free text."""
     from activation_patching.components.checks import no_attribution  # torch, which drawing does without
-    from activation_patching.components.free_text import of_parts
-    from activation_patching.components.rows import blocks_of, maker, parts_of, patches_of
+    from activation_patching.components.rows import blocks_of, maker, of_parts, parts_of, patches_of
     from activation_patching.free_text.rows import speak
 
     (pairs, _), half, parts = chosen.units, half_of(chosen.pool, seed=seed), parts_of(session)

@@ -15,13 +15,12 @@ from activation_patching.exchange.edits import (
     donated_states,
     edit_for,
     judge,
+    of_edits,
 )
 from activation_patching.exchange.fits import PairSubspaces, fit_subspaces, positions
-from activation_patching.exchange.free_text import of_edits
 from activation_patching.intervention import InterventionSpec
 from activation_patching.span.alignment import check_spans
-from activation_patching.span.free_text import of_pair
-from activation_patching.span.patch import Patched, own_runs, run_of_donor
+from activation_patching.span.patch import Patched, of_pair, own_runs, run_of_donor
 from activation_patching.span.rows import pair_rows, patch_pairs
 from common.clips.pairs import Pair
 from common.compute.memory import cache_bytes

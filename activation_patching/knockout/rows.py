@@ -14,11 +14,14 @@ from common.compute.session import Session
 from common.errors import CheckFailed, InputError, UnknownBlock
 from common.model.encoding import EncodedClip
 from common.model.readout import Readout, tied
+from common.patching.free_text import NextToken, Tokens
 from common.patching.knockout import Cut, knockout, knockout_rerun, refusal
 from common.patching.tail_pass import Reading, last_of, tail_of
+from common.tracing.prefix_cache import prefix_cache_of
 from common.tracing.tolerance import check_finite, equal, largest_difference
 from common.tracing.trace import own_logits
 
+_MAX_TEXTS = 256  # in a pass, each with the logits of the vocabulary
 _MAX_ROWS = {False: 256, True: 2048}  # of a pass over the tail; of one over the last token alone
 
 
@@ -144,3 +147,24 @@ def check_knockout(session: Session, sample: Sample) -> dict[str, float]:
     for name, difference in figures.items():
         equal(name, difference, limit)
     return figures | {"audio heard - silence, for comparison": largest_difference(base, deaf[0])}
+
+
+def of_cuts(session: Session, clip: EncodedClip, curves: Sequence[Curve]) -> NextToken:
+    """Return what asks a clip with its edges cut; rows are curves x layers. What is hidden from the last token stays hidden from
+    what is said behind it.
+    """
+    where, blocks_of, count = positions(clip), len(session.lm.blocks), len(session.layers)
+    behind = prefix_cache_of(session.lm, clip)
+
+    def cut(row: int, said: Tokens) -> Cut:
+        curve, layer = curves[row // count], session.layers[row % count]
+        keys, queries = where.edge(curve.edge)
+        more = len(said) if queries.stop == where.end else 0
+        return Cut(keys, range(queries.start, queries.stop + more), *blocks(curve.window, layer, blocks_of))
+
+    def next_token(said: Tokens, rows: Sequence[int]) -> torch.Tensor:
+        reading = tail_of(session.lm, clip.continued(said), behind)
+        chunks, _ = in_chunks(lambda some: knockout(session.lm, reading, [cut(r, said) for r in some])[1:], rows, _MAX_TEXTS)
+        return torch.cat(chunks)
+
+    return next_token

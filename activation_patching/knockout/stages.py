@@ -60,7 +60,7 @@ def set_up(session: "Session", chosen: Chosen, this: Run, *, windows: Sequence[s
 def end(session: "Session", speaking: list[list[Curve]], this: Run) -> Ended:
     """Let clips go on in free text; what is hidden from the last token stays hidden from what is said behind it."""
     from activation_patching.free_text.rows import speak
-    from activation_patching.knockout.free_text import of_cuts
+    from activation_patching.knockout.rows import of_cuts
 
     def ask(group: list[Curve]) -> Any:
         return of_cuts(session, session.encode(group[0].sample), group)

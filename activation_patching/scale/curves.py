@@ -8,6 +8,8 @@ from common.clips.pairs import KINDS, OTHER
 
 OWN, CONTROLS = "none", ("random_subspace", "permuted_labels")  # the cue's own subspace, and those of its rank and norm
 RUN = "run"  # asked as the run asks
+TRANSCRIBED = "transcribed.csv"  # what the model writes down of scaled clips
+Place = tuple[int, float]  # a layer and a factor
 ASKS = {"semantic": "words", "prosody": "voice"}  # the prompt that asks for a cue
 
 

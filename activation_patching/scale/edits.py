@@ -6,12 +6,12 @@ from functools import partial
 
 import torch
 
-from activation_patching.exchange.edits import before_last, edited
+from activation_patching.exchange.edits import edited
 from activation_patching.scale.curves import OWN, Curve
 from activation_patching.scale.fits import Both
 from common.compute.activation_cache import in_chunks
 from common.compute.session import Session
-from common.model.encoding import EncodedClip
+from common.model.encoding import EncodedClip, before_last
 from common.patching.layer_batch import sweep
 from common.patching.leace import scale_of
 from common.patching.rerun import Edit

@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
+from activation_patching.exchange.edits import of_edits
 from activation_patching.exchange.fits import positions
-from activation_patching.exchange.free_text import of_edits
 from activation_patching.scale.curves import ASKS, RUN, Curve
 from activation_patching.scale.edits import Scaled, Untouched, edit_of_curve, scaled
 from activation_patching.scale.fits import Fits, on_device

@@ -12,10 +12,10 @@ import pandas as pd
 from activation_patching.choose import half_of, held_out_clips
 from activation_patching.free_text.tables import free_text_summary, free_text_tables
 from activation_patching.intervention import InterventionSpec
-from activation_patching.scale.curves import ASKS, OWN, RUN, curves_of
+from activation_patching.scale.curves import ASKS, OWN, RUN, TRANSCRIBED, curves_of
 from activation_patching.scale.findings import erasures, headline, scale_effects
 from activation_patching.scale.plots import plot_run
-from activation_patching.scale.tables import TRANSCRIBED, places_of, tables_of
+from activation_patching.scale.tables import places_of, tables_of
 from common import files, processes
 from common.clips.csvfile import read_table
 from common.clips.manifest import Sample, choose_speaking, conflict_clips, draw
@@ -79,7 +79,7 @@ def set_up(
     """
     from activation_patching.free_text.rows import speak  # torch, which drawing does without
     from activation_patching.scale import fits, rows
-    from activation_patching.scale.transcribe import transcribe
+    from activation_patching.scale.transcribed_rows import transcribe
 
     clips, drawn = chosen.pool, chosen.units
     if given:

@@ -5,15 +5,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from activation_patching.scale.curves import ASKS, OWN, RUN
+from activation_patching.scale.curves import ASKS, OWN, RUN, Place
 from activation_patching.span.tables import inner_mean, named
 from common.clips.pairs import KINDS, OTHER
 from common.stats.layer_tables import Floats, Metric, gain, layer_table
 from common.stats.units import Units, clip_units
 
-Place = tuple[int, float]  # a layer and a factor
 ERASES = -1.0  # the factor that takes out what is scaled
-TRANSCRIBED = "transcribed.csv"  # what the model writes down of scaled clips
 _ERRORS = ["word_errors", "word_errors_base", "words_said"]
 
 

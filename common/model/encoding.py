@@ -202,6 +202,11 @@ def encode_text(lm: AudioLM, question: Question, sample: Sample) -> EncodedClip:
     raise InputError(f"{type(lm.processor).__name__} cannot put a text into a question ({reason})")
 
 
+def before_last(clip: EncodedClip) -> EncodedClip:
+    """Return the clip with all but its last position as its span: its tail is then the position that is edited."""
+    return replace(clip, span=slice(clip.span.start, clip.ids.shape[1] - 1))
+
+
 def end_span(clip: EncodedClip, tail: int) -> EncodedClip:
     """Return the clip with its span up to the last `tail` tokens: what a processor writes right behind the audio is in it."""
     return replace(clip, span=slice(clip.span.start, max(clip.span.stop, clip.ids.shape[1] - tail)))

@@ -11,12 +11,11 @@ import pytest
 import torch
 
 import activation_patching.run
-from activation_patching.exchange.edits import before_last
 from activation_patching.exchange.fits import positions
 from common.clips.manifest import LABELS, read_manifest
 from common.compute import session
 from common.errors import InputError
-from common.model.encoding import EncodedClip, encode_clip
+from common.model.encoding import EncodedClip, before_last, encode_clip
 from common.model.lm import AudioLM
 from common.model.load import load_model
 from common.model.prompts import PROMPTS

@@ -9,17 +9,15 @@ import pytest
 import torch
 
 import activation_patching.run
-from activation_patching.components.free_text import of_parts
-from activation_patching.components.rows import Patch
+from activation_patching.components.rows import Patch, of_parts
+from activation_patching.exchange.edits import of_edits
 from activation_patching.exchange.fits import positions as edited_positions
-from activation_patching.exchange.free_text import of_edits
 from activation_patching.free_text.rows import spoken
 from activation_patching.free_text.tables import free_text, free_text_tables
-from activation_patching.knockout.free_text import of_cuts
-from activation_patching.knockout.rows import positions
+from activation_patching.knockout.rows import of_cuts, positions
 from activation_patching.knockout.windows import Curve, blocks
-from activation_patching.scale import transcribe
-from activation_patching.span.free_text import of_pair
+from activation_patching.scale import transcribed_rows
+from activation_patching.span.patch import of_pair
 from common.clips.manifest import LABELS, Sample, read_manifest
 from common.clips.pairs import Pair
 from common.components.submodules import find_parts, on_mlp, on_projection
@@ -250,7 +248,7 @@ def test_a_run_keeps_what_is_said(
     capsys: pytest.CaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(transcribe, "MOST_TOKENS", 3)  # a random model does not end
+    monkeypatch.setattr(transcribed_rows, "MOST_TOKENS", 3)  # a random model does not end
     clips = save_clips(tmp_path / "clips", texts=3)
     out = tmp_path / "out"
     asked = ["--model", str(tiny_folder), "--data", str(clips), "--device", "cpu", "--out", str(out), "--max-pairs", "4"]

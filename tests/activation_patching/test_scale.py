@@ -13,7 +13,7 @@ import torch
 import activation_patching.run
 from activation_patching.exchange.fits import positions
 from activation_patching.free_text.rows import texts_of
-from activation_patching.scale import fits, transcribe
+from activation_patching.scale import fits, transcribed_rows
 from activation_patching.scale.curves import CONTROLS, OWN, RUN, Curve
 from activation_patching.scale.findings import ScaleEffect, erasures, scale_effects
 from activation_patching.scale.fits import CueSubspaces
@@ -237,30 +237,29 @@ def test_a_clip_is_transcribed_as_reruns_say(lm: AudioLM, manifest: Path) -> Non
     samples = read_manifest(manifest)[:40]
     question, layers = Question(PROMPTS["speaker"], LABELS, LABELS), tuple(range(LAYERS + 1))
     session = Session(lm, question, SimpleNamespace(ids=(5, 6)), None, (), None, SimpleNamespace(patch=None), layers, ())  # type: ignore[arg-type]
-    session = transcribe.asking_to_transcribe(session, samples[0], transcribe.PROMPTS[""], (1, 2))
+    session = transcribed_rows.asking_to_transcribe(session, samples[0], transcribed_rows.PROMPTS[""], (1, 2))
     clip = session.encode(samples[0])
     states = torch.stack([states_at(lm, c, positions(c, "last"))[:, 0, 0] for c in map(session.encode, samples)])
     codes = torch.arange(len(samples)) % 5
     own = {layer: learn(states[:, layer], codes, rank=4, seed=0)[0] for layer in layers}
     spaces = SimpleNamespace(of=lambda sample: dict.fromkeys(KINDS, CueSubspaces(own, own, own)))
     curves = [Curve(samples[0], "prosody", OWN, a, RUN) for a in (40.0, -1.0)]
-    rows = transcribe.transcribed_rows(session, spaces, curves, at="last")  # type: ignore[arg-type]
+    rows = transcribed_rows.transcribed_rows(session, spaces, curves, at="last")  # type: ignore[arg-type]
     assert [(r["curve_id"], r["layer"]) for r in rows] == [(c.name, layer) for c in curves for layer in (1, 2)]
 
     def by_hand(edit: Edit, layer: int) -> str:
         def next_token(said: tuple[int, ...], _: Sequence[int]) -> torch.Tensor:
             return rerun(lm, clip.continued(said), layer, positions(clip, "last"), edit)[None]
 
-        return texts_of(lm, next_token, 1, most=transcribe.MOST_TOKENS)[0]
+        return texts_of(lm, next_token, 1, most=transcribed_rows.MOST_TOKENS)[0]
 
     wanted = [by_hand(scale_of(c.factor, own), layer) for c in curves for layer in (1, 2)]
     assert [r["transcribed"] for r in rows] == wanted and len(set(wanted)) > 1
-    assert (
-        {r["transcribed_base"] for r in rows} == {by_hand(scale_of(0.0, own), 1)} == {generated(lm, clip, transcribe.MOST_TOKENS)}
-    )
+    untouched = generated(lm, clip, transcribed_rows.MOST_TOKENS)
+    assert {r["transcribed_base"] for r in rows} == {by_hand(scale_of(0.0, own), 1)} == {untouched}
     assert all((r["word_errors"], r["words_said"]) == word_errors(r["transcribed"], samples[0].text) for r in rows)
     itself = replace(samples[0], text=rows[0]["transcribed_base"])  # of which the model by itself gets nothing wrong
-    rows = transcribe.transcribed_rows(session, spaces, [replace(c, sample=itself) for c in curves], at="last")  # type: ignore[arg-type]
+    rows = transcribed_rows.transcribed_rows(session, spaces, [replace(c, sample=itself) for c in curves], at="last")  # type: ignore[arg-type]
     assert {r["word_errors_base"] for r in rows} == {0} and max(r["word_errors"] for r in rows) > 0
 
 

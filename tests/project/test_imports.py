@@ -140,6 +140,8 @@ def test_plots_statistics_and_report_know_no_torch(module: str) -> None:
 def test_the_identity_of_a_run_holds_what_makes_rows_and_nothing_that_shows_them(experiment: str) -> None:
     makers = {str(f.relative_to(ROOT)) for f in row_makers(experiment)}
     assert {"common/clips/audio.py", "common/model/head.py", "common/tracing/trace.py", f"{experiment}/choose.py"} <= makers
+    files = {f.relative_to(ROOT): f.read_text(encoding="utf-8") for f in (ROOT / experiment).rglob("*.py")}
+    assert {str(f) for f, code in files.items() if "\nimport torch\n" in code and f.name != "plan.py"} <= makers
     shown = [m for m in makers if any(part in m for part in ("plot", "tables", "findings", "summary", "common/run/"))]
     assert not shown
 

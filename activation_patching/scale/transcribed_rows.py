@@ -1,15 +1,14 @@
-"""Ask the model to transcribe scaled clips, and count word errors: does it still hear the words?"""
+"""Ask the model to transcribe scaled clips, and count word errors; make the rows of transcribed.csv."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from activation_patching.exchange.free_text import of_edits
+from activation_patching.exchange.edits import of_edits
 from activation_patching.free_text.rows import texts_of
-from activation_patching.scale.curves import OWN, RUN, Curve
+from activation_patching.scale.curves import OWN, RUN, TRANSCRIBED, Curve, Place
 from activation_patching.scale.edits import edit_of_curve
 from activation_patching.scale.fits import Fits, on_device
-from activation_patching.scale.tables import TRANSCRIBED, Place
 from common.clips.manifest import Sample
 from common.compute.answer_form import answer_start
 from common.compute.session import Session
