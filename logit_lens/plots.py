@@ -100,5 +100,5 @@ def _draw_probe(axes: Axes, tables: dict[tuple[str, str], pd.DataFrame], color: 
             axes.plot(last.layer, accuracy, color=FAINT, linestyle=line, linewidth=0.8, zorder=1, label=style.say(name))
     curve(axes, span, "accuracy", color=color, name=style.say("probe,\naudio span"))
     curve(axes, last, "accuracy", color=color, name=style.say("probe,\nlast token"), style="--")
-    thin(axes, last, "answered", color=INK, name=style.say("answered"))
+    axes.axhline(last.answered.iloc[-1], color=INK, linewidth=0.8, gid=style.say("answered"))
     level(axes, span.chance.iloc[0], style.say("chance"))
