@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from common.stats.findings import Estimate, estimate_of
+from common.stats.findings import Estimate, estimate_of, headline_of
 from logit_lens.tables import readable_from
 
 Tables = dict[str, pd.DataFrame]
@@ -107,12 +107,11 @@ def _decoding(row: pd.Series) -> Decoding:
 
 
 def headline(tables: Tables) -> pd.DataFrame:
-    """Return the main results for prompts.csv: `what`, its `unit`, `value`, `lo`, `hi`, the `kind` it is about, `n`."""
+    """Return the main results for prompts.csv."""
     last = tables["layers"].iloc[-1]
     wanted = {
         "win_semantic": ("answer is the words' label", "share of clips", "semantic"),
         "win_prosody": ("answer is the voice's label", "share of clips", "prosody"),
         "voice_lead": ("voice minus words", "voice - words (share)", "other"),
     }
-    rows = [(what, unit, last[c], last[f"{c}_lo"], last[f"{c}_hi"], kind, last.n) for c, (what, unit, kind) in wanted.items()]
-    return pd.DataFrame(rows, columns=["what", "unit", "value", "lo", "hi", "kind", "n"])
+    return headline_of((*told, estimate_of(last, column)) for column, told in wanted.items())

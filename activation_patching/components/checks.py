@@ -50,9 +50,7 @@ def check_components(session: Session, parts: Sequence[Parts], one: EncodedClip,
         "patched rows - full run with the same change": largest_difference(torch.stack(rows), slow),
         "all attentions of B - B": largest_difference(together, answer),
     }
-    for name, difference in figures.items():
-        equal(name, difference, session.check.tolerance)
-    return figures
+    return {name: equal(name, difference, session.check.tolerance) for name, difference in figures.items()}
 
 
 @torch.inference_mode()

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from common.clips.pairs import CUES
-from common.stats.findings import Estimate, estimate_of
+from common.stats.findings import Estimate, estimate_of, headline_of
 
 Tables = dict[str, pd.DataFrame]
 
@@ -99,12 +99,9 @@ def component_effects(tables: Tables) -> list[ComponentEffect]:
 
 
 def headline(tables: Tables) -> pd.DataFrame:
-    """Return the main results for prompts.csv: `what`, its `unit`, `value`, `lo`, `hi`, the `kind` it is about, `n`."""
-    rows = []
-    for f in component_effects(tables):
-        cue, e = CUES[f.kind], f.effect_logit
-        if f.chosen == 2:
-            rows.append(
-                (f"{cue}: {f.part.replace('_', ' ')} of block {f.layer}", "effect (logits)", e.value, e.low, e.high, f.kind, e.n)
-            )
-    return pd.DataFrame(rows, columns=["what", "unit", "value", "lo", "hi", "kind", "n"])
+    """Return the main results for prompts.csv."""
+    return headline_of(
+        (f"{CUES[f.kind]}: {f.part.replace('_', ' ')} of block {f.layer}", "effect (logits)", f.kind, f.effect_logit)
+        for f in component_effects(tables)
+        if f.chosen == 2
+    )

@@ -20,7 +20,7 @@ from common.patching.leace import everything, exchange_of, nothing
 from common.patching.rerun import Edit, States, put
 from common.patching.splice import splice
 from common.tracing.prefix_cache import prefix_cache_of
-from common.tracing.tolerance import check_finite, largest_difference
+from common.tracing.tolerance import check_finite, equal, largest_difference
 from common.tracing.trace import Trace, record, states_at
 
 _MAX_TEXTS = 256  # in a pass, each with the logits of the vocabulary
@@ -145,11 +145,7 @@ def check_edits(
         "exchange with itself - unedited": largest_difference(found["itself"], unedited),
         f"exchange by {session.engine} - rerun": largest_difference(found["exchange"][places], slow),
     }
-    limit = session.check.tolerance
-    for name, difference in figures.items():
-        if not difference <= limit:
-            raise CheckFailed(f"self-check: {name} is {difference:.3g}, above {limit:.3g}")
-    return figures
+    return {name: equal(name, difference, session.check.tolerance) for name, difference in figures.items()}
 
 
 def of_edits(session: Session, clip: EncodedClip, edits: Sequence[Edit], *, at: str) -> NextToken:

@@ -6,7 +6,7 @@ import pandas as pd
 
 from activation_patching.span.effects import LEAST_KEPT
 from common.clips.pairs import CUES
-from common.stats.findings import Estimate, estimate_of
+from common.stats.findings import Estimate, estimate_of, headline_of
 
 Tables = dict[str, pd.DataFrame]
 
@@ -51,10 +51,9 @@ def routes(tables: Tables) -> list[Routes]:
 
 
 def headline(tables: Tables) -> pd.DataFrame:
-    """Return the main results for prompts.csv: `what`, its `unit`, `value`, `lo`, `hi`, the `kind` it is about, `n`."""
-    rows = []
-    for of_cue in routes(tables):
-        for name, what in SHOWN.items():
-            f: Estimate = getattr(of_cue, name)
-            rows.append((f"{CUES[of_cue.kind]}, {what}", "dependence (share)", f.value, f.low, f.high, of_cue.kind, f.n))
-    return pd.DataFrame(rows, columns=["what", "unit", "value", "lo", "hi", "kind", "n"])
+    """Return the main results for prompts.csv."""
+    return headline_of(
+        (f"{CUES[f.kind]}, {what}", "dependence (share)", f.kind, getattr(f, name))
+        for f in routes(tables)
+        for name, what in SHOWN.items()
+    )

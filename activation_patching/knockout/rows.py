@@ -144,8 +144,7 @@ def check_knockout(session: Session, sample: Sample) -> dict[str, float]:
         "cut rows - full run with the same masks": largest_difference(torch.stack([of_tail[2], of_last]), slow),
         "audio hidden everywhere - silence, hidden everywhere": largest_difference(of_tail[1], deaf[1]),
     }
-    for name, difference in figures.items():
-        equal(name, difference, limit)
+    figures = {name: equal(name, difference, limit) for name, difference in figures.items()}
     return figures | {"audio heard - silence, for comparison": largest_difference(base, deaf[0])}
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import pandas as pd
 
 from common.clips.pairs import CUES
-from common.stats.findings import Estimate, estimate_of
+from common.stats.findings import Estimate, estimate_of, headline_of
 
 Tables = dict[str, pd.DataFrame]
 
@@ -129,10 +129,9 @@ def _word_errors(row: pd.Series) -> dict[str, Estimate]:
 
 
 def headline(tables: Tables) -> pd.DataFrame:
-    """Return the main results for prompts.csv: `what`, its `unit`, `value`, `lo`, `hi`, the `kind` it is about, `n`."""
-    rows = []
-    for f in scale_effects(tables):
-        cue = CUES[f.kind]
-        for what, e in (("gain", f.gain), ("gain beyond a random subspace", f.minus_random)):
-            rows.append((f"{cue} made larger: {what}", "change (share)", e.value, e.low, e.high, f.kind, e.n))
-    return pd.DataFrame(rows, columns=["what", "unit", "value", "lo", "hi", "kind", "n"])
+    """Return the main results for prompts.csv."""
+    return headline_of(
+        (f"{CUES[f.kind]} made larger: {what}", "change (share)", f.kind, found)
+        for f in scale_effects(tables)
+        for what, found in (("gain", f.gain), ("gain beyond a random subspace", f.minus_random))
+    )

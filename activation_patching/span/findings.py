@@ -6,7 +6,7 @@ import pandas as pd
 
 from activation_patching.span.effects import LEAST_KEPT
 from common.clips.pairs import CUES
-from common.stats.findings import Estimate, estimate_of
+from common.stats.findings import Estimate, estimate_of, headline_of
 
 Tables = dict[str, pd.DataFrame]
 
@@ -109,14 +109,13 @@ def _of_whole(of_control: dict[str, pd.Series]) -> Estimate | None:
 
 
 def headline(tables: Tables) -> pd.DataFrame:
-    """Return the main results for prompts.csv: `what`, its `unit`, `value`, `lo`, `hi`, the `kind` it is about, `n`."""
-    rows = []
-    for _, row in tables["summary"].iterrows():
-        if row.get("control", "none") == "none":
-            cue = CUES[row.kind]
-            for column, what, unit in (
-                ("effect", f"effect of the {cue}", "effect (share of pairs)"),
-                ("half_effect_layer", f"{cue}: half-effect layer", "layer l"),
-            ):
-                rows.append((what, unit, row[column], row[f"{column}_lo"], row[f"{column}_hi"], row.kind, row.n))
-    return pd.DataFrame(rows, columns=["what", "unit", "value", "lo", "hi", "kind", "n"])
+    """Return the main results for prompts.csv."""
+    real = [row for _, row in tables["summary"].iterrows() if row.get("control", "none") == "none"]
+    return headline_of(
+        (what.format(CUES[row.kind]), unit, row.kind, estimate_of(row, column))
+        for row in real
+        for column, what, unit in (
+            ("effect", "effect of the {}", "effect (share of pairs)"),
+            ("half_effect_layer", "{}: half-effect layer", "layer l"),
+        )
+    )

@@ -19,6 +19,7 @@ from common.model import ModelChoice
 from common.model.device import bare_model, choose_device, choose_dtype
 from common.model.lm import AudioLM, wrap_model
 from common.model.load import model_parts
+from common.tracing.hooks import hooks
 
 _PATTERN = 1_000_003  # numbers that are repeated through the weights; a prime, so that rows of a matrix differ
 
@@ -66,11 +67,8 @@ class WeightlessModel:
         blocks = {i: self.lm.blocks[i] for i in spent}
         handles = [b.register_forward_pre_hook(begin(i)) for i, b in blocks.items()]
         handles += [b.register_forward_hook(end(i)) for i, b in blocks.items()]
-        try:
+        with hooks(*handles):
             yield spent
-        finally:
-            for handle in handles:
-                handle.remove()
 
 
 def weightless_model(model: ModelChoice, *, free: Callable[[torch.device], int]) -> WeightlessModel:

@@ -1,5 +1,6 @@
 """The types that findings are made of: estimates, counts, spreads."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -66,6 +67,12 @@ class Spread:
     shown: int
     prompts: int
     n: int
+
+
+def headline_of(rows: Iterable[tuple[str, str, str, Estimate]]) -> pd.DataFrame:
+    """Return the main results that prompts.csv compares, from (what, unit, kind that it is about, estimate) of each."""
+    found = [(what, unit, e.value, e.low, e.high, kind, e.n) for what, unit, kind, e in rows]
+    return pd.DataFrame(found, columns=["what", "unit", "value", "lo", "hi", "kind", "n"])
 
 
 def spreads(prompts: pd.DataFrame) -> list[Spread]:
