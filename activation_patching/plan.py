@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -11,6 +12,7 @@ from activation_patching.choose import PairChoice, choose, clips_of, groups_of
 from activation_patching.exchange.edits import at_last, at_span
 from activation_patching.exchange.rows import MAX_EDITED_ROWS
 from activation_patching.intervention import InterventionSpec
+from activation_patching.scale.fits import made_up
 from activation_patching.span.patch import Clip, OwnRun, Patched, by_splice, by_sweep, donor_of, own_runs
 from activation_patching.span.rows import MAX_ROWS, pair_rows
 from common.clips.pairs import Pair
@@ -19,11 +21,13 @@ from common.compute.memory import cache_bytes
 from common.model.encoding import before_last
 from common.patching.rerun import put
 from common.run.plan import Cost, Plan, checks_seconds, open_plan, tell, written
+from common.run.run_folder import Run
 from common.run.settings import Settings
-from common.run.stages import usable
-from common.tracing.trace import states_at
+from common.run.stages import Experiment, usable
+from common.run.stages import choose as choose_units
+from common.tracing.trace import own_logits, states_at
 
-_UNPLANNED = ("knockout", "components", "scale")  # whose rows and hours are none of those that are planned here
+_NOT_COUNTED = {"scale": "the fit of the subspaces", "components": "heads that are patched together"}
 _QUICK = 1.0  # seconds of a pass for one pair up to which a full pass is timed as well
 
 
@@ -54,11 +58,29 @@ def cost_of(plan: Plan, groups: Sequence[list[Pair]], spec: InterventionSpec, *,
     seconds += recorded * run_seconds + len(pairs) * row_seconds
     seconds += checks_seconds(plan, len(clips_of(pairs)), run_seconds)
     beside = "" if spec.whole_span else "learning what the states decode of the labels is not counted"
-    if spec.intervention in _UNPLANNED:
-        beside = (
-            f"rows, memory and time are of pairs patched in the audio span; --intervention {spec.intervention} makes other rows"
-        )
     return Cost(seconds, len(pairs) * len(session.layers), row_bytes, held, beside=beside)
+
+
+def plan_units(experiment: Experiment, settings: Settings) -> str:
+    """Return the plan of a run whose units are made by themselves: the run's own code makes the rows of its first group."""
+    question = settings.question
+    chosen = choose_units(experiment, settings, question)
+    engines = experiment.engines
+    plan = open_plan(settings.model, question, chosen.clips, engines=engines, layers=settings.layers, whole=True)
+    fit = {"fit": made_up} if experiment.options["intervention"] == "scale" else {}
+    work = experiment.set_up(plan.session, chosen, Run(Path("rows.csv"), "", {}), **fit).work
+    rows = next(iter(work.make(work.groups[:1])))
+    seconds = plan.weightless.seconds(lambda: list(work.make(work.groups[:1])))
+    of_first, units = len(work.groups[0]), sum(map(len, work.groups))
+    write_seconds, row_bytes = written(lambda: rows)
+    before = checks_seconds(
+        plan, len(chosen.pool), plan.weightless.seconds(lambda: own_logits(plan.session.lm, plan.session.first))
+    )
+    lacks = [_NOT_COUNTED.get(experiment.options["intervention"]), "free text" if experiment.options.get("generate") else None]
+    beside = ", ".join(f"without {what}" for what in lacks if what)
+    seconds = before + (seconds + write_seconds) * units / of_first
+    cost = Cost(seconds, units * len(work.layers), row_bytes, beside=beside, timed="one clip or pair, with made-up weights")
+    return tell(plan, cost, chosen.counts, prompts=len(settings.questions))
 
 
 class Recorded:

@@ -52,9 +52,11 @@ def main(argv: list[str] | None = None) -> None:
     model, below = settle(settings.model, redraw=args.redraw)
     settings = replace(settings, model=model)
     if args.plan:
-        from activation_patching.plan import plan_run
+        from activation_patching.plan import plan_run, plan_units
 
-        return print(plan_run(settings, spec, choice, cache_gb=args.cache_gb))
+        if spec.intervention in ("span", "exchange"):
+            return print(plan_run(settings, spec, choice, cache_gb=args.cache_gb))
+        return print(plan_units(experiment, settings))
     # 3. For each prompt: choose, open the model, set up, make the rows, end, draw (common/run/stages.py has their order).
     out = args.out or HERE / "outputs" / below / ("" if spec.whole_span else spec.intervention)
     with lock.held(out):

@@ -17,7 +17,7 @@ from common.clips.manifest import Sample
 from common.clips.pairs import KINDS, Pair
 from common.compute.session import Session
 from common.errors import InputError, first_line
-from common.patching.leace import ByLayer, Subspace, learn
+from common.patching.leace import ByLayer, Subspace, learn, nothing
 
 _PARTS = ("left", "right", "mean", "centres")
 
@@ -56,6 +56,13 @@ def fit_all(session: Session, held_out: HeldOutClips, *, at: str, rank: int, see
         return fit(torch.as_tensor(held_out.learn[part]))
 
     return Fits(lambda sample: of_part(held_out.parts[sample.sample_id]), fit(torch.arange(len(clips))))
+
+
+def made_up(session: Session, *_: Any, **__: Any) -> Fits:
+    """Return subspaces of rank 0 in the place of fitted ones, which a plan has not the time for."""
+    none = dict.fromkeys(session.layers, nothing(session.lm.model.get_input_embeddings().weight.shape[1]))
+    both = dict.fromkeys(KINDS, CueSubspaces(none, none, none))
+    return Fits(lambda sample: both, both)
 
 
 def _fit(states: torch.Tensor, codes: torch.Tensor, layers: tuple[int, ...], *, rank: int, seed: int) -> CueSubspaces:

@@ -1,7 +1,7 @@
 """The stages of `--intervention scale`: rows of clips, their tables, figures and findings."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -72,8 +72,9 @@ def set_up(
     given: Path | None,
     generate: int,
     seed: int,
+    fit: "Callable[..., Fits] | None" = None,
 ) -> Prepared:
-    """Return the work on the clips; subspaces are fitted on all clips, or `given` by another run's file.
+    """Return the work on the clips; subspaces are fitted on all clips by `fit`, or `given` by another run's file.
 
     The cues' own subspaces, scaled in `generate` conflict clips, go on in free text.
     """
@@ -87,7 +88,7 @@ def set_up(
         session = session.warned(warning)
     else:
         held_out = held_out_clips(clips, fits.own_pairs(drawn), seed=seed)
-        fitted = fits.fit_all(session, held_out, at=spec.at, rank=spec.rank or 0, seed=seed)
+        fitted = (fit or fits.fit_all)(session, held_out, at=spec.at, rank=spec.rank or 0, seed=seed)
     question = session.question
     prompts = {name: fill_prompt(get_prompt(name + language), question.bare_words) for name in ASKS.values()}
     questions = {name: replace(question, prompt=prompt) for name, prompt in prompts.items()}

@@ -2,6 +2,8 @@
 
 One block of each kind is really there, with numbers that mean nothing; all others hand on what they are given. The time of the
 real model is that of the weightless one, with the time of each block taken as often as the model has such blocks.
+
+Where every block must work, as when what blocks keep is read again, all are there (`whole`), and weights of one shape are one.
 """
 
 import time
@@ -71,7 +73,7 @@ class WeightlessModel:
             yield spent
 
 
-def weightless_model(model: ModelChoice, *, free: Callable[[torch.device], int]) -> WeightlessModel:
+def weightless_model(model: ModelChoice, *, free: Callable[[torch.device], int], whole: bool = False) -> WeightlessModel:
     """Return the weightless model of a folder or hub id, of which only config, processor and tokenizer are read.
 
     Raises InputError as load_model does, and where even that takes more than the bytes that are `free` on the device.
@@ -84,17 +86,19 @@ def weightless_model(model: ModelChoice, *, free: Callable[[torch.device], int])
         warnings.simplefilter("ignore")
         bare = bare_model(model_class, config, dtype, attention=model.attention, trust_remote_code=model.trust_remote_code)
     lm = wrap_model(bare.eval(), processor, device=device)
-    stand_in = _stand_ins(lm.blocks)
+    stand_in = tuple(range(len(lm.blocks))) if whole else _stand_ins(lm.blocks)
     weights = _bytes(bare)
-    held = weights - sum(_bytes(block) for i, block in enumerate(lm.blocks) if i not in stand_in)
+    if whole:
+        held = sum({p.shape: p.numel() * p.element_size() for p in bare.parameters()}.values())
+    else:
+        held = weights - sum(_bytes(block) for i, block in enumerate(lm.blocks) if i not in stand_in)
     if held > free(device):
         raise InputError(f"one block of each kind and what is around them take {held / 1e9:.1f} GB; {device} has less")
     for i, block in enumerate(lm.blocks):
         if i not in stand_in:
             block.forward = _hand_on
-    _fill(
-        bare, skip={id(part) for i, block in enumerate(lm.blocks) if i not in stand_in for part in block.modules()}, device=device
-    )
+    skip = {id(part) for i, block in enumerate(lm.blocks) if i not in stand_in for part in block.modules()}
+    _fill(bare, skip=skip, by_shape=whole, device=device)
     loading = 0 if of_files == dtype else weights // dtype.itemsize * of_files.itemsize
     return WeightlessModel(replace(lm, trim=model.trim, level=model.level), weights, held, loading, stand_in)
 
@@ -126,13 +130,17 @@ def _bytes(module: nn.Module) -> int:
 
 
 @torch.no_grad()
-def _fill(model: nn.Module, *, skip: set[int], device: torch.device) -> None:
-    """Put numbers on the device in the place of all parameters and buffers outside of `skip`; shared ones stay shared."""
+def _fill(model: nn.Module, *, skip: set[int], by_shape: bool, device: torch.device) -> None:
+    """Put numbers on the device in the place of all parameters and buffers outside of `skip`; shared ones stay shared.
+
+    With `by_shape` all parameters of one shape are shared.
+    """
     pattern = torch.empty(_PATTERN, device=device).uniform_(-0.03, 0.03, generator=torch.Generator(device).manual_seed(0))
-    made: dict[int, torch.Tensor] = {}
+    made: dict[Any, torch.Tensor] = {}
 
     def real(tensor: Any) -> Any:
-        if id(tensor) not in made:
+        key = tensor.shape if by_shape and isinstance(tensor, nn.Parameter) else id(tensor)
+        if key not in made:
             new = torch.ones(tensor.shape, dtype=tensor.dtype, device=device)
             if isinstance(tensor, nn.Parameter):
                 flat = new.view(-1)
@@ -140,8 +148,8 @@ def _fill(model: nn.Module, *, skip: set[int], device: torch.device) -> None:
                     part = flat[start : start + _PATTERN]
                     part.copy_(pattern[: len(part)])
                 new = nn.Parameter(new, requires_grad=False)
-            made[id(tensor)] = new
-        return made[id(tensor)]
+            made[key] = new
+        return made[key]
 
     for module in model.modules():
         if id(module) not in skip:

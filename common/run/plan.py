@@ -42,6 +42,7 @@ class Cost:
     recordings: int = 0
     files: int = 0
     beside: str = ""
+    timed: str = "one block timed at the real shape"
 
 
 @dataclass(frozen=True)
@@ -61,11 +62,20 @@ class Plan:
 
 
 def open_plan(
-    model: ModelChoice, question: Question, samples: Sequence[Sample], *, engines: Sequence[str], layers: Sequence[int] | None
+    model: ModelChoice,
+    question: Question,
+    samples: Sequence[Sample],
+    *,
+    engines: Sequence[str],
+    layers: Sequence[int] | None,
+    whole: bool = False,
 ) -> Plan:
-    """Return a plan for a run of `samples`. Raises InputError where the run would be refused for its prompt or its words."""
+    """Return a plan for a run of `samples`. Raises InputError where the run would be refused for its prompt or its words.
+
+    With `whole` every block of the model works, so that any code of a run can be timed, for the time of all blocks.
+    """
     before = psutil.Process().memory_info().rss
-    weightless = weightless_model(model, free=lambda device: device_memory(device)[0])
+    weightless = weightless_model(model, free=lambda device: device_memory(device)[0], whole=whole)
     lm = replace(weightless.lm, thinking=question.thinking)
     some = samples[:: max(1, len(samples) // _TIMED)][:_TIMED]
     began = time.perf_counter()
@@ -131,7 +141,7 @@ def tell(plan: Plan, cost: Cost, counts: dict[str, Any], *, prompts: int) -> str
         + (" (in main memory)" if on_gpu else ""),
         f"memory at the peak: {_size(peak)}; {lm.device} has {_size(total)}, of which {_size(free + weightless.held)} are free",
         "the model does not fit: it would be spread over other devices, or needs another --device" if peak > total else "",
-        f"time on {lm.device}, one process: {_duration(seconds)}, from one block timed at the real shape{before}",
+        f"time on {lm.device}, one process: {_duration(seconds)}, from {cost.timed}{before}",
     ]
     return "\n".join(filter(None, lines))
 

@@ -15,6 +15,7 @@ from common.errors import InputError
 from common.model import ModelChoice
 from common.model.lm import AudioLM
 from tests.tiny_models.tiny import LAYERS
+from tests.tiny_models.unlike import HYBRID
 
 
 def test_one_block_of_each_kind_is_there_and_weights_are_those_of_all(lm: AudioLM, tiny_folder: Path) -> None:
@@ -25,6 +26,12 @@ def test_one_block_of_each_kind_is_there_and_weights_are_those_of_all(lm: AudioL
     assert weightless.held == weightless.weights - (LAYERS - 1) * one and set(weightless.stand_in) == {weightless.stand_in[0]}
     there = [i for i, block in enumerate(weightless.lm.blocks) if not next(block.parameters()).is_meta]
     assert there == [weightless.stand_in[0]]
+    whole = weightless_model(model, free=lambda _: 10**12, whole=True)
+    assert (
+        not any(p.is_meta for p in whole.lm.model.parameters())
+        and whole.held < weightless.held
+        and whole.weights == weightless.weights
+    )
     with pytest.raises(InputError, match="one block of each kind and what is around them take .* GB; cpu has less"):
         weightless_model(model, free=lambda _: 10)
 
@@ -75,3 +82,54 @@ def test_rows_disk_and_recordings_are_those_of_the_run(
     count, size = re.search(r"rows: (\d+) of \d+ layers, ([\d.]+) MB", told).groups()  # type: ignore[union-attr]
     assert int(count) == rows.count(b"\n") - 1 and float(size) == pytest.approx(len(rows) / 1e6, abs=0.06)
     assert [made for made, _ in planned] == ([len(recorded)] if script == "patching" else [])
+
+
+@pytest.mark.parametrize(
+    "more, name, beside",
+    [
+        (["knockout", "--limit", "3"], "knockout.csv", ""),
+        (["components", "--max-pairs", "2"], "components.csv", "; without heads that are patched together"),
+        (
+            ["scale", "--at", "last", "--limit", "2", "--generate", "1"],
+            "scaled.csv",
+            "; without the fit of the subspaces, without free text",
+        ),
+    ],
+)
+def test_other_interventions_are_planned_with_their_own_rows(
+    more: list[str],
+    name: str,
+    beside: str,
+    tiny_folder: Path,
+    manifest: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(activation_patching.run, "draw", lambda *_: None)
+    asked = [
+        "--model",
+        str(tiny_folder),
+        "--data",
+        str(manifest),
+        "--device",
+        "cpu",
+        "--layers",
+        "0",
+        "2",
+        "--intervention",
+        *more,
+    ]
+    activation_patching.run.main([*asked, "--plan", "--out", str(tmp_path / "none")])
+    told = capsys.readouterr().out
+    assert not (tmp_path / "none").exists() and told.rstrip().endswith(f"with made-up weights{beside}")
+    activation_patching.run.main([*asked, "--out", str(tmp_path / "out")])
+    rows = (tmp_path / "out" / name).read_bytes()
+    count, size = re.search(r"rows: (\d+) of \d+ layers, ([\d.]+) MB", told).groups()  # type: ignore[union-attr]
+    assert int(count) == rows.count(b"\n") - 1 and float(size) == pytest.approx(len(rows) / 1e6, abs=0.06)
+
+
+def test_a_plan_refuses_what_the_run_would(tmp_path: Path, manifest: Path) -> None:
+    asked = ["--model", str(HYBRID["hybrid"](tmp_path / "model")), "--data", str(manifest), "--device", "cpu", "--plan"]
+    with pytest.raises(InputError, match="--intervention knockout: block 0 keeps more than keys and values"):
+        activation_patching.run.main([*asked, "--intervention", "knockout"])
