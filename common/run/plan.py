@@ -17,6 +17,7 @@ from common.compute.answer_form import AnswerForm, answer_start, readable_forms
 from common.compute.memory import free_memory
 from common.compute.session import Session
 from common.compute.weightless import WeightlessModel, weightless_model
+from common.errors import InputError
 from common.model import ModelChoice
 from common.model.encoding import EncodedClip, encoded, load_clip
 from common.model.prompts import AS_GIVEN, FORMS, Question
@@ -89,6 +90,8 @@ def open_plan(
     start += readout.lead
     shared_keys = getattr(lm.model.config.get_text_config(), "num_kv_shared_layers", 0)  # where splice does not hold
     engine = next((engine for engine in engines if not (shared_keys and engine == "splice")), None)
+    if engines and engine is None:
+        raise InputError(f"--model {model.name}: its blocks share keys; another --at or --intervention may suit this decoder")
     patched = PatchCheck(engine, len(lm.blocks), {}, 0.0, None, 0.0, "") if engine else None
     check = SelfCheck(0.0, 0.0, 0.0, float("inf"), 0.0, 0.0, None, 0, None, None, None, patched)
     session = Session(lm, question, readout, _FORM, start, first.continued(start), check, at, ())
