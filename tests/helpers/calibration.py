@@ -21,7 +21,8 @@ from tests.helpers import designs
 from tests.helpers.designs import LAYERS, Gains
 from tests.tiny_models import probed
 
-USUAL, RARE = Gains(), Gains(words=2, voice=0.4)  # rare: the voice is hardly heard
+GAINS = {"": Gains(), ", hardly heard": Gains(words=2, voice=0.4), ", uneven": Gains(uneven=4)}
+USUAL, RARE, _ = GAINS.values()
 INNER = slice(1, -1)
 
 
@@ -99,7 +100,7 @@ def each(of: ClusteredMeans) -> list[ClusteredMeans]:
 
 def lines(draws: int) -> Iterator[str]:
     for design in designs.DESIGNS:
-        for name, gains in (("", USUAL), (", voice hardly heard", RARE)):
+        for name, gains in GAINS.items():
             found = list(of_clips(design, gains, draws))
             for kind in KINDS:
                 found += of_pairs(design, kind, gains, draws)

@@ -23,11 +23,20 @@ Floats = np.ndarray
 
 @dataclass(frozen=True)
 class Gains:
-    """What the words and the voice add to the evidence for their label, and the habit to that for "angry"."""
+    """What the words and the voice add to the evidence for their label, and the habit to that for "angry".
+
+    `uneven`: how many times the deviations of every fourth text and speaker are those of the others; mean variance as in CHANCE.
+    """
 
     words: float = 2.0
     voice: float = 1.5
     habit: float = 0.5
+    uneven: float = 1.0
+
+    def spread(self, levels: int) -> Floats:
+        """Return by what the deviation of each text or speaker is multiplied, [level, 1, 1]."""
+        of = np.where(np.arange(levels) % 4, 1.0, self.uneven)
+        return (of / np.sqrt(np.mean(of**2)))[:, None, None]
 
 
 def zipf(rng: np.random.Generator, n: int, levels: int) -> np.ndarray:
@@ -85,8 +94,9 @@ def evidence(samples: list[Sample], gains: Gains, draws: int, *, seed: int = 0) 
         codes = pd.factorize(np.array([getattr(s, name) for s in samples]))[0]
         levels = codes.max() + 1
         of = draws if levels >= MIN_LEVELS else 1
-        found += CHANCE[field] * rng.normal(size=(levels, 5, of))[codes]
-        heard = heard * (1 + CHANCE[field] / 2 * rng.normal(size=(2, levels, of))[:, codes])
+        spread = gains.spread(levels)
+        found += (CHANCE[field] * spread * rng.normal(size=(levels, 5, of)))[codes]
+        heard = heard * (1 + (CHANCE[field] / 2 * spread[:, 0] * rng.normal(size=(2, levels, of)))[:, codes])
     return found + sum(by[:, None] * eye[cue][..., None] for by, cue in zip(heard, (words, voice)))
 
 
