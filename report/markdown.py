@@ -85,7 +85,9 @@ SHOWN: dict[str, tuple[tuple[str, ...], dict[str, str]]] = {
     "knockout summary": (
         ("kind",),
         {"untouched": "untouched", "direct": "direct route alone", "through_question": "through the question alone"}
-        | {"direct_minus_through": "direct minus through", "half_effect_layer": "half-effect layer"},
+        | {"direct_minus_through": "direct minus through", "logit_direct": "share of the logit kept: direct"}
+        | {"logit_through_question": "share of the logit kept: through", "logit_direct_minus_through": "direct minus through"}
+        | {"half_effect_layer": "half-effect layer"},
     ),
     "strongest": (("kind", "part", "block"), {"effect_logit": "effect (logits)", "direct": "of that, by itself"}),
     "together": (("kind", "heads"), {"effect_logit": "effect (logits)", "share": "share of what all heads do"}),

@@ -66,17 +66,22 @@ def _summary_row(rows: pd.DataFrame, kind: str) -> pd.DataFrame:
     """Return one row: dependence `untouched`, and where one route alone is open, as the other is cut in all blocks.
 
     `direct`: from the audio to the last token. `through_question`: over the tokens between them. `direct_minus_through`: their
-    difference. `half_effect_layer`: with the audio hidden from both in the blocks from l on, from where on the loss in the logit
-    is below half of that at l = 0.
+    difference. `logit_*`: the same on the logit, where one cue does not take from the other what it gains: the share that is left
+    of what is lost where the audio is hidden from both. `half_effect_layer`: with that done in the blocks from l on, from where
+    on the loss in the logit is below half of that at l = 0.
     """
     from_on = rows[rows.window == "from"]
     at_0 = from_on[from_on.layer == from_on.layer.min()]  # cut in all blocks
-    units = {route: clip_units(at_0[at_0.edge == edge]) for route, edge in ALONE.items()}
-    found = {route: dependence(of_route, kind) for route, of_route in units.items()}
-    alone, own = {route: of.cut for route, of in found.items()}, found["direct"].untouched
+    units = {edge: clip_units(at_0[at_0.edge == edge]) for edge in (*ALONE.values(), "audio_to_all")}
+    found = {edge: dependence(of_edge, kind) for edge, of_edge in units.items()}
+    alone, nothing = {route: found[edge].cut for route, edge in ALONE.items()}, found["audio_to_all"]
+    own, lost = nothing.untouched, -nothing.cut.effect_logit
     metrics = {name: Metric(of.to_target, down=of.to_third) for name, of in ({"untouched": own} | alone).items()}
     metrics["direct_minus_through"] = Metric(alone["direct"].effect - alone["through_question"].effect)
-    table = layer_table(units["direct"], metrics).drop(columns="layer").assign(kept=own.kept)
+    metrics |= {f"logit_{route}": Metric(lost + of.effect_logit, over=lost) for route, of in alone.items()}
+    less = alone["direct"].effect_logit - alone["through_question"].effect_logit
+    metrics["logit_direct_minus_through"] = Metric(less, over=lost)
+    table = layer_table(units["audio_to_all"], metrics).drop(columns="layer").assign(kept=own.kept)
     both = clip_units(from_on[from_on.edge == "audio_to_all"])
     half = half_effect(both, dependence(both, kind).loss)
     places = {"half_effect_layer": half.place, "half_effect_layer_lo": half.low, "half_effect_layer_hi": half.high}

@@ -157,7 +157,11 @@ def test_planted_routes_are_found_and_what_is_cut_in_some_blocks_alone_is_none()
     rows = answering({"audio_to_question": "words", "audio_to_last": "voice", "audio_to_all": "angry"})
     by_voice = rows.text_id.astype(int) % 3 == 0
     rows.loc[by_voice, "pred_base"] = rows.prosody_label[by_voice]
+    rows[[f"base_{x}" for x in LABELS]] = [[float(x == own) for x in LABELS] for own in rows.pred_base]
     words, voice = (route(rows, kind) for kind in ("semantic", "prosody"))
+    kept = words.logit_direct.value, words.logit_through_question.value  # of a loss that the untouched answers alone can have
+    assert kept == (pytest.approx(1 / words.untouched.value, abs=0.05), pytest.approx(0)) and words.better == 1
+    assert voice.logit_direct_minus_through.value < 0 and voice.better == -1
     share = rows[~by_voice].text_id.nunique() / 25
     assert (words.direct.value, words.through_question.value) == (1, 0) and words.direct_minus_through.low > 0
     assert (voice.direct.value, voice.through_question.value) == (0, 1) and voice.direct_minus_through.high < 0

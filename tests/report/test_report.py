@@ -64,7 +64,10 @@ def test_what_it_says_is_true_of_planted_models(built: dict[str, Path], studies:
     assert "**The voice leads at every layer that the lens can read.** Before layer 4" in said["voice"]
     assert "Half of the voice's effect on the logit is gone by layer 3.5.**" in said["voice"]
     assert "**The lens cannot tell where this is decided.**" in said["deaf"] and "cannot be told" in said["deaf"]
-    assert "the voice's label counts" in said["voice"] and "changes fewer is not shown" in said["words"]
+    assert (
+        "change fewer answers than donors of another voice label" in said["voice"]
+        and "changes fewer is not shown" in said["words"]
+    )
 
 
 def test_the_first_numbers_are_those_of_the_rows(built: dict[str, Path], studies: dict[str, Path]) -> None:

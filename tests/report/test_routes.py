@@ -38,11 +38,11 @@ def built(study: Path, out: Path) -> tuple[str, str]:
 
 def test_the_chapters_say_what_was_found(study: Path, tmp_path: Path) -> None:
     english, chinese = built(study, tmp_path)
-    assert "## Where words and voice go" in english and "## 语义与韵律经由何处" in chinese
+    assert "## Where words and voice go" in english and "## 语义与韵律走哪条通路" in chinese
     assert "| words | 1.00 [" in english and "| 语义 | 1.00 [" in chinese
-    assert "The words reach the answer by the direct route alone; through the question alone, this is not shown." in english
-    assert "单凭直接通路，语义能到达回答；单凭经由问题的通路，则没有证据。" in chinese
-    assert "That the voice reaches the answer by one route alone is not shown." in english
+    assert "The direct route alone carries the words; that the other one does is not shown." in english
+    assert "单凭直接通路能传递语义；没有证据表明另一条也能。" in chinese
+    assert "That one route alone carries the voice is not shown." in english
     assert "The strongest part for the voice is head 1 of block 2. It adds " in english
     for name in ("knockout_curve.png", "components_heatmap.png"):
         assert f"/{name})" in english and list(tmp_path.rglob(name))

@@ -35,12 +35,12 @@ def say(macro: str, finding: ScaleEffect) -> tuple[str, str]:
 def test_a_gain_a_readout_and_nothing_are_told_apart(found: ScaleEffect) -> None:
     english, chinese = say("scaled", found)
     assert "With its part made larger, the voice is the answer in 100 % of the conflict clips." in english
-    assert "放大其对应部分之后" in chinese
-    assert "Behind the last block, the same change gives 100 points less." in english
+    assert "放大韵律部分之后" in chinese
+    assert "Added behind the last block instead, the change gives 0 %." in english
     assert "最后一块之后" in chinese
     assert "output head" not in english and "输出头" not in chinese
     english, chinese = say("scaled", replace(found, minus_readout=DOWN))
-    assert "made larger for the output head alone, gives 37 points more." in english and "会多 37 个百分点。" in chinese
+    assert "for the head alone, gives 137 %." in english and "只供输出头读取，则为 137%。" in chinese
     english, chinese = say("scaled", replace(found, minus_direct=NONE))
     assert "This is a readout" in english and "只是读出" in chinese
     english, chinese = say("scaled", replace(found, minus_random=NONE))
@@ -51,19 +51,19 @@ def test_the_price_and_the_baselines_say_what_their_intervals_exclude(found: Sca
     dear = replace(found, gain=UP, congruent=NONE, asked_other=DOWN)
     english, chinese = say("scale_price", dear)
     assert (
-        "Asked for the words, it is right in 37 percentage points fewer." in english
+        "Asked for the words, 37 percentage points fewer answers are right." in english
         and "costs at least as much as it gives" in english
     )
-    assert "代价不小于收益" in chinese and "agree, a loss is not shown" in english
+    assert "代价不小于收益" in chinese and "No loss is shown where words and voice agree." in english
     assert "transcrib" not in english and "转写" not in chinese  # nobody was asked to
     heard = replace(dear, word_errors=UP, word_errors_before=NONE)
     english, chinese = say("scale_price", heard)
     assert "It transcribes 37 percentage points more of the words wrongly." in english and "词错误率上升 37 个百分点" in chinese
-    assert "In transcribing 300 clips, a loss is not shown." in say("scale_price", replace(heard, word_errors=NONE))[0]
+    assert ", or in transcribing 300 clips." in say("scale_price", replace(heard, word_errors=NONE))[0]
     assert "transcrib" not in say("scale_price", replace(heard, word_errors_before=replace(UP, value=0.6)))[0]  # it never could
     assert "costs" not in say("scale_price", replace(dear, asked_other=NONE))[0]
     english, chinese = say("scale_baselines", replace(found, minus_asked=DOWN))
-    assert "in the prompt gives 37 percentage points more" in english and "比放大多 37 个百分点" in chinese
+    assert "in the prompt gives 37 percentage points more" in english and "比放大的做法高 37 个百分点" in chinese
     assert "in the prompt gives 37 percentage points less" in say("scale_baselines", replace(found, minus_asked=UP))[0]
 
 

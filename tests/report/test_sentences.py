@@ -64,8 +64,10 @@ def decoding(permuted: Estimate, unanswered: Estimate, weights: Estimate | None,
     return Decoding("prosody", MANY, unanswered, permuted, weights, duration)
 
 
-def route(direct: Estimate, through: Estimate, minus: Estimate = NONE, kind: str = "semantic") -> Routes:
-    return Routes(kind, 1.0, MANY, direct, through, minus, PLACE)
+def route(
+    direct: Estimate, through: Estimate, minus: Estimate = NONE, kind: str = "semantic", on_logit: Estimate | None = None
+) -> Routes:
+    return Routes(kind, 1.0, MANY, direct, through, minus, MANY, MANY, on_logit or minus, PLACE)
 
 
 def ablated(minus_random: Estimate) -> HeadsAblated:
@@ -130,7 +132,7 @@ CASES: list[tuple[str, tuple[Any, ...], str, str, list[str]]] = [  # macro, find
         "decoding",
         (decoding(UP, UP, UP, UP),),
         "more often than it is answered and than with random weights.",
-        "高于模型的实际回答率，也高于随机权重",
+        "高于模型以其作答的比例，也高于随机权重",
         ["37", "73"],
     ),
     (
@@ -188,34 +190,23 @@ CASES: list[tuple[str, tuple[Any, ...], str, str, list[str]]] = [  # macro, find
         ["2", "5", "40"],
     ),
     ("wordings", ([Spread("words: half-effect layer", 20, 24, 5, 5, 40)],), "", "", []),
-    ("route", (route(UP, UP),), "The words reach the answer by either route alone.", "单凭任一条通路，语义都能到达回答。", []),
-    ("route", (route(UP, UP, UP),), "by either route alone, better directly.", "直接通路更强。", []),
-    (
-        "route",
-        (route(UP, UP, DOWN, "prosody"),),
-        "The voice reaches the answer by either route alone, better through the",
-        "更强。",
-        [],
-    ),
-    ("route", (route(UP, NONE),), "by the direct route alone; through the question alone, this is not", "则没有证据。", []),
-    ("route", (route(NONE, UP),), "through the question alone; by the direct route alone, this is not", "则没有证据。", []),
-    (
-        "route",
-        (route(NONE, DOWN),),
-        "That the words reach the answer by one route alone is not shown",
-        "没有证据表明单凭一条",
-        [],
-    ),
-    ("without", (ablated(DOWN),), "dependence on the words falls by 37", "多降 37 个百分点", ["37"]),
-    ("without", (ablated(NONE),), "That the words need these heads is not shown", "没有证据表明语义需要", []),
+    ("route", (route(UP, UP),), "Either route alone carries the words.", "单凭任一条通路都能传递语义。", []),
+    ("route", (route(UP, UP, UP),), "carries the words; the direct one carries more.", "直接通路传递得更多。", []),
+    ("route", (route(UP, UP, UP, on_logit=NONE),), "Either route alone carries the words.", "都能传递语义。", []),
+    ("route", (route(UP, UP, DOWN, "prosody"),), "carries the voice; the one through the question", "问题的通路传递得更多。", []),
+    ("route", (route(UP, NONE),), "The direct route alone carries the words; that the other", "没有证据表明另一条也能。", []),
+    ("route", (route(NONE, UP),), "through the question alone carries the words; that the", "没有证据表明直接通路也能。", []),
+    ("route", (route(NONE, DOWN),), "That one route alone carries the words is not shown", "没有证据表明单凭一条", []),
+    ("without", (ablated(DOWN),), "their 8 heads, dependence on the words falls 37 points", "多降 37 个百分点", ["8", "37"]),
+    ("without", (ablated(NONE),), "That the words need their 8 heads is not shown", "没有证据表明语义需要", ["8"]),
     ("carrier", (carrier("head_3", UP),), "is head 3 of block 23. It adds 0.37", "第 23 块的注意力头 3", ["3", "23", "0.37"]),
     ("carrier", (carrier("attention", UP),), "is the attention of block 23", "第 23 块的注意力", ["23", "0.37"]),
     ("carrier", (carrier("mlp", NONE),), "by itself carries the voice is not shown", "没有证据表明有哪个部件", []),
     (
         "halves",
         ([HeadsTogether("prosody", 8, 270, UP, UP, True)],),
-        "strongest 8 of 270 (voice)",
-        "270 个中的 8 个",
+        "Of 270 heads, the strongest 8 (voice) do at least half",
+        "最强的 8 个（韵律）",
         ["8", "270"],
     ),
     ("alignment", ("semantic", 200, 0.05), "differ by 5 % at most", "至多相差 5%", ["200", "5"]),
