@@ -25,6 +25,15 @@ if not torch.cuda.is_available():
 record._code, record._imported = cache(record._code), cache(record._imported)  # a third of a run: the code stays as it is
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let tests that share a fixture of their file run in one process: in two, it would be made twice."""
+    for item in items:
+        made = item._fixtureinfo.name2fixturedefs.values()
+        if any(of.scope == "module" for several in made for of in several):
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+
+
 @pytest.fixture(autouse=True)
 def _figures_are_empty(request: pytest.FixtureRequest) -> Iterator[None]:
     """Draw in the tests alone that are marked as about figures: it takes most of the time of a run."""

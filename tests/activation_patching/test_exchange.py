@@ -32,8 +32,8 @@ CODE, COPY = slice(0, 5), slice(5, 10)  # of d_model: the label in the audio spa
 
 @pytest.fixture(scope="module")
 def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """15 texts x 5 voices x 2 speakers, all equally long, so that spans stand in pairs."""
-    return save_clips(tmp_path_factory.mktemp("clips"), texts=3, equal_length=True)
+    """10 texts x 5 voices x 2 speakers, all equally long, so that spans stand in pairs."""
+    return save_clips(tmp_path_factory.mktemp("clips"), texts=2, equal_length=True)
 
 
 @pytest.fixture(scope="module")

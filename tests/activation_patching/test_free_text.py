@@ -13,6 +13,7 @@ from activation_patching.components.free_text import of_parts
 from activation_patching.components.rows import Patch
 from activation_patching.exchange.fits import positions as edited_positions
 from activation_patching.exchange.free_text import of_edits
+from activation_patching.free_text import rows
 from activation_patching.free_text.rows import spoken
 from activation_patching.free_text.tables import free_text, free_text_tables
 from activation_patching.knockout.free_text import of_cuts
@@ -37,7 +38,7 @@ from common.patching.tail_pass import tail_of
 from common.run.run_folder import read_record, read_table
 from common.tracing.hooks import hooks
 from common.tracing.trace import own_logits, record, states_at
-from tests.tiny_models.tiny import LAYERS, save_clips
+from tests.tiny_models.tiny import LAYERS
 
 MOST = 4
 AT = tuple(range(LAYERS + 1))
@@ -246,14 +247,15 @@ RUNS = (
 def test_a_run_keeps_what_is_said(
     options: tuple[str, ...],
     tiny_folder: Path,
+    manifest: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(transcribe, "MOST_TOKENS", 3)  # a random model does not end
-    clips = save_clips(tmp_path / "clips", texts=3)
+    for module in (transcribe, rows):
+        monkeypatch.setattr(module, "MOST_TOKENS", 3)  # a random model does not end
     out = tmp_path / "out"
-    asked = ["--model", str(tiny_folder), "--data", str(clips), "--device", "cpu", "--out", str(out), "--max-pairs", "4"]
+    asked = ["--model", str(tiny_folder), "--data", str(manifest), "--device", "cpu", "--out", str(out), "--max-pairs", "4"]
     few = ["--limit", "4"] if options[0] in ("scale", "knockout") else []
     activation_patching.run.main([*asked, *few, "--generate", "2", "--intervention", *options])
     assert "free text names the first token's label: " in capsys.readouterr().out

@@ -94,7 +94,7 @@ def test_patches_are_those_of_a_loop_over_layers(kind: str, clips: Path, tmp_pat
         "shared keys": save_gemma4,
     }[kind](tmp_path / "model")
     crop = ["--align", "crop"] if kind == "shared keys" else []
-    rows, record = patched_rows(saved, clips, tmp_path / "out", "--max-pairs", "6", *crop)
+    rows, record = patched_rows(saved, clips, tmp_path / "out", "--max-pairs", "4", *crop)
     assert record["engine"] == ("layer_batch" if crop else "splice")
     lm = load_model(str(saved), device=torch.device("cpu"), dtype=torch.float32)
     prompt, tokens = fill_prompt(PROMPTS["speaker"]), lm.processor.tokenizer

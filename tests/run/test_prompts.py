@@ -59,7 +59,7 @@ def test_all_prompts_hear_a_clip_once_and_find_what_each_alone_finds(
 
     monkeypatch.setattr(session, "load_model", lambda *a, **more: loaded.append(a) or load_model(*a, **more))  # type: ignore[func-returns-value]
     monkeypatch.setattr(session, "prefix_cache_of", counting)
-    few = ("--limit", "8") if name == "logit_lens" else ("--max-pairs", "6")
+    few = ("--limit", "8") if name == "logit_lens" else ("--max-pairs", "6", "--kinds", "semantic")
     start(name, tiny_folder, manifest, tmp_path, "--prompts", "all", *few)
     names = variants("speaker")
     assert len(loaded) == 1 and set(made.values()) == {1} and len(made) >= 8  # by five prompts
