@@ -216,4 +216,4 @@ def test_several_streams_are_refused(tmp_path: Path, clips: Path) -> None:
     from tests.tiny_models.families import save_gemma3n, without_vision_tower
 
     with without_vision_tower(), pytest.raises(InputError, match="carries 4 streams side by side"):
-        start(save_gemma3n(tmp_path / "gemma"), clips, tmp_path / "out", "--intervention", "exchange")
+        start(save_gemma3n(tmp_path / "gemma"), clips, tmp_path / "out", "--intervention", "exchange", "--kinds", "prosody")
