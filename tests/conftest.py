@@ -10,6 +10,8 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")  # else a hub id that is none is as
 
 import pytest
 import torch
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 from common import default_model
 from common.model.lm import AudioLM
@@ -25,13 +27,16 @@ if not torch.cuda.is_available():
 record._code, record._imported = cache(record._code), cache(record._imported)  # a third of a run: the code stays as it is
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let tests that share a fixture of their file run in one process: in two, it would be made twice."""
-    for item in items:
-        made = item._fixtureinfo.name2fixturedefs.values()
-        if any(of.scope == "module" for several in made for of in several):
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling:
+    """Let tests of a file that share a fixture run in one process, as in two it would be made twice. xdist 3.8's marks of groups
+    do nothing under pytest 9.
+    """
+    scheduling = LoadScopeScheduling(config, log)
+    sources = {f.relative_to(config.rootpath).as_posix(): f.read_text() for f in Path(__file__).parent.rglob("test_*.py")}
+    together = {name for name, source in sources.items() if 'scope="module"' in source or "calm: Calm" in source}
+    scheduling._split_scope = lambda test: file if (file := test.partition("::")[0]) in together else test
+    return scheduling
 
 
 @pytest.fixture(autouse=True)

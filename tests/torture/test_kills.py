@@ -13,7 +13,6 @@ from common.files import claim
 from tests.torture.starts import ROWS, TIMES, Fate, Job, Start, start_several
 
 Calm = Callable[[str], Job]
-QUICK = [pytest.param("logit_lens", marks=pytest.mark.xdist_group("torture"))]
 SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ROWS]
 
 
@@ -27,7 +26,7 @@ def finish(job: Job, log: Path, *, processes: int = 1) -> None:
         assert start.end() == 0, start.log.read_text()
 
 
-@pytest.mark.parametrize("name", [*QUICK, SLOW[1]])
+@pytest.mark.parametrize("name", ["logit_lens", SLOW[1]])
 def test_two_starts_at_the_same_moment(name: str, calm: Calm, tmp_path: Path) -> None:
     for number in range(TIMES // 2 or 1):
         job = calm(name).into(tmp_path / f"out{number}")
@@ -42,7 +41,7 @@ def test_two_starts_at_the_same_moment(name: str, calm: Calm, tmp_path: Path) ->
         shutil.rmtree(job.out)
 
 
-@pytest.mark.parametrize("name", [*QUICK, SLOW[1]])
+@pytest.mark.parametrize("name", ["logit_lens", SLOW[1]])
 def test_two_processes_share_a_run(name: str, calm: Calm, tmp_path: Path) -> None:
     job = calm(name).into(tmp_path / "out")
     finish(job, tmp_path / "log", processes=2)
