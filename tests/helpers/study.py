@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -104,10 +104,8 @@ def save_exchange(folder: Path, *, labels: Sequence[str] = LABELS) -> Path:
     found = pd.concat([real, random, whole])
     found.to_csv(out / "patches.csv", index=False)
     write_tables(out, tables_of(found))
-    record = json.loads((folder / "patching" / "run.json").read_text(encoding="utf-8"))
-    record["identity"] |= {"intervention": "exchange", "at": "last"}
-    record["self_check"]["exchange by splice - rerun"] = 0.0
-    write_record(out, record)
+    checked = {"self_check__exchange by splice - rerun": 0.0}
+    change_record(folder / "patching", out, identity__intervention="exchange", identity__at="last", **checked)
     return out
 
 
@@ -248,8 +246,8 @@ def _record(folder: Path, experiment: str, rows: pd.DataFrame, labels: list[str]
     }
 
 
-def change_record(run: Path, **changes: Any) -> None:
-    """Change fields of a run.json; "identity.model" names a field of a field."""
+def change_record(run: Path, to: Path | None = None, **changes: Any) -> None:
+    """Change fields of a run.json, or of its copy in the folder `to`; "identity__model" names a field of a field."""
     record = json.loads((run / "run.json").read_text(encoding="utf-8"))
     for name, value in changes.items():
         place, *inside = name.split("__")
@@ -257,7 +255,7 @@ def change_record(run: Path, **changes: Any) -> None:
             record[place][inside[0]] = value
         else:
             record[place] = value
-    write_record(run, record)
+    write_record(to or run, record)
 
 
 @contextmanager
@@ -275,9 +273,13 @@ def nothing_drawn() -> Iterator[None]:
         yield
 
 
-def build_report(study: Path, out: Path, *more: str) -> str:
-    """Build the report of a study, with empty figures; return its English Markdown, "" where only the Chinese was asked for."""
-    options = ["--lens", str(study / "lens"), "--patching", str(study / "patching"), "--out", str(out), "--no-audio"]
-    with nothing_drawn():
-        report.build.main([*options, *more])
-    return (out / "report.md").read_text(encoding="utf-8") if (out / "report.md").exists() else ""
+def build_report(study: Path, out: Path, *more: str, audio: bool = False, drawn: bool = False) -> tuple[str, str]:
+    """Build the report of a study, without `audio` and with empty figures; return its Markdown in English and Chinese.
+
+    "" where only the other was asked for. With real figures where they are `drawn`.
+    """
+    options = ["--lens", str(study / "lens"), "--patching", str(study / "patching"), "--out", str(out), *more]
+    with nullcontext() if drawn else nothing_drawn():
+        report.build.main(options if audio else [*options, "--no-audio"])
+    english, chinese = (f.read_text(encoding="utf-8") if f.exists() else "" for f in (out / "report.md", out / "report.zh.md"))
+    return english, chinese

@@ -1,17 +1,15 @@
 """Chapters of knockout and components: they stand where the runs lie below the patching run, in both languages."""
 
-import json
 from pathlib import Path
 
 import pytest
 
-import report.build
 from activation_patching.components import tables as component_tables
 from activation_patching.knockout import tables as knockout_tables
-from common.run.run_folder import write_record, write_tables
+from common.run.run_folder import write_tables
 from tests.activation_patching.test_components import planted
 from tests.activation_patching.test_knockout import answering
-from tests.helpers.study import save_study
+from tests.helpers.study import build_report, change_record, save_study
 
 
 @pytest.fixture(scope="module")
@@ -24,20 +22,12 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
         out = folder / "patching" / name
         out.mkdir()
         write_tables(out, of_run)
-        record = json.loads((folder / "patching" / "run.json").read_text(encoding="utf-8"))
-        record["identity"]["intervention"] = name
-        write_record(out, record)
+        change_record(folder / "patching", out, identity__intervention=name)
     return folder
 
 
-def built(study: Path, out: Path) -> tuple[str, str]:
-    report.build.main(["--lens", str(study / "lens"), "--patching", str(study / "patching"), "--out", str(out), "--no-audio"])
-    english, chinese = ((out / f"report{end}.md").read_text(encoding="utf-8") for end in ("", ".zh"))
-    return english, chinese
-
-
 def test_the_chapters_say_what_was_found(study: Path, tmp_path: Path) -> None:
-    english, chinese = built(study, tmp_path)
+    english, chinese = build_report(study, tmp_path)
     assert "## Where words and voice go" in english and "## 语义与韵律经由何处" in chinese
     assert "| words | 1.00 [" in english and "| 语义 | 1.00 [" in chinese
     assert "The words reach the answer by the direct route alone; through the question alone, this is not shown." in english
@@ -50,10 +40,7 @@ def test_the_chapters_say_what_was_found(study: Path, tmp_path: Path) -> None:
 
 
 def test_runs_of_something_else_or_unfinished_are_left_out(study: Path, tmp_path: Path) -> None:
-    for name, change in (("knockout", {"finished": False}), ("components", {})):
-        path = study / "patching" / name / "run.json"
-        record = json.loads(path.read_text(encoding="utf-8")) | change
-        record["identity"]["prompt"] = record["identity"]["prompt"] if change else "another"
-        path.write_text(json.dumps(record), encoding="utf-8")
-    english, _ = built(study, tmp_path)
+    change_record(study / "patching" / "knockout", finished=False)
+    change_record(study / "patching" / "components", identity__prompt="another")
+    english, _ = build_report(study, tmp_path)
     assert "Where words and voice go" not in english and "Which parts carry them" not in english

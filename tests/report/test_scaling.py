@@ -1,21 +1,19 @@
 """The chapter on scaling: what is said of a gain, a readout, a price and its baselines, in both languages."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-import report.build
 from activation_patching.scale.curves import OWN
 from activation_patching.scale.findings import ScaleEffect
 from activation_patching.scale.tables import tables_of
-from common.run.run_folder import write_record, write_tables
+from common.run.run_folder import write_tables
 from common.stats.findings import Count, Estimate
 from report.language import LANGUAGES
 from report.render import environment
 from tests.activation_patching.test_scale import only, simulated
-from tests.helpers.study import save_study
+from tests.helpers.study import build_report, change_record, save_study
 
 UP, NONE, DOWN = (Estimate(value, value - 0.05, value + 0.05, 300, (Count(50, "texts"),)) for value in (0.37, 0.01, -0.37))
 
@@ -72,13 +70,8 @@ def test_the_chapter_stands_in_both_reports(tmp_path: Path) -> None:
     out = folder / "patching" / "scale"
     out.mkdir()
     write_tables(out, tables_of(simulated({(OWN, 2, 8.0): "voice"}, {})))
-    record = json.loads((folder / "patching" / "run.json").read_text(encoding="utf-8"))
-    record["identity"] |= {"intervention": "scale", "at": "last"}
-    write_record(out, record)
-    report.build.main(
-        ["--lens", str(folder / "lens"), "--patching", str(folder / "patching"), "--out", str(tmp_path / "out"), "--no-audio"]
-    )
-    english, chinese = ((tmp_path / "out" / f"report{end}.md").read_text(encoding="utf-8") for end in ("", ".zh"))
+    change_record(folder / "patching", out, identity__intervention="scale", identity__at="last")
+    english, chinese = build_report(folder, tmp_path / "out")
     assert "## One cue made larger" in english and "## 放大一种线索" in chinese
     assert "/scale_curve.png)" in english and list((tmp_path / "out").rglob("scale_curve.png"))
     assert "[!CAUTION]" not in english and "nan" not in english
