@@ -55,24 +55,6 @@ def test_conflict_clips_says_what_it_dropped() -> None:
         conflict_clips([sample("sad", "sad")])
 
 
-def test_pairs_share_what_they_should_and_differ_in_the_rest(manifest: Path) -> None:
-    clips, _ = conflict_clips(read_manifest(manifest))
-    semantic, shared, _ = build_pairs(clips, "semantic", PairRules(max_pairs=None), seed=0)
-    assert shared == "prosody_label and speaker"
-    for pair in semantic:
-        a, b = pair.recipient, pair.donor
-        assert a.prosody_label == b.prosody_label and a.speaker == b.speaker and a.semantic_label != b.semantic_label
-        assert pair.target == b.semantic_label != a.semantic_label
-    prosody, shared, _ = build_pairs(clips, "prosody", PairRules(max_pairs=None), seed=0)
-    assert shared == "semantic_label and speaker and text_id"
-    for pair in prosody:
-        a, b = pair.recipient, pair.donor
-        assert (a.text_id, a.speaker) == (b.text_id, b.speaker) and a.prosody_label != b.prosody_label == pair.target
-    # 10 texts x 2 speakers x 4 conflict prosodies x 3 others; 2 speakers x 5 prosodies x (8 clips x 6 of another label)
-    assert (len(prosody), len(semantic)) == (240, 480)
-    assert len({p.pair_id for p in prosody + semantic}) == 720
-
-
 def test_pairs_let_go_of_text_and_speaker_only_where_the_data_has_none() -> None:
     two_texts = [sample("happy", "sad", text="1"), sample("happy", "angry", text="2")]
     pairs, shared, _ = build_pairs(two_texts, "prosody", PairRules(max_pairs=None), seed=0)

@@ -57,6 +57,7 @@ def test_every_rule_gives_just_the_pairs_that_keep_it(kind: str, seed: int) -> N
         expected = all_pairs(clips, kind, shared)
         assert sorted(ids(built)) == sorted(expected) and told == " and ".join((SAME[kind], *shared))
         assert sum(dropped.values()) == len(all_pairs(clips, kind, ())) - len(expected)
+        assert all(p.target == getattr(p.donor, OTHER[kind]) for p in built) and len({p.pair_id for p in built}) == len(built)
         if "" not in {c.speaker for c in clips} or "speaker" not in shared:
             assert count_pairs(clips, (SAME[kind], *shared), OTHER[kind]) == len(expected)
 
