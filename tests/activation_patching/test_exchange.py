@@ -1,6 +1,5 @@
 """Exchange in a planted model: what its states know, and whether its answer reads it."""
 
-import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +22,9 @@ from common.model.prompts import PROMPTS
 from common.patching.layer_batch import sweep
 from common.patching.leace import exchange_of, learn
 from common.patching.splice import splice
+from common.run.run_folder import read_record
 from common.tracing.trace import own_logits, record, states_at
+from tests.helpers.runs import interrupt, start
 from tests.tiny_models.tiny import LAYERS, save_clips, save_tiny_model
 
 BLOCK = 1  # where the label goes from the audio span to what comes after it
@@ -157,21 +158,16 @@ def _both(lm: AudioLM, clip: EncodedClip, manifest: Path, at: str) -> tuple[tupl
     return (splice(lm, trace, [replace(trace, tail=tail)])[0], slow), own_logits(lm, clip)
 
 
-def start(tiny_folder: Path, clips: Path, out: Path, *more: str) -> None:
-    shared = ["--model", str(tiny_folder), "--data", str(clips), "--device", "cpu", "--out", str(out), "--max-pairs", "8"]
-    activation_patching.run.main([*shared, *more])
-
-
 @pytest.mark.parametrize("at", ["last", "span"])
 def test_a_run_goes_on_after_a_kill_and_says_what_it_checked(
     at: str, tiny_folder: Path, clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    options = ("--intervention", "exchange", "--at", at, "--kinds", "prosody")
-    start(tiny_folder, clips, tmp_path, *options)
+    options = ("--intervention", "exchange", "--at", at, "--kinds", "prosody", "--max-pairs", "8")
+    start("activation_patching", tiny_folder, clips, tmp_path, *options)
     assert "the voice exchanged: effect" in capsys.readouterr().out
     files = {"patches.csv", "layers.csv", "effects.csv", "summary.csv", "run.json", "files.json", "exchange_curve.png"}
     assert {f.name for f in tmp_path.iterdir()} == files
-    record = json.loads((tmp_path / "run.json").read_text())
+    record = read_record(tmp_path)
     assert (record["identity"]["intervention"], record["identity"]["at"], record["identity"]["rank"]) == ("exchange", at, 4)
     checked = record["self_check"]
     assert checked["exchange of rank 0 - unedited"] < 1e-5 and checked["exchange of the whole space - whole state"] < 1e-3
@@ -180,10 +176,8 @@ def test_a_run_goes_on_after_a_kill_and_says_what_it_checked(
     whole = pd.read_csv(rows)
     if at == "span":
         assert (whole[whole.layer == LAYERS].flip_from_base == 0).all()  # nothing reads the span of h_L
-    text = rows.read_text()
-    rows.write_text(text[: len(text) // 2])
-    (tmp_path / "run.json").write_text(json.dumps({"identity": record["identity"], "finished": False}))
-    start(tiny_folder, clips, tmp_path, *options)
+    interrupt(tmp_path, "activation_patching")
+    start("activation_patching", tiny_folder, clips, tmp_path, *options)
     pd.testing.assert_frame_equal(pd.read_csv(rows), whole, atol=2e-6)
 
 
@@ -203,17 +197,18 @@ def test_options_that_do_not_go_together(
     options: tuple[str, ...], message: str, tiny_folder: Path, clips: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(InputError, match=message):
-        start(tiny_folder, clips, tmp_path, *options)
+        start("activation_patching", tiny_folder, clips, tmp_path, *options)
 
 
 def test_too_few_texts_to_learn_from_is_one_line(tiny_folder: Path, tmp_path: Path) -> None:
     few = save_clips(tmp_path / "few", texts=1, speakers=("a",))
     with pytest.raises(InputError, match=r"semantic:.*: of the 25 clips \d+ have other texts and speakers, and fewer than 3"):
-        start(tiny_folder, few, tmp_path / "out", "--intervention", "exchange")
+        start("activation_patching", tiny_folder, few, tmp_path / "out", "--intervention", "exchange")
 
 
 def test_several_streams_are_refused(tmp_path: Path, clips: Path) -> None:
     from tests.tiny_models.families import save_gemma3n, without_vision_tower
 
     with without_vision_tower(), pytest.raises(InputError, match="carries 4 streams side by side"):
-        start(save_gemma3n(tmp_path / "gemma"), clips, tmp_path / "out", "--intervention", "exchange", "--kinds", "prosody")
+        more = ("--intervention", "exchange", "--kinds", "prosody")
+        start("activation_patching", save_gemma3n(tmp_path / "gemma"), clips, tmp_path / "out", *more)

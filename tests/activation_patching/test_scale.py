@@ -1,6 +1,5 @@
 """Scale: what planted models do with a voice made larger or erased, its tables and its files."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -28,9 +27,10 @@ from common.model.lm import AudioLM
 from common.model.prompts import PROMPTS, Question
 from common.patching.leace import learn, nothing, scale_of
 from common.patching.rerun import Edit, rerun
-from common.run.run_folder import read_table
+from common.run.run_folder import read_record, read_table
 from common.stats.word_errors import word_errors
 from common.tracing.trace import states_at
+from tests.helpers.runs import interrupt
 from tests.tiny_models.listening import COPIES, listening_model
 from tests.tiny_models.tiny import LAYERS, save_clips
 
@@ -126,12 +126,11 @@ def test_a_run_goes_on_after_a_kill_and_its_subspaces_serve_another(
         "files.json",
     }
     assert {f.name for f in out.iterdir()} == files | {"scale_curve.png", "scale_heatmap.png"}
-    record = json.loads((out / "run.json").read_text())
+    record = read_record(out)
     assert record["identity"]["factors"] == [-1, 2] and record["self_check"]["scale by splice - rerun"] < 1e-4
-    whole, text = read_table(out, "scaled"), (out / "scaled.csv").read_text()
+    whole = read_table(out, "scaled")
     assert set(whole.control) == {OWN, *CONTROLS} and set(whole.kind) == set(KINDS) and 0 not in set(whole.factor)
-    (out / "scaled.csv").write_text(text[: len(text) // 2])
-    (out / "run.json").write_text(json.dumps({"identity": record["identity"], "finished": False}))
+    interrupt(out, "scaled.csv")
     start(clips, out, *few)
     pd.testing.assert_frame_equal(read_table(out, "scaled"), whole, atol=2e-6)
     file = ("--subspaces", str(out / "subspaces.safetensors"))
