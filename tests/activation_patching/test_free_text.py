@@ -157,8 +157,8 @@ def test_a_part_is_patched_in_the_prompt_alone(lm: AudioLM, samples: list[Sample
             x[:, places, numbers] = donated[..., numbers]
             return x
 
-        with torch.inference_mode(), hooks(*(on_mlp if of_mlp else on_projection)(parts[block], put_in)):
-            return lm.model(**recipient.continued(said).inputs, use_cache=False).logits[0, -1]
+        with hooks(*(on_mlp if of_mlp else on_projection)(parts[block], put_in)):
+            return own_logits(lm, recipient.continued(said))
 
     wanted = [by_hand(lambda said, p=p, b=b: rerun_with(p, b, said)) for p in patches for b in blocks_there]  # type: ignore[misc]
     assert found == wanted and len(set(found)) > 1

@@ -41,7 +41,7 @@ def relabelled(manifest: Path, labels: tuple[str, ...], out: Path) -> Path:
     return out
 
 
-@pytest.mark.parametrize("count", NAMES)
+@pytest.mark.parametrize("count", [2, pytest.param(4, marks=pytest.mark.slow), 7])
 def test_any_labels_from_the_command_line_to_the_report(count: int, tiny_folder: Path, manifest: Path, tmp_path: Path) -> None:
     labels = NAMES[count]
     data = relabelled(manifest, labels, tmp_path / "m.csv")
