@@ -1,65 +1,28 @@
+"""Settings that come before torch, the scheduling of files, and fixtures: where tests run, not where they are only given out."""
+
 import os
-from collections.abc import Iterator
-from contextlib import nullcontext
-from functools import cache
 from pathlib import Path
-from types import SimpleNamespace
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # of what tests start; before torch is loaded
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # else a hub id that is none is asked for again and again
 
 import pytest
-import torch
-
-from common import default_model
-from common.model.lm import AudioLM
-from common.model.load import load_model
-from common.run import record
-from tests.helpers.runs import SCRIPTS, start
-from tests.helpers.study import nothing_drawn
-from tests.tiny_models.tiny import save_clips, save_tiny_model
-
-torch.set_num_threads(1)  # the models are tiny: threads would only wait for each other, worst of all on a busy machine
-record._code, record._imported = cache(record._code), cache(record._imported)  # a third of a run: the code stays as it is
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 
-@pytest.fixture(autouse=True)
-def _figures_are_empty(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Draw in the tests alone that are marked as about figures: it takes most of the time of a run."""
-    with nullcontext() if request.node.get_closest_marker("draws") else nothing_drawn():
-        yield
+def pytest_configure(config: pytest.Config) -> None:
+    if not config.getoption("numprocesses", None):  # the process that gives tests out needs no torch
+        config.pluginmanager.import_plugin("tests.helpers.fixtures")
 
 
-@pytest.fixture(autouse=True, scope="session")
-def _no_model_is_put_together() -> Iterator[None]:
-    """Fail where a test names no model: it would download one, or use the one that happens to lie there."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(default_model, "SMALL", Path("no-such-folder"))
-        patch.setattr(default_model, "subprocess", SimpleNamespace(run=lambda *_, **__: pytest.fail("a test without --model")))
-        yield
-
-
-@pytest.fixture(scope="session")
-def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_tiny_model(tmp_path_factory.mktemp("tiny"))
-
-
-@pytest.fixture(scope="session")
-def lm(tiny_folder: Path) -> AudioLM:
-    return load_model(str(tiny_folder), device=torch.device("cpu"), dtype=torch.float32)
-
-
-@pytest.fixture(scope="session")
-def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """10 texts of different length x 5 prosodies x 2 speakers."""
-    return save_clips(tmp_path_factory.mktemp("clips"))
-
-
-@pytest.fixture(scope="session")
-def finished(tiny_folder: Path, manifest: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A finished run of each script, to be read, or copied and gone on with."""
-    folder = tmp_path_factory.mktemp("finished")
-    with nothing_drawn():
-        for name in SCRIPTS:
-            start(name, tiny_folder, manifest, folder / name)
-    return {name: folder / name for name in SCRIPTS}
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling:
+    """Let tests of a file that share a fixture run in one process, as in two it would be made twice. xdist 3.8's marks of groups
+    do nothing under pytest 9.
+    """
+    scheduling = LoadScopeScheduling(config, log)
+    sources = {f.relative_to(config.rootpath).as_posix(): f.read_text() for f in Path(__file__).parent.rglob("test_*.py")}
+    together = {name for name, source in sources.items() if 'scope="module"' in source or "calm: Calm" in source}
+    scheduling._split_scope = lambda test: file if (file := test.partition("::")[0]) in together else test
+    return scheduling

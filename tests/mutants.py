@@ -35,12 +35,12 @@ class Mutant(NamedTuple):
 
 TRACE, KEYS = (
     "tests/patching/test_trace.py",
-    "tests/patching/test_prefix_cache.py::test_a_question_behind_a_front_is_answered_as_behind_audio",
+    "tests/patching/test_trace.py::test_a_question_behind_a_front_is_answered_as_behind_audio",
 )
 LEACE, PAIRS = "tests/patching/test_leace.py", "tests/clips/test_pairs.py"
 EFFECTS, INTERVALS = "tests/activation_patching/test_effects.py", "tests/stats/test_intervals.py"
 READOUT, FORM, MODELS = "tests/model/test_readout.py", "tests/compute/test_answer_form.py", "tests/model/test_models.py"
-TUNED, CROSSINGS = "tests/logit_lens/test_tuned_lens.py", "tests/stats/test_crossings.py"
+TUNED, CROSSINGS = "tests/logit_lens/test_tuned_lens.py", "tests/stats/test_intervals.py"
 FREE_TEXT, SCALE = "tests/activation_patching/test_free_text.py", "tests/activation_patching/test_scale.py"
 SETTINGS = "tests/model/test_checkpoint_settings.py"
 PROBE, LOOP = "tests/logit_lens/test_probe_run.py", "tests/patching/test_own_loop.py"
@@ -87,7 +87,7 @@ MUTANTS = (
         "common/patching/knockout.py",
         "cut.start <= number < cut.stop",
         "cut.start <= number <= cut.stop",
-        "tests/patching/test_knockout.py::test_rows_are_those_of_a_forward_for_each_window[grouped keys]",
+        "tests/patching/test_components.py::test_rows_are_those_of_a_forward_for_each_window[grouped keys]",
     ),
     Mutant(
         "common/components/substitution.py",
@@ -112,13 +112,13 @@ MUTANTS = (
         "common/components/attribution.py",
         "direction = scales[0] * direction",
         "pass",
-        "tests/patching/test_attribution.py::test_what_is_added_sums_to_the_logits[scaled sums]",
+        "tests/patching/test_components.py::test_what_is_added_sums_to_the_logits[scaled sums]",
     ),
     Mutant(
         "common/components/attribution.py",
         "None if block.mlp is None else scales[2] * direction",
         "None if block.mlp is None else direction",
-        "tests/patching/test_attribution.py::test_what_is_added_sums_to_the_logits[scaled sums]",
+        "tests/patching/test_components.py::test_what_is_added_sums_to_the_logits[scaled sums]",
     ),
     Mutant("common/model/readout.py", "start = max((i + 1 for", "start = 0 * max((i + 1 for", READOUT),
     Mutant("common/model/readout.py", "softmax(dim=-1)[..., list(self.ids)]", "[..., list(self.ids)].softmax(dim=-1)", READOUT),

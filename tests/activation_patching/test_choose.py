@@ -16,7 +16,7 @@ from common.clips.pairs import PairRules
 from common.errors import InputError
 from report.runs import Outputs
 from report.sections.published import published_beside
-from tests.clips.test_manifest import sample
+from tests.clips.test_pairs import sample
 from tests.tiny_models.tiny import save_clips, save_manifest
 
 PLAIN = {"pool": "conflict", "controls": False, "labels": LABELS, "limit": None, "seed": 0}

@@ -1,6 +1,5 @@
 """Runs of components: their files, their tables, the choice on one half of the texts and the estimate on the other."""
 
-import json
 from collections import Counter
 from pathlib import Path
 
@@ -8,7 +7,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-import activation_patching.run
 from activation_patching.choose import half_of
 from activation_patching.components.ablation_rows import SETS, Ablation, _sets
 from activation_patching.components.findings import component_effects
@@ -17,23 +15,20 @@ from activation_patching.components.tables import tables_of
 from common.clips.manifest import LABELS, read_manifest
 from common.components.submodules import Parts
 from common.errors import InputError
+from common.run.run_folder import read_record
+from tests.helpers.runs import interrupt, start
 from tests.tiny_models.newer_families import save_muse_spark
 from tests.tiny_models.tiny import LAYERS, save_clips
 
 PARTS = {*(f"head_{n}" for n in range(4)), "attention", "mlp", "attention_tail", "mlp_tail"}
 
 
-def start(model: Path, data: Path, out: Path, *more: str) -> None:
-    shared = ["--model", str(model), "--data", str(data), "--device", "cpu", "--out", str(out), "--intervention", "components"]
-    activation_patching.run.main([*shared, *more])
-
-
 def test_a_run_writes_its_files_and_goes_on_after_a_kill(
     tiny_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     clips = save_clips(tmp_path / "clips", texts=2, speakers=("a",))
-    out = tmp_path / "out"
-    start(tiny_folder, clips, out, "--max-pairs", "6")
+    out, more = tmp_path / "out", ("--intervention", "components", "--max-pairs", "6")
+    start("activation_patching", tiny_folder, clips, out, *more)
     assert "figures" in capsys.readouterr().out
     tables = {"effects.csv", "strongest.csv", "together.csv", "ablation.csv"}
     files = {"components.csv", "sets.csv", "ablated.csv", "run.json", "files.json", "components_heatmap.png", *tables}
@@ -65,20 +60,18 @@ def test_a_run_writes_its_files_and_goes_on_after_a_kill(
     everything = ablated[ablated.layer == 4 * LAYERS].set_index(["sample_id", "carry"])  # random ones too are all heads then
     one, other = (everything[everything["heads"] == name].filter(regex="^logit_").sort_index() for name in SETS)
     np.testing.assert_allclose(one, other, atol=1e-5)
-    record = json.loads((out / "run.json").read_text())
-    check = record["self_check"]
+    check = read_record(out)["self_check"]
     assert check["own parts put back - unpatched"] < 1e-4 and check["all attentions of B - B"] < 1e-4
-    text = (out / "components.csv").read_text()
-    (out / "components.csv").write_text(text[: len(text) // 2])
-    (out / "run.json").write_text(json.dumps({"identity": record["identity"], "finished": False}))
-    start(tiny_folder, clips, out, "--max-pairs", "6")
+    interrupt(out, "components.csv")
+    start("activation_patching", tiny_folder, clips, out, *more)
     pd.testing.assert_frame_equal(pd.read_csv(out / "components.csv"), rows, atol=2e-6)
 
 
 def test_what_cannot_be_told_is_one_line_and_writes_nothing(tmp_path: Path) -> None:
     clips = save_clips(tmp_path / "clips", texts=1, speakers=("a",))
     with pytest.raises(InputError, match="--intervention components: block 0 has further parts"):
-        start(save_muse_spark(tmp_path / "model"), clips, tmp_path / "out", "--max-pairs", "4")
+        model = save_muse_spark(tmp_path / "model")
+        start("activation_patching", model, clips, tmp_path / "out", "--intervention", "components", "--max-pairs", "4")
     assert not list((tmp_path / "out").glob("*.csv"))
 
 

@@ -1,6 +1,5 @@
 """Exchange in a planted model: what its states know, and whether its answer reads it."""
 
-import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +11,8 @@ import torch
 
 import activation_patching.run
 from activation_patching.exchange.fits import positions
+from activation_patching.span.findings import exchange_effects
+from activation_patching.span.tables import tables_of
 from common.clips.manifest import LABELS, read_manifest
 from common.compute import session
 from common.errors import InputError
@@ -22,7 +23,9 @@ from common.model.prompts import PROMPTS
 from common.patching.layer_batch import sweep
 from common.patching.leace import exchange_of, learn
 from common.patching.splice import splice
+from common.run.run_folder import read_record
 from common.tracing.trace import own_logits, record, states_at
+from tests.helpers.runs import interrupt, start
 from tests.tiny_models.tiny import LAYERS, save_clips, save_tiny_model
 
 BLOCK = 1  # where the label goes from the audio span to what comes after it
@@ -31,8 +34,8 @@ CODE, COPY = slice(0, 5), slice(5, 10)  # of d_model: the label in the audio spa
 
 @pytest.fixture(scope="module")
 def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """15 texts x 5 voices x 2 speakers, all equally long, so that spans stand in pairs."""
-    return save_clips(tmp_path_factory.mktemp("clips"), texts=3, equal_length=True)
+    """10 texts x 5 voices x 2 speakers, all equally long, so that spans stand in pairs."""
+    return save_clips(tmp_path_factory.mktemp("clips"), texts=2, equal_length=True)
 
 
 @pytest.fixture(scope="module")
@@ -156,21 +159,16 @@ def _both(lm: AudioLM, clip: EncodedClip, manifest: Path, at: str) -> tuple[tupl
     return (splice(lm, trace, [replace(trace, tail=tail)])[0], slow), own_logits(lm, clip)
 
 
-def start(tiny_folder: Path, clips: Path, out: Path, *more: str) -> None:
-    shared = ["--model", str(tiny_folder), "--data", str(clips), "--device", "cpu", "--out", str(out), "--max-pairs", "8"]
-    activation_patching.run.main([*shared, *more])
-
-
 @pytest.mark.parametrize("at", ["last", "span"])
 def test_a_run_goes_on_after_a_kill_and_says_what_it_checked(
     at: str, tiny_folder: Path, clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    options = ("--intervention", "exchange", "--at", at, "--kinds", "prosody")
-    start(tiny_folder, clips, tmp_path, *options)
+    options = ("--intervention", "exchange", "--at", at, "--kinds", "prosody", "--max-pairs", "8")
+    start("activation_patching", tiny_folder, clips, tmp_path, *options)
     assert "the voice exchanged: effect" in capsys.readouterr().out
     files = {"patches.csv", "layers.csv", "effects.csv", "summary.csv", "run.json", "files.json", "exchange_curve.png"}
     assert {f.name for f in tmp_path.iterdir()} == files
-    record = json.loads((tmp_path / "run.json").read_text())
+    record = read_record(tmp_path)
     assert (record["identity"]["intervention"], record["identity"]["at"], record["identity"]["rank"]) == ("exchange", at, 4)
     checked = record["self_check"]
     assert checked["exchange of rank 0 - unedited"] < 1e-5 and checked["exchange of the whole space - whole state"] < 1e-3
@@ -179,10 +177,8 @@ def test_a_run_goes_on_after_a_kill_and_says_what_it_checked(
     whole = pd.read_csv(rows)
     if at == "span":
         assert (whole[whole.layer == LAYERS].flip_from_base == 0).all()  # nothing reads the span of h_L
-    text = rows.read_text()
-    rows.write_text(text[: len(text) // 2])
-    (tmp_path / "run.json").write_text(json.dumps({"identity": record["identity"], "finished": False}))
-    start(tiny_folder, clips, tmp_path, *options)
+    interrupt(tmp_path, "activation_patching")
+    start("activation_patching", tiny_folder, clips, tmp_path, *options)
     pd.testing.assert_frame_equal(pd.read_csv(rows), whole, atol=2e-6)
 
 
@@ -202,17 +198,86 @@ def test_options_that_do_not_go_together(
     options: tuple[str, ...], message: str, tiny_folder: Path, clips: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(InputError, match=message):
-        start(tiny_folder, clips, tmp_path, *options)
+        start("activation_patching", tiny_folder, clips, tmp_path, *options)
 
 
 def test_too_few_texts_to_learn_from_is_one_line(tiny_folder: Path, tmp_path: Path) -> None:
     few = save_clips(tmp_path / "few", texts=1, speakers=("a",))
     with pytest.raises(InputError, match=r"semantic:.*: of the 25 clips \d+ have other texts and speakers, and fewer than 3"):
-        start(tiny_folder, few, tmp_path / "out", "--intervention", "exchange")
+        start("activation_patching", tiny_folder, few, tmp_path / "out", "--intervention", "exchange")
 
 
 def test_several_streams_are_refused(tmp_path: Path, clips: Path) -> None:
     from tests.tiny_models.families import save_gemma3n, without_vision_tower
 
     with without_vision_tower(), pytest.raises(InputError, match="carries 4 streams side by side"):
-        start(save_gemma3n(tmp_path / "gemma"), clips, tmp_path / "out", "--intervention", "exchange")
+        more = ("--intervention", "exchange", "--kinds", "prosody")
+        start("activation_patching", save_gemma3n(tmp_path / "gemma"), clips, tmp_path / "out", *more)
+
+
+CHANGED = (2, 3, 4)  # an exchange changes answers from l = 2 on
+
+
+def rows(changed: dict[str, float], *, n: int = 120, seed: int = 0) -> pd.DataFrame:
+    """Return rows of prosody pairs; an exchange brings the target for the recipient's own label in a share of the pairs, by its
+    control.
+    """
+    rng, table = np.random.default_rng(seed), []
+    for control, share in changed.items():
+        for i in range(n):
+            moves, text = rng.random() < share, f"t{i % 12}"
+            own, target = "happy", ("sad", "surprised")[i // 12 % 2]
+            for layer in range(LAYERS + 1):
+                moved = moves and layer in CHANGED
+                answer = target if moved else own
+                same = f"prosody:{i}<-{i + 1}"
+                row = {"pair_id": same if control == "none" else f"{same}|{control}:{i + 1}", "true_pair_id": same}
+                row |= {"kind": "prosody", "control": control, "target": target, "layer": layer, "kv_shared": 0}
+                row |= {"pred_base": own, "pred_patch": answer}
+                row |= {f"logit_{x}": float(x == answer) for x in LABELS} | {f"base_{x}": float(x == own) for x in LABELS}
+                row |= {"flip_to_target": int(answer == target), "flip_from_base": int(moved)}
+                row |= {"delta_logit": float(answer == target) - float(own == target)}
+                for role, voice in (("recipient", own), ("donor", target)):
+                    row |= {f"{role}_text_id": text, f"{role}_semantic_label": "neutral", f"{role}_prosody_label": voice}
+                table.append(row | {"intervention": "exchange", "at": "last", "rank": 4, "decoded": int(layer > 0)})
+    return pd.DataFrame(table)
+
+
+def test_an_exchange_that_a_random_subspace_does_as_well_is_no_finding() -> None:
+    table = rows({"none": 0.5, "random_subspace": 0.5, "whole": 0.9})
+    (found,) = exchange_effects(tables_of(table))
+    assert found.effect.side == found.random.side == 1 and found.minus_random.side == 0
+
+
+def test_an_exchange_is_held_against_the_random_subspace_and_the_whole_state_on_the_same_pairs() -> None:
+    table = rows({"none": 0.4, "random_subspace": 0.05, "whole": 0.8})
+    tables = tables_of(table)
+    (found,) = exchange_effects(tables)
+    by_target = table[table.layer == 3].groupby(["control", "target"]).flip_from_base.mean()
+    effect = {c: by_target[c].mean() for c in ("none", "random_subspace", "whole")}  # no third label ever comes
+    assert found.effect.value == pytest.approx(2 / 3 * effect["none"])
+    assert found.minus_random.value == pytest.approx(2 / 3 * (effect["none"] - effect["random_subspace"]))
+    assert found.minus_random.side == 1
+    assert found.of_whole is not None and found.of_whole.value == pytest.approx(effect["none"] / effect["whole"])
+    assert found.of_whole.low < found.of_whole.value < found.of_whole.high
+    assert set(tables["effects"].control) == set(tables["summary"].control) == {"none", "random_subspace", "whole"}
+
+
+def test_of_a_whole_state_that_does_nothing_there_is_no_share() -> None:
+    (found,) = exchange_effects(tables_of(rows({"none": 0.4, "random_subspace": 0.0, "whole": 0.0})))
+    assert found.of_whole is None
+
+
+def test_pairs_that_lack_a_control_are_left_out_of_the_comparison_whatever_the_order_of_their_ids() -> None:
+    table = rows({"none": 0.4, "random_subspace": 0.4})
+    some = table[(table.control == "none") | table.true_pair_id.str.contains(r":\d?\d<-")]
+    (found,) = exchange_effects(tables_of(some.sample(frac=1, random_state=0)))
+    assert found.effect.n == found.random.n == 100
+    equal = table[table.control == "none"]
+    again = equal.assign(control="random_subspace", pair_id=equal.pair_id + "|random_subspace:" + equal.true_pair_id.str[-1])
+    (found,) = exchange_effects(tables_of(pd.concat([equal, again])))
+    assert (found.minus_random.value, found.minus_random.high) == (0, found.minus_random.low) == (0, 0)  # pair by pair
+
+
+def test_without_a_random_subspace_nothing_is_found() -> None:
+    assert exchange_effects(tables_of(rows({"none": 0.8}))) == []

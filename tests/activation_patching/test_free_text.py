@@ -12,6 +12,7 @@ import activation_patching.run
 from activation_patching.components.rows import Patch, of_parts
 from activation_patching.exchange.edits import of_edits
 from activation_patching.exchange.fits import positions as edited_positions
+from activation_patching.free_text import rows
 from activation_patching.free_text.rows import spoken
 from activation_patching.free_text.tables import free_text, free_text_tables
 from activation_patching.knockout.rows import of_cuts, positions
@@ -35,7 +36,7 @@ from common.patching.tail_pass import tail_of
 from common.run.run_folder import read_record, read_table
 from common.tracing.hooks import hooks
 from common.tracing.trace import own_logits, record, states_at
-from tests.tiny_models.tiny import LAYERS, save_clips
+from tests.tiny_models.tiny import LAYERS
 
 MOST = 4
 AT = tuple(range(LAYERS + 1))
@@ -154,8 +155,8 @@ def test_a_part_is_patched_in_the_prompt_alone(lm: AudioLM, samples: list[Sample
             x[:, places, numbers] = donated[..., numbers]
             return x
 
-        with torch.inference_mode(), hooks(*(on_mlp if of_mlp else on_projection)(parts[block], put_in)):
-            return lm.model(**recipient.continued(said).inputs, use_cache=False).logits[0, -1]
+        with hooks(*(on_mlp if of_mlp else on_projection)(parts[block], put_in)):
+            return own_logits(lm, recipient.continued(said))
 
     wanted = [by_hand(lambda said, p=p, b=b: rerun_with(p, b, said)) for p in patches for b in blocks_there]  # type: ignore[misc]
     assert found == wanted and len(set(found)) > 1
@@ -244,14 +245,15 @@ RUNS = (
 def test_a_run_keeps_what_is_said(
     options: tuple[str, ...],
     tiny_folder: Path,
+    manifest: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(transcribed_rows, "MOST_TOKENS", 3)  # a random model does not end
-    clips = save_clips(tmp_path / "clips", texts=3)
+    for module in (transcribed_rows, rows):
+        monkeypatch.setattr(module, "MOST_TOKENS", 3)  # a random model does not end
     out = tmp_path / "out"
-    asked = ["--model", str(tiny_folder), "--data", str(clips), "--device", "cpu", "--out", str(out), "--max-pairs", "4"]
+    asked = ["--model", str(tiny_folder), "--data", str(manifest), "--device", "cpu", "--out", str(out), "--max-pairs", "4"]
     few = ["--limit", "4"] if options[0] in ("scale", "knockout") else []
     activation_patching.run.main([*asked, *few, "--generate", "2", "--intervention", *options])
     assert "free text names the first token's label: " in capsys.readouterr().out

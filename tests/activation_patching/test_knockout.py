@@ -1,27 +1,23 @@
 """Runs of knockout: their files, their tables against a recomputation, what is refused, and planted routes."""
 
-import json
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-import activation_patching.run
 from activation_patching.knockout.findings import Routes, routes
 from activation_patching.knockout.tables import tables_of
 from activation_patching.knockout.windows import Positions, blocks, window_names
 from common.clips.manifest import LABELS
 from common.errors import InputError
+from common.run.run_folder import read_record
+from tests.helpers.runs import interrupt, start
 from tests.tiny_models.tiny import LAYERS, save_clips
 from tests.tiny_models.unlike import HYBRID
 
+KNOCKOUT = ("--intervention", "knockout")
 EDGES = {"audio_to_question", "audio_to_last", "question_to_last", "audio_to_all"}
-
-
-def start(model: Path, data: Path, out: Path, *more: str) -> None:
-    shared = ["--model", str(model), "--data", str(data), "--device", "cpu", "--out", str(out), "--intervention", "knockout"]
-    activation_patching.run.main([*shared, *more])
 
 
 @pytest.mark.parametrize(
@@ -51,9 +47,8 @@ def test_a_run_writes_its_files_and_goes_on_after_a_kill(
     tiny_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     clips = save_clips(tmp_path / "clips", texts=1, speakers=("a",))
-    more = ("--limit", "6", "--layers", "0", "2")
-    out = tmp_path / "out"
-    start(tiny_folder, clips, out, *more)
+    out, more = tmp_path / "out", (*KNOCKOUT, "--limit", "6", "--layers", "0", "2")
+    start("activation_patching", tiny_folder, clips, out, *more)
     assert "words: direct route alone" in capsys.readouterr().out
     assert {f.name for f in out.iterdir()} == {
         "knockout.csv",
@@ -73,25 +68,23 @@ def test_a_run_writes_its_files_and_goes_on_after_a_kill(
         moved[uncut].max() == 0
         and moved[(rows.window == "from") & (rows.layer == 0) & (rows.edge == "audio_to_all")].min() > 1e-4
     )
-    record = json.loads((out / "run.json").read_text())
+    record = read_record(out)
     assert record["identity"]["intervention"] == "knockout" and set(record["keys_hidden"]) == {
         "prefix without position 0",
         "audio",
     }
     assert record["self_check"]["audio hidden everywhere - silence, hidden everywhere"] < 1e-4
-    text = (out / "knockout.csv").read_text()
-    (out / "knockout.csv").write_text(text[: len(text) // 2])
-    (out / "run.json").write_text(json.dumps({"identity": record["identity"], "finished": False}))
-    start(tiny_folder, clips, out, *more)
+    interrupt(out, "knockout.csv")
+    start("activation_patching", tiny_folder, clips, out, *more)
     pd.testing.assert_frame_equal(pd.read_csv(out / "knockout.csv"), rows, atol=2e-6)
 
 
 def test_what_cannot_be_cut_or_asked_is_one_line_and_writes_nothing(tiny_folder: Path, tmp_path: Path) -> None:
     clips = save_clips(tmp_path / "clips", texts=1, speakers=("a",))
     with pytest.raises(InputError, match="--intervention knockout: block 0 keeps more than keys and values"):
-        start(HYBRID["hybrid"](tmp_path / "model"), clips, tmp_path / "out", "--limit", "4")
+        start("activation_patching", HYBRID["hybrid"](tmp_path / "model"), clips, tmp_path / "out", *KNOCKOUT, "--limit", "4")
     with pytest.raises(InputError, match="--rank does not go with --intervention knockout; leave it out"):
-        start(tiny_folder, clips, tmp_path / "out", "--rank", "2")
+        start("activation_patching", tiny_folder, clips, tmp_path / "out", *KNOCKOUT, "--rank", "2")
     assert not list((tmp_path / "out").glob("*.csv"))
 
 

@@ -1,6 +1,5 @@
 """Scale: what planted models do with a voice made larger or erased, its tables and its files."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -28,9 +27,10 @@ from common.model.lm import AudioLM
 from common.model.prompts import PROMPTS, Question
 from common.patching.leace import learn, nothing, scale_of
 from common.patching.rerun import Edit, rerun
-from common.run.run_folder import read_table
+from common.run.run_folder import read_record, read_table
 from common.stats.word_errors import word_errors
 from common.tracing.trace import states_at
+from tests.helpers.runs import interrupt
 from tests.tiny_models.listening import COPIES, listening_model
 from tests.tiny_models.tiny import LAYERS, save_clips
 
@@ -75,13 +75,15 @@ def test_a_voice_that_is_read_weakly_is_answered_from_the_planted_factor_on(
 
 
 def test_a_voice_that_is_not_read_helps_at_no_factor(clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    out = planted(0.0, clips, tmp_path, monkeypatch, "--at", "last", "--factor", "4", "8")
+    """Nor does erasing it change anything."""
+    out = planted(0.0, clips, tmp_path, monkeypatch, "--at", "last", "--factor", "-1", "4", "8")
     scale = read_table(out, "scale")
     own = scale[(scale.kind == "prosody") & (scale.control == OWN) & (scale.layer > COPIES)]
     rows = read_table(out, "scaled").query(f"kind == 'prosody' and control == '{OWN}' and layer > {COPIES}")
     assert (rows.decoded == 1).all() and (own.voice == 0).all()
     found = effects(out)["prosody"]
     assert found.gain.value == 0 and not found.helps and not found.readout
+    erased_as_planted(out, 0)
 
 
 def test_of_the_span_layers_up_to_the_copy_count(clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -91,28 +93,32 @@ def test_of_the_span_layers_up_to_the_copy_count(clips: Path, tmp_path: Path, mo
     assert (scale.direct == 0).all()
 
 
-@pytest.mark.parametrize("reads", [3.0, 0.0])
 def test_a_voice_that_is_answered_is_not_without_its_subspace(
-    reads: float, clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """From where the voice is copied to the last position on; where it is not read, erasing it changes nothing."""
-    out = planted(reads, clips, tmp_path, monkeypatch, "--at", "last", "--factor", "-1", "--limit", "40")
+    """From where the voice is copied to the last position on."""
+    out = planted(3.0, clips, tmp_path, monkeypatch, "--at", "last", "--factor", "-1", "--limit", "40")
+    assert erased_as_planted(out, 1).voice.min() > 0.9
+
+
+def erased_as_planted(out: Path, answered: float) -> pd.DataFrame:
+    """Assert what erasing gives where the voice was `answered` by all clips or by none; return the random subspace's table."""
     scale = read_table(out, "scale").query("factor == -1").set_index(["kind", "control", "layer"]).loc["prosody"]
-    answered = float(reads > 0)
-    assert reads == 0 or scale.loc["random_subspace"].voice.min() > 0.9
     assert scale.loc[OWN].voice.to_dict() == {layer: answered * (layer <= COPIES) for layer in range(LAYERS + 1)}
     found = {f.kind: f for f in erasures({"erased": read_table(out, "erased")})}["prosody"]
     assert found.layers == (1, LAYERS - 1) and found.erased.value == pytest.approx(answered * COPIES / (LAYERS - 1))
     inner = scale.loc["random_subspace"].voice.loc[1 : LAYERS - 1]
     assert found.random.value == pytest.approx(inner.mean(), abs=1e-5)
     assert found.minus_random.value == pytest.approx(found.erased.value - found.random.value, abs=1e-5)
+    return scale.loc["random_subspace"]
 
 
 def test_a_run_goes_on_after_a_kill_and_its_subspaces_serve_another(
     tiny_folder: Path, clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     model, out = ("--model", str(tiny_folder), "--at", "last", "--layers", "2"), tmp_path / "out"
-    start(clips, out, *model)
+    few = (*model, "--factor", "-1", "2")
+    start(clips, out, *few)
     assert "voice made larger: answers with its label" in capsys.readouterr().out
     files = {
         "scaled.csv",
@@ -125,13 +131,12 @@ def test_a_run_goes_on_after_a_kill_and_its_subspaces_serve_another(
         "files.json",
     }
     assert {f.name for f in out.iterdir()} == files | {"scale_curve.png", "scale_heatmap.png"}
-    record = json.loads((out / "run.json").read_text())
-    assert record["identity"]["factors"] == [-1, 0, 1, 2, 4, 8] and record["self_check"]["scale by splice - rerun"] < 1e-4
-    whole, text = read_table(out, "scaled"), (out / "scaled.csv").read_text()
+    record = read_record(out)
+    assert record["identity"]["factors"] == [-1, 2] and record["self_check"]["scale by splice - rerun"] < 1e-4
+    whole = read_table(out, "scaled")
     assert set(whole.control) == {OWN, *CONTROLS} and set(whole.kind) == set(KINDS) and 0 not in set(whole.factor)
-    (out / "scaled.csv").write_text(text[: len(text) // 2])
-    (out / "run.json").write_text(json.dumps({"identity": record["identity"], "finished": False}))
-    start(clips, out, *model)
+    interrupt(out, "scaled.csv")
+    start(clips, out, *few)
     pd.testing.assert_frame_equal(read_table(out, "scaled"), whole, atol=2e-6)
     file = ("--subspaces", str(out / "subspaces.safetensors"))
     start(clips, tmp_path / "again", *model, *file, "--prompt", "voice", "--factor", "4")

@@ -5,7 +5,6 @@ The loop is timed on some of the windows or components and scaled; its logits ar
 
 import argparse
 import resource
-import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -19,17 +18,12 @@ from common.model.lm import AudioLM
 from common.patching.knockout import Cut, knockout, knockout_rerun
 from common.patching.tail_pass import last_of, tail_of
 from common.tracing.hooks import hooks
+from tests.bench.measure import timed
 from tests.bench.subject import REAL, SMALL, build_model, make_clips
 
 TOKENS = (1, 2, 3, 4, 5)
 TIMED = 4  # windows or components of the loop that are timed
 CHUNK = {False: 256, True: 2048}  # rows of a pass over the tail, and over the last token
-
-
-def timed(work: Callable[[], Any]) -> tuple[float, Any]:
-    began = time.perf_counter()
-    done = work()
-    return time.perf_counter() - began, done
 
 
 def all_cuts(lm: AudioLM, clip: EncodedClip) -> dict[bool, list[Cut]]:

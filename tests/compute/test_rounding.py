@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from common.compute.rounding import check_share, donors_again, noise_of
 from common.errors import CheckFailed
 from common.patching.splice import splice
 from common.run.command_line import main_of
+from common.tracing.hooks import hooks
 from common.tracing.trace import Trace
 from tests.helpers.runs import ROWS, interrupt, rows_of, start
 
@@ -26,12 +28,8 @@ def plant(monkeypatch: pytest.MonkeyPatch, is_odd: Callable[[Trace], bool], nois
     def noisy(lm: Any, donor: Trace, recipients: list[Trace], tokens: Any) -> torch.Tensor:
         draw = torch.Generator().manual_seed(0)
         hook = lambda module, args, h: h + noise * torch.randn(h.shape, generator=draw)  # noqa: E731
-        handle = lm.blocks[2].register_forward_hook(hook) if is_odd(donor) else None
-        try:
+        with hooks(lm.blocks[2].register_forward_hook(hook)) if is_odd(donor) else nullcontext():
             return splice(lm, donor, recipients, tokens)
-        finally:
-            if handle:
-                handle.remove()
 
     monkeypatch.setattr(patch, "splice", noisy)
 

@@ -3,11 +3,9 @@
 import gzip
 import json
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
-from os import environ
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +13,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from common.model.lm import AudioLM
-from common.patching.splice import splice
+from common.patching.splice import heads_share_keys, splice
 from common.tracing.kv_cache import kept_tensors
 from common.tracing.trace import record
 from tests.bench.measure import fastest, operations, product_peak, timed
@@ -181,21 +179,8 @@ def shared_keys(patch: Callable[[], torch.Tensor]) -> dict[str, Any]:
     """Time a pass as it is, and with the kernel itself letting the query heads share keys and values (`enable_gqa`)."""
     patch()
     seconds, as_is = fastest(patch, 3), patch()
-    with sharing():
+    with heads_share_keys(torch.device("cpu")):  # as on a CPU, whatever the device
         patch()
         shared, other = fastest(patch, 3), patch()
     difference = float((as_is.float() - other.float()).abs().max())
     return {"as it is, s": seconds, "shared, s": shared, "largest difference of two logits": difference}
-
-
-@contextmanager
-def sharing() -> Iterator[None]:
-    """Set transformers' own switch (integrations/sdpa_attention.py), which is read at each call."""
-    before = environ.get("TRANSFORMERS_SDPA_FORCE_GQA")
-    environ["TRANSFORMERS_SDPA_FORCE_GQA"] = "1"
-    try:
-        yield
-    finally:
-        environ.pop("TRANSFORMERS_SDPA_FORCE_GQA")
-        if before is not None:
-            environ["TRANSFORMERS_SDPA_FORCE_GQA"] = before

@@ -23,8 +23,8 @@ def rows_of(out: Path, name: str = "activation_patching") -> pd.DataFrame:
 
 
 def interrupt(out: Path, name: str, *, at: int | None = None) -> None:
-    """Cut the rows of a finished run at a character, or in the middle, as a kill would have left them."""
-    rows, record = out / ROWS[name], out / "run.json"
+    """Cut the rows of a finished run, of a script or in a file, at a character or in the middle, as a kill would leave them."""
+    rows, record = out / ROWS.get(name, name), out / "run.json"
     text = rows.read_text()
     rows.write_text(text[: len(text) // 2 if at is None else at])
     record.write_text(json.dumps(json.loads(record.read_text()) | {"finished": False}))

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,15 +11,20 @@ import numpy as np
 import pandas as pd
 import pytest
 import soundfile
+import torch
 from PIL import Image
 
 import report.build
+from activation_patching.span.patch import Patched
+from activation_patching.span.rows import pair_rows
 from activation_patching.span.tables import tables_of
 from common import plotting
 from common.clips.manifest import COLUMNS, LABELS, Sample
 from common.clips.pairs import DISTURBANCES, KINDS, SAME_TEXT, PairRules, build_pairs, control_pairs
 from common.files import claim
+from common.model.readout import Readout
 from common.run.run_folder import write_record, write_tables
+from logit_lens.rows import lens_rows
 from logit_lens.tables import conflict_rows, lens_tables
 from report.runs import EXPERIMENTS
 
@@ -99,10 +104,8 @@ def save_exchange(folder: Path, *, labels: Sequence[str] = LABELS) -> Path:
     found = pd.concat([real, random, whole])
     found.to_csv(out / "patches.csv", index=False)
     write_tables(out, tables_of(found))
-    record = json.loads((folder / "patching" / "run.json").read_text(encoding="utf-8"))
-    record["identity"] |= {"intervention": "exchange", "at": "last"}
-    record["self_check"]["exchange by splice - rerun"] = 0.0
-    write_record(out, record)
+    checked = {"self_check__exchange by splice - rerun": 0.0}
+    change_record(folder / "patching", out, identity__intervention="exchange", identity__at="last", **checked)
     return out
 
 
@@ -149,23 +152,20 @@ def _logits(samples: list[Sample], labels: list[str], truth: Truth) -> np.ndarra
     return logits
 
 
+def _readout(labels: list[str]) -> Readout:
+    """Return a readout in whose vocabulary the labels stand behind one token of what else could be said."""
+    return Readout(tuple(labels), tuple(labels), tuple(range(1, len(labels) + 1)), tuple(labels))
+
+
 def _lens_rows(samples: list[Sample], logits: np.ndarray, labels: list[str]) -> pd.DataFrame:
-    rows = []
-    for sample, of_sample in zip(samples, logits):
-        words, voice = labels.index(sample.semantic_label), labels.index(sample.prosody_label)
-        for layer, at in enumerate(of_sample):
-            winner = labels[int(at.argmax())]
-            outcomes = {sample.semantic_label: "semantic", sample.prosody_label: "prosody" if sample.conflict else "both"}
-            named = {
-                "sample_id": sample.sample_id,
-                "semantic_label": sample.semantic_label,
-                "prosody_label": sample.prosody_label,
-            }
-            told = {"layer": layer, **{f"logit_{label}": v for label, v in zip(labels, at)}, "winner": winner}
-            told |= {"outcome": outcomes.get(winner, "other"), "margin": at[voice] - at[words], "mass": layer / LAYERS}
-            last = layer == LAYERS - 1
-            told |= {"said": winner if last and len(rows) % 3 else "", "spoke": int(last)}
-            rows.append(named | told | {"text_id": sample.text_id, "speaker": sample.speaker})
+    """Return rows of the lens: the labels' share of the probability grows with the layer; two thirds of the clips speak."""
+    grown = np.maximum(np.arange(LAYERS) / LAYERS, 1e-9)
+    other = np.logaddexp.reduce(logits, axis=2, keepdims=True) + np.log(1 / grown - 1)[:, None]
+    vocabulary, rows = torch.tensor(np.concatenate([other, logits], axis=2)), []
+    for number, (sample, of_sample) in enumerate(zip(samples, vocabulary)):
+        made = lens_rows(_readout(labels), sample, of_sample, of_sample[:, 1:], layers=range(LAYERS))
+        told = {"said": made[-1]["winner"] if number % 3 else "", "spoke": 1}
+        rows += [row | {"said": "", "spoke": 0} for row in made[:-1]] + [made[-1] | told]
     return pd.DataFrame(rows)
 
 
@@ -173,38 +173,20 @@ def _patch_rows(
     samples: list[Sample], logits: np.ndarray, labels: list[str], truth: Truth, *, pairs: int, controls: bool
 ) -> pd.DataFrame:
     """Return rows of patches: at layer l the answer is between the donor's and the recipient's own, the donor's at l = 0."""
-    own = {s.sample_id: at[-1] for s, at in zip(samples, logits)}
+    own = {s.sample_id: torch.tensor(at[-1]) for s, at in zip(samples, logits)}
     conflict = [s for s in samples if s.conflict]
     some = [p for kind in KINDS for p in build_pairs(conflict, kind, PairRules(max_pairs=pairs), seed=0)[0]]
     carried = 1 / (1 + np.exp(4 * (np.arange(LAYERS) - truth.ends)))
     carried[0], carried[-1] = 1, 0
-    rows = []
+    rows, readout = [], _readout(labels)
     further = [c for name in DISTURBANCES if controls for c in control_pairs(some, conflict, name, seed=0)]
     further += control_pairs([p for p in some if p.kind == "prosody"], samples, SAME_TEXT, most=50, seed=0)
     for pair in [*some, *further]:
         base = own[pair.recipient.sample_id]
-        donor = np.zeros_like(base) if pair.silent else own[pair.donor.sample_id]
-        patched = base + carried[:, None] * (donor - base)
-        target = labels.index(pair.target)
-        for layer, at in enumerate(patched):
-            said = labels[int(at.argmax())]
-            row: dict[str, Any] = {"pair_id": pair.pair_id, "true_pair_id": pair.true_pair_id}
-            row |= {"kind": pair.kind, "control": pair.control}
-            row |= {
-                "recipient_id": pair.recipient.sample_id,
-                "donor_id": pair.donor.sample_id,
-                "target": pair.target,
-                "layer": layer,
-            }
-            row |= {f"logit_{label}": v for label, v in zip(labels, at)}
-            row |= {f"base_{label}": v for label, v in zip(labels, base)}
-            row |= {"pred_base": labels[int(base.argmax())], "pred_donor": labels[int(donor.argmax())], "pred_patch": said}
-            row |= {"flip_to_target": int(said == pair.target), "flip_from_base": int(said != row["pred_base"])}
-            row |= {"delta_logit": at[target] - base[target], "kv_shared": 0, "own_run_difference": 0.0}
-            for role in ("recipient", "donor"):
-                for field in ("text_id", "speaker", "semantic_label", "prosody_label"):
-                    row[f"{role}_{field}"] = getattr(getattr(pair, role), field)
-            rows.append(row)
+        donor = torch.zeros_like(base) if pair.silent else own[pair.donor.sample_id]
+        patched = Patched(base + torch.tensor(carried)[:, None] * (donor - base), "splice", 0.0, 0.0, "", base)
+        answer = readout.answer(donor)
+        rows += pair_rows(pair, patched, pred_donor=answer, readout=readout, layers=range(LAYERS), reach=LAYERS)
     return pd.DataFrame(rows)
 
 
@@ -264,8 +246,8 @@ def _record(folder: Path, experiment: str, rows: pd.DataFrame, labels: list[str]
     }
 
 
-def change_record(run: Path, **changes: Any) -> None:
-    """Change fields of a run.json; "identity.model" names a field of a field."""
+def change_record(run: Path, to: Path | None = None, **changes: Any) -> None:
+    """Change fields of a run.json, or of its copy in the folder `to`; "identity__model" names a field of a field."""
     record = json.loads((run / "run.json").read_text(encoding="utf-8"))
     for name, value in changes.items():
         place, *inside = name.split("__")
@@ -273,7 +255,7 @@ def change_record(run: Path, **changes: Any) -> None:
             record[place][inside[0]] = value
         else:
             record[place] = value
-    write_record(run, record)
+    write_record(to or run, record)
 
 
 @contextmanager
@@ -291,9 +273,13 @@ def nothing_drawn() -> Iterator[None]:
         yield
 
 
-def build_report(study: Path, out: Path, *more: str) -> str:
-    """Build the report of a study, with empty figures; return its English Markdown, "" where only the Chinese was asked for."""
-    options = ["--lens", str(study / "lens"), "--patching", str(study / "patching"), "--out", str(out), "--no-audio"]
-    with nothing_drawn():
-        report.build.main([*options, *more])
-    return (out / "report.md").read_text(encoding="utf-8") if (out / "report.md").exists() else ""
+def build_report(study: Path, out: Path, *more: str, audio: bool = False, drawn: bool = False) -> tuple[str, str]:
+    """Build the report of a study, without `audio` and with empty figures; return its Markdown in English and Chinese.
+
+    "" where only the other was asked for. With real figures where they are `drawn`.
+    """
+    options = ["--lens", str(study / "lens"), "--patching", str(study / "patching"), "--out", str(out), *more]
+    with nullcontext() if drawn else nothing_drawn():
+        report.build.main(options if audio else [*options, "--no-audio"])
+    english, chinese = (f.read_text(encoding="utf-8") if f.exists() else "" for f in (out / "report.md", out / "report.zh.md"))
+    return english, chinese

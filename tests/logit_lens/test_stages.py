@@ -24,6 +24,8 @@ from common.model.load import load_model
 from common.stats.findings import Estimate
 from common.stats.probes import products, reduced
 from common.tracing.encoder import encoder_blocks, share_heard
+from common.tracing.hooks import hooks
+from common.tracing.trace import own_logits
 from logit_lens.encoder.findings import StageDecoding, stage_decodings
 from logit_lens.encoder.states import log_mel
 from logit_lens.fitted.state_file import STAGES, read_states
@@ -139,10 +141,8 @@ def test_stages_are_the_means_of_the_clips_own_frames(dropped: Path, model: Path
     heard = share_heard(lm, clip, len(wave))
     assert heard == pytest.approx(len(wave) / RATE, abs=0.01)  # the tiny extractor pads to 1 s
     states = []
-    handle = blocks[0].register_forward_pre_hook(lambda _, args: states.append(args[0]))
-    with torch.inference_mode():
-        lm.model(**clip.inputs)
-    handle.remove()
+    with hooks(blocks[0].register_forward_pre_hook(lambda _, args: states.append(args[0]))):
+        own_logits(lm, clip)
     frames = states[0][0, : math.ceil(heard * 50)]
     np.testing.assert_allclose(kept[0, 0, 1, :32], frames.mean(dim=0), rtol=2e-3, atol=2e-3)
     np.testing.assert_allclose(kept[0, 0, 0], log_mel(wave, RATE), rtol=2e-3, atol=2e-3)

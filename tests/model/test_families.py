@@ -28,6 +28,7 @@ from common.model.prompts import PROMPTS
 from common.patching import engine_check
 from common.patching.self_check import self_check
 from common.tracing.encoder import encoder_blocks, encoder_means
+from common.tracing.hooks import hooks
 from common.tracing.prefix_cache import prefix_cache_of
 from common.tracing.trace import lens, states_at
 from tests.tiny_models.families import template, without_vision_tower
@@ -161,11 +162,8 @@ def test_lens_equals_each_familys_norm_and_head_by_hand(checkpoint: Path, four_c
     def catch(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         entering.append(args[0] if args else kwargs["hidden_states"])
 
-    handles = [block.register_forward_pre_hook(catch, with_kwargs=True) for block in lm.blocks]
-    with torch.inference_mode():
+    with hooks(*(block.register_forward_pre_hook(catch, with_kwargs=True) for block in lm.blocks)), torch.inference_mode():
         answer = lm.model(**clip.inputs).logits[0, -1]
-    for handle in handles:
-        handle.remove()
     logits, _ = lens(lm, clip, [0])
     decoder = next(m for m in lm.model.modules() if getattr(m, "layers", None) is lm.blocks)
     norm = next(getattr(decoder, name) for name in ("norm", "norm_f") if hasattr(decoder, name))

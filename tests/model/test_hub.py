@@ -5,10 +5,16 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import pandas as pd
 import pytest
+import torch
+from torch import nn
 
+from common.errors import InputError
+from common.model.lm import wrap_model
 from tests.helpers.hub import Repo, hub, scripts
 from tests.tiny_models.own_code.remote import save_remote
+from tests.tiny_models.own_code.remote_code import Own, OwnConfig
 from tests.tiny_models.tiny import save_clips, save_tiny_model
 
 OLD, NEW = "a" * 40, "b" * 40
@@ -49,7 +55,7 @@ def test_hub_ids_and_code_of_a_models_own(tiny_folder: Path, clips: Path, tmp_pa
     ):
         assert run(*line("logit_lens", "me/tiny", clips, tmp_path / "none", "--plan"))[0] == 0
         assert any("tokenizer.json" in a for a in asked) and not any("safetensors" in a for a in asked)
-        for model, expected in (("me/gone", "no model folder or hub id that can be read"), ("me/own", CODE)):
+        for model, expected in (("me/gone", "no model folder or hub id that can be read"), ("me/own", CODE), (str(own), CODE)):
             code, said = run(*line("logit_lens", model, clips, tmp_path / "none"))
             assert (code, said.startswith(f"error: --model {model}: {expected}")) == (2, True), said
         for script, model, more, expected in (
@@ -68,6 +74,8 @@ def checked_by_splice(out: Path) -> None:
     assert (record["model_class"], record["blocks"], record["engine"]) == ("Own", 3, "splice")
     check = record["self_check"]
     assert check["splice - rerun"] < check["tolerance"] < check["A - B, for comparison"] / 10
+    rows = pd.read_csv(out / "patches.csv")
+    assert rows[rows.layer.between(1, 2)].delta_logit.abs().max() > 0.01
 
 
 def refuses(run: Callable[[str, list[str]], tuple[int, str]], clips: Path, out: Path) -> None:
@@ -83,11 +91,14 @@ def test_hub_ids_online_and_then_offline(tiny_folder: Path, clips: Path, tmp_pat
     revisions = {"main": (OLD, tiny_folder), "v2": (NEW, newer), OLD: (OLD, tiny_folder), NEW: (NEW, newer)}
     repos = {"me/tiny": Repo(revisions), "me/cut": Repo(revisions, cut={"model.safetensors": 5_000})}
     repos |= {f"me/gated-{status}": Repo(revisions, gated=status) for status in (401, 403)}
-    unsafe = tmp_path / "unsafe"
+    unsafe, own = tmp_path / "unsafe", save_remote(tmp_path / "code")
     shutil.copytree(tiny_folder, unsafe, ignore=shutil.ignore_patterns("*.safetensors"))
     (unsafe / "pytorch_model.bin").write_bytes(b"weights")
     repos |= {"me/unsafe": Repo({"main": (OLD, unsafe), OLD: (OLD, unsafe)})}
-    repos |= {"me/huge": Repo(revisions, told={"model.safetensors": 10**15})}
+    repos |= {
+        "me/own": Repo({"main": (OLD, own), OLD: (OLD, own)}),
+        "me/huge": Repo(revisions, told={"model.safetensors": 10**15}),
+    }
     home = {"HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "0"}
     with hub(repos) as (endpoint, asked), scripts(HF_ENDPOINT=endpoint, **home) as run:
         for script in ("logit_lens", "activation_patching"):
@@ -108,6 +119,9 @@ def test_hub_ids_online_and_then_offline(tiny_folder: Path, clips: Path, tmp_pat
         assert run(*line("logit_lens", "me/cut", clips, tmp_path / "resumed"))[0] == 0
         assert (tmp_path / "resumed" / "lens.csv").read_bytes() == rows[0]
         assert sum("GET /me/tiny/resolve" in a and "safetensors" in a for a in asked) == 2  # each commit's weights once
+        for name, model in (("own", str(own)), ("own-hub", "me/own")):
+            assert run(*line("logit_lens", model, clips, tmp_path / name, "--trust-remote-code"))[0] == 0
+        assert (tmp_path / "own" / "lens.csv").read_bytes() == (tmp_path / "own-hub" / "lens.csv").read_bytes()
         server = asked[:]
     with scripts(HF_ENDPOINT=endpoint, **home | {"HF_HUB_OFFLINE": "1"}) as run:
         for script, folder, more in (("logit_lens", "lens", ()), ("activation_patching", "patching", ("--revision", "v2"))):
@@ -118,3 +132,24 @@ def test_hub_ids_online_and_then_offline(tiny_folder: Path, clips: Path, tmp_pat
         code, said = run(*line("logit_lens", "me/new", clips, tmp_path / "none"))
         assert (code, "me/new: no model folder or hub id that can be read (" in said) == (2, True), said
     assert asked == server
+
+
+def test_the_blocks_are_the_largest_list_around_the_embeddings() -> None:
+    model = Own(OwnConfig())
+    model.config.audio_token_id = 7
+    assert wrap_model(model, None, device=torch.device("cpu")).blocks is model.trunk.stages
+    model.trunk.small = nn.ModuleList([nn.Linear(2, 2) for _ in range(9)])
+    assert wrap_model(model, None, device=torch.device("cpu")).blocks is model.trunk.stages
+
+
+@pytest.mark.parametrize("lack", ["audio token", "embeddings", "blocks"])
+def test_what_a_checkpoint_lacks_is_said_with_what_it_needs(lack: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = Own(OwnConfig())
+    if lack != "audio token":
+        model.config.audio_token_id = 7
+    if lack == "embeddings":
+        monkeypatch.setattr(Own, "get_input_embeddings", lambda self: (_ for _ in ()).throw(NotImplementedError))
+    if lack == "blocks":
+        model.trunk.stages, model.hearing = nn.Sequential(*model.trunk.stages), nn.Sequential(*model.hearing)
+    with pytest.raises(InputError, match=r"^Own is .*Needed: a config or processor with an audio token.*--trust-remote-code"):
+        wrap_model(model, None, device=torch.device("cpu"))

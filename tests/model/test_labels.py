@@ -9,12 +9,12 @@ import pytest
 
 import activation_patching.run
 import logit_lens.run
-import report.build
 from common.clips.csvfile import read_table
 from common.errors import InputError
 from common.stats.units import labels_of
 from logit_lens.tables import lens_layers
 from report.markdown import plain
+from tests.helpers.study import build_report
 
 NAMES = {  # which a reader of CSV takes for something else, or a figure, a page or a pattern for signs of theirs
     2: ("1", "2"),
@@ -41,7 +41,7 @@ def relabelled(manifest: Path, labels: tuple[str, ...], out: Path) -> Path:
     return out
 
 
-@pytest.mark.parametrize("count", NAMES)
+@pytest.mark.parametrize("count", [2, pytest.param(4, marks=pytest.mark.slow), 7])
 def test_any_labels_from_the_command_line_to_the_report(count: int, tiny_folder: Path, manifest: Path, tmp_path: Path) -> None:
     labels = NAMES[count]
     data = relabelled(manifest, labels, tmp_path / "m.csv")
@@ -49,9 +49,7 @@ def test_any_labels_from_the_command_line_to_the_report(count: int, tiny_folder:
     logit_lens.run.main([*shared, "--out", str(tmp_path / "lens")])
     pool = ["--pool", "all"] if count == 2 else []  # two labels: conflict clips that share one label share both
     activation_patching.run.main([*shared, *pool, "--max-pairs", "12", "--out", str(tmp_path / "patching")])
-    report.build.main(
-        ["--lens", str(tmp_path / "lens"), "--patching", str(tmp_path / "patching"), "--out", str(tmp_path / "r"), "--no-audio"]
-    )
+    text, _ = build_report(tmp_path, tmp_path / "r")
     rows = {name: read_table(tmp_path / name / file) for name, file in (("lens", "lens.csv"), ("patching", "patches.csv"))}
     for table in rows.values():
         assert labels_of(table) == list(labels)
@@ -62,7 +60,6 @@ def test_any_labels_from_the_command_line_to_the_report(count: int, tiny_folder:
     assert set(rows["patching"].target) <= set(labels) and set(rows["patching"].pred_patch) <= set(labels)
     record = json.loads((tmp_path / "lens" / "run.json").read_text())
     assert record["identity"]["labels"] == list(labels) and list(record["label_tokens"]) == list(labels)
-    text = (tmp_path / "r" / "report.md").read_text(encoding="utf-8")
     assert all(plain(label) in text for label in labels) and ("surprised" not in text)
 
 

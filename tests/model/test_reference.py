@@ -20,20 +20,17 @@ def layers(script, prompt: str, out: Path, *more: str) -> pd.DataFrame:  # type:
     return pd.read_csv(out / "layers.csv")
 
 
-def sizes(few: int, many: int) -> list:
-    return [str(few), pytest.param(str(many), marks=pytest.mark.slow)]
+SLOW = pytest.mark.slow
 
 
-@pytest.mark.parametrize("clips", sizes(24, 120))
-@pytest.mark.parametrize("prompt", ASKED)
+@pytest.mark.parametrize(("prompt", "clips"), [("words", "24"), *(pytest.param(p, "120", marks=SLOW) for p in ASKED)])
 def test_the_answer_is_the_cue_that_was_asked_for(prompt: str, clips: str, tmp_path: Path) -> None:
     last = layers(logit_lens.run, prompt, tmp_path, "--limit", clips).iloc[-1]
     assert last[f"win_{ASKED[prompt]}"] >= 0.9
     assert last.margin_lo > 0 if prompt == "voice" else last.margin_hi < 0
 
 
-@pytest.mark.parametrize("pairs", sizes(12, 50))
-@pytest.mark.parametrize("prompt", ASKED)
+@pytest.mark.parametrize(("prompt", "pairs"), [("voice", "12"), *(pytest.param(p, "50", marks=SLOW) for p in ASKED)])
 def test_patching_moves_the_cue_that_was_asked_for_and_not_the_other(prompt: str, pairs: str, tmp_path: Path) -> None:
     table = layers(activation_patching.run, prompt, tmp_path, "--max-pairs", pairs)
     effects = pd.read_csv(tmp_path / "effects.csv")

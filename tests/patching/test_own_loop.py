@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from common.model.lm import AudioLM
 from common.model.load import load_model
 from common.model.prompts import PROMPTS, ask, fill_prompt
 from common.patching import ENGINES
+from common.tracing.hooks import hooks
 from tests.tiny_models.newer_families import save_gemma4, save_nemotron_h_omni
 from tests.tiny_models.tiny import save_clips, save_tiny_model
 
@@ -36,15 +37,11 @@ def patched_rows(model: Path, data: Path, out: Path, *more: str) -> tuple[pd.Dat
     return pd.read_csv(out / "patches.csv"), json.loads((out / "run.json").read_text())
 
 
-@contextmanager
-def at_block(lm: AudioLM, layer: int, change: Any) -> Iterator[None]:
+def at_block(lm: AudioLM, layer: int, change: Any) -> AbstractContextManager[None]:
     """Let `change` see, and return anew, what enters block `layer`, or what leaves the last one."""
     if layer < len(lm.blocks):
-        handle = lm.blocks[layer].register_forward_pre_hook(lambda module, args: (change(args[0]), *args[1:]))
-    else:
-        handle = lm.blocks[-1].register_forward_hook(lambda module, args, h: change(h))
-    yield
-    handle.remove()
+        return hooks(lm.blocks[layer].register_forward_pre_hook(lambda module, args: (change(args[0]), *args[1:])))
+    return hooks(lm.blocks[-1].register_forward_hook(lambda module, args, h: change(h)))
 
 
 def answer(lm: AudioLM, clip: EncodedClip, layer: int, positions: slice, states: torch.Tensor) -> torch.Tensor:
@@ -94,7 +91,7 @@ def test_patches_are_those_of_a_loop_over_layers(kind: str, clips: Path, tmp_pat
         "shared keys": save_gemma4,
     }[kind](tmp_path / "model")
     crop = ["--align", "crop"] if kind == "shared keys" else []
-    rows, record = patched_rows(saved, clips, tmp_path / "out", "--max-pairs", "6", *crop)
+    rows, record = patched_rows(saved, clips, tmp_path / "out", "--max-pairs", "4", *crop)
     assert record["engine"] == ("layer_batch" if crop else "splice")
     lm = load_model(str(saved), device=torch.device("cpu"), dtype=torch.float32)
     prompt, tokens = fill_prompt(PROMPTS["speaker"]), lm.processor.tokenizer

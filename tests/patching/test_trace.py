@@ -1,4 +1,4 @@
-"""The identities of record and of every way of patching, on a random model of a real class."""
+"""The identities of record, of every way of patching and of what is kept of a clip, on a random model of a real class."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -6,17 +6,24 @@ from pathlib import Path
 import pytest
 import torch
 
+from common.clips.manifest import read_clips
+from common.compute import memory, session
+from common.compute.memory import PrefixCacheStore
+from common.compute.session import open_session
 from common.errors import CheckFailed, UnknownBlock
+from common.model import ModelChoice
 from common.model.encoding import EncodedClip, encode_clip
 from common.model.lm import AudioLM
 from common.model.load import load_model
-from common.model.prompts import PROMPTS
+from common.model.prompts import PROMPTS, ask
 from common.patching import ENGINES, engine_check
 from common.patching import self_check as self_check_module
 from common.patching.layer_batch import aligned, layer_batch, sweep
 from common.patching.rerun import put, rerun
 from common.patching.self_check import self_check
 from common.patching.splice import splice
+from common.tracing.hooks import hooks
+from common.tracing.prefix_cache import PrefixCache, prefix_cache_of
 from common.tracing.trace import Trace, lens, own_logits, record, states_at
 from tests.tiny_models.tiny import LAYERS, save_tiny_model
 
@@ -41,19 +48,13 @@ def test_the_clips_are_what_the_tests_below_take_them_for(lm: AudioLM, clips: di
     assert torch.pdist(answers, p=torch.inf).min() > 0.1  # else the identities would hold of anything
 
 
-def test_lens_row_L_is_the_models_own_answer(lm: AudioLM, clips: dict[str, EncodedClip]) -> None:
-    _, lens = record(lm, clips["a"])
-    assert lens.shape[0] == LAYERS + 1
-    torch.testing.assert_close(lens[-1], own_logits(lm, clips["a"]), atol=1e-5, rtol=0)
-
-
 def test_lens_equals_norm_and_head_of_each_h_l(lm: AudioLM, clips: dict[str, EncodedClip]) -> None:
     """In this family the way out is head(norm(h)); `hidden_states` of transformers give h_0..h_L-1 independently of our hooks."""
     _, lens = record(lm, clips["a"])
     with torch.inference_mode():
         hidden = lm.model(**clips["a"].inputs, output_hidden_states=True).hidden_states
         expected = [lm.model.lm_head(lm.model.model.language_model.norm(h[0, -1])) for h in hidden[:-1]]
-    torch.testing.assert_close(lens[:-1], torch.stack(expected), atol=1e-5, rtol=0)
+    torch.testing.assert_close(lens, torch.stack([*expected, own_logits(lm, clips["a"])]), atol=1e-5, rtol=0)
 
 
 def test_maps_change_every_layer_but_the_last(lm: AudioLM, clips: dict[str, EncodedClip]) -> None:
@@ -99,33 +100,30 @@ def test_row_0_is_the_donor_and_row_L_the_recipient_for_all_recipients_of_a_pass
         torch.testing.assert_close(row[-1], own_logits(lm, clips[name]), atol=1e-4, rtol=0)
 
 
-def test_recipients_of_one_pass_do_not_touch_each_other(lm: AudioLM, clips: dict[str, EncodedClip]) -> None:
+@pytest.mark.parametrize("moved", [0, 0.1])
+def test_recipients_of_one_pass_do_not_touch_each_other(moved: float, lm: AudioLM, clips: dict[str, EncodedClip]) -> None:
+    """Those whose tails enter with other states keep a row 0 each."""
     donor, a, b = (record(lm, clips[k])[0] for k in "cab")
+    b = replace(b, tail=b.tail + moved)
     together = splice(lm, donor, [a, b])
     alone = torch.cat([splice(lm, donor, [a]), splice(lm, donor, [b])])
     torch.testing.assert_close(together, alone, atol=1e-4, rtol=0)
-
-
-def test_recipients_whose_tails_enter_with_other_states_keep_a_row_0_each(lm: AudioLM, clips: dict[str, EncodedClip]) -> None:
-    donor, a, b = (record(lm, clips[k])[0] for k in "cab")
-    moved = replace(b, tail=b.tail + 0.1)
-    together = splice(lm, donor, [a, moved])
-    alone = torch.cat([splice(lm, donor, [a]), splice(lm, donor, [moved])])
-    torch.testing.assert_close(together, alone, atol=1e-4, rtol=0)
-    assert (together[0, 0] - together[1, 0]).abs().max() > 1e-2
+    assert not moved or (together[0, 0] - together[1, 0]).abs().max() > 1e-2
 
 
 def test_the_head_computes_the_asked_tokens_alone_and_is_whole_again(lm: AudioLM, clips: dict[str, EncodedClip]) -> None:
     donor, a, b = (record(lm, clips[k])[0] for k in "cab")
     head, seen = lm.model.get_output_embeddings(), []
-    handle = head.register_forward_hook(lambda module, args, output: seen.append(output.shape[-1]))
-    own = own_logits(lm, clips["a"])
-    torch.testing.assert_close(splice(lm, donor, [a, b], TOKENS), splice(lm, donor, [a, b])[..., list(TOKENS)], atol=1e-5, rtol=0)
-    handle.remove()
+    with hooks(head.register_forward_hook(lambda module, args, output: seen.append(output.shape[-1]))):
+        own = own_logits(lm, clips["a"])
+        some, everything = splice(lm, donor, [a, b], TOKENS), splice(lm, donor, [a, b])
+    torch.testing.assert_close(some, everything[..., list(TOKENS)], atol=1e-5, rtol=0)
     assert seen == [len(own), 3, len(own)] and torch.equal(own_logits(lm, clips["a"]), own)
     with pytest.raises(IndexError):
         splice(lm, donor, [a], (10**6,))
-    assert torch.equal(own_logits(lm, clips["a"]), own)
+    assert "forward" not in vars(head) and torch.equal(own_logits(lm, clips["a"]), own)
+    whole, of_tokens = lens(lm, clips["a"], TOKENS)
+    torch.testing.assert_close(of_tokens, whole[:, list(TOKENS)], atol=1e-5, rtol=0)
 
 
 def test_a_clip_patched_with_itself_does_not_move(lm: AudioLM, clips: dict[str, EncodedClip]) -> None:
@@ -146,13 +144,13 @@ def test_splice_leaves_its_traces_as_they_were(lm: AudioLM, clips: dict[str, Enc
 
 
 def test_no_hook_is_left_behind(lm: AudioLM, clips: dict[str, EncodedClip]) -> None:
-    def hooks() -> list[int]:  # transformers may keep some of its own
+    def hooked() -> list[int]:  # transformers may keep some of its own
         return [len(block._forward_hooks) + len(block._forward_pre_hooks) for block in lm.blocks]
 
-    before, own = hooks(), own_logits(lm, clips["a"])
+    before, own = hooked(), own_logits(lm, clips["a"])
     splice(lm, record(lm, clips["b"])[0], [record(lm, clips["a"])[0]])
     rerun(lm, clips["a"], 1, clips["a"].span, put(states_at(lm, clips["b"], clips["b"].span)))
-    assert hooks() == before and torch.equal(own_logits(lm, clips["a"]), own)
+    assert hooked() == before and torch.equal(own_logits(lm, clips["a"]), own)
 
 
 @pytest.mark.parametrize("block", range(LAYERS))
@@ -248,11 +246,8 @@ def test_self_check_stops_a_run_whose_code_is_wrong(name, broken, lm, clips, mon
 
 def test_an_unknown_kind_of_block_output_raises(lm: AudioLM, clips: dict[str, EncodedClip]) -> None:
     handle = lm.blocks[-1].register_forward_hook(lambda module, args, output: {"states": output})
-    try:
-        with pytest.raises(UnknownBlock, match="a block passes dict"):
-            record(lm, clips["a"])
-    finally:
-        handle.remove()
+    with hooks(handle), pytest.raises(UnknownBlock, match="a block passes dict"):
+        record(lm, clips["a"])
 
 
 def test_a_hook_that_is_never_reached_raises(lm: AudioLM, clips: dict[str, EncodedClip], tiny_folder: Path) -> None:
@@ -262,3 +257,60 @@ def test_a_hook_that_is_never_reached_raises(lm: AudioLM, clips: dict[str, Encod
         rerun(mixed, clips["a"], 1, clips["a"].span, lambda layer, h: h)
     with pytest.raises(RuntimeError, match="not reached once each"):
         states_at(mixed, clips["a"], clips["a"].span)
+
+
+MODEL = "read behind the kept audio - model"
+
+
+@pytest.fixture(scope="module")
+def spoken(manifest: Path) -> list[Path]:
+    return [sample.audio for sample in read_clips(manifest, None)[0][:3]]
+
+
+@pytest.mark.parametrize("window", [None, 20, 70, 400])  # shorter than the clips, within their range, longer
+def test_a_question_behind_a_front_is_answered_as_behind_audio(window: int | None, spoken: list[Path], tmp_path: Path) -> None:
+    lm = load_model(str(save_tiny_model(tmp_path, window=window)), device=torch.device("cpu"), dtype=torch.float32)
+    kept = [prefix_cache_of(lm, encode_clip(lm, path, PROMPTS["speaker"])) for path in spoken]
+    for prompt in ("voice-2", "words"):  # others than the prefix caches were made with
+        clips = [encode_clip(lm, path, PROMPTS[prompt]) for path in spoken]
+        for clip, prefix_cache in zip(clips, kept):
+            assert (lens(lm, clip, [5], prefix_cache=prefix_cache)[0] - lens(lm, clip, [5])[0]).abs().max() < 1e-4
+        assert (own_logits(lm, clips[0]) - own_logits(lm, clips[1])).abs().max() > 1e-2  # what another's audio would do
+        continue_from = [record(lm, clip, prefix_cache=prefix_cache)[0] for clip, prefix_cache in zip(clips, kept)]
+        whole = [record(lm, clip)[0] for clip in clips]
+        assert (splice(lm, continue_from[0], continue_from[1:]) - splice(lm, whole[0], whole[1:])).abs().max() < 1e-4
+
+
+def test_prefix_caches_are_not_used_where_they_do_not_give_the_models_own_answer(
+    tiny_folder: Path, manifest: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    samples, question, model = read_clips(manifest, None)[0][:4], ask("speaker"), ModelChoice(str(tiny_folder), device="cpu")
+
+    def opened(make: object) -> session.Session:
+        monkeypatch.setattr(self_check_module, "prefix_cache_of", make)
+        return open_session(model, question, samples, engines=(), shared=PrefixCacheStore(1))
+
+    def raises(lm: AudioLM, clip: EncodedClip) -> PrefixCache:
+        raise RuntimeError("no decoder for this")
+
+    def of_silence(lm: AudioLM, clip: EncodedClip) -> PrefixCache:
+        quiet = {k: torch.zeros_like(t) if t.is_floating_point() else t for k, t in clip.inputs.items()}
+        return prefix_cache_of(lm, EncodedClip(quiet, clip.span))
+
+    assert opened(prefix_cache_of).shared is not None
+    for wrong in (raises, of_silence):
+        refused = opened(wrong)
+        assert refused.shared is None and refused.prefix_cache(samples[0], refused.first) is None
+        found = refused.check.figures()[MODEL]
+        assert found == "does not run" if wrong is raises else found > 1e-2
+
+
+def test_what_is_shared_ends_with_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "cache_bytes", lambda _: 10)
+    shared, made = PrefixCacheStore(None), []
+
+    def of(key: str) -> str:
+        return shared.of(key, lambda: (made.append(key) or key * 2, 2))  # type: ignore[func-returns-value]
+
+    assert [of(k) for k in "abca"] == ["aa", "bb", "cc", "aa"] and made == list("abc")
+    assert of("d") == "dd" and of("c") == "cc" and of("d") == "dd" and made == list("abcdcd")

@@ -9,11 +9,11 @@ import pytest
 
 import activation_patching.run
 import logit_lens.run
-import report.build
 from common import plotting
 from common.clips.manifest import LABELS
 from common.model.prompts import CHINESE as WORDS
 from common.run.run_folder import read_record
+from tests.helpers.study import build_report
 from tests.tiny_models import tiny
 
 CHINESE = tuple(WORDS.values())
@@ -48,15 +48,12 @@ def test_chinese_throughout(
     with caplog.at_level(logging.WARNING, logger="common.plotting"):
         logit_lens.run.main([*shared, "--limit", "20", "--out", str(tmp_path / "lens")])
         activation_patching.run.main([*shared, "--max-pairs", "20", "--out", str(tmp_path / "patching")])
-        report.build.main(
-            ["--lens", str(tmp_path / "lens"), "--patching", str(tmp_path / "patching"), "--out", str(tmp_path / "report")]
-        )
+        text, _ = build_report(tmp_path, tmp_path / "report", audio=True)
     rows = pd.read_csv(tmp_path / "lens" / "lens.csv")
     assert set(rows.semantic_label) == set(labels) and {f"logit_{word}" for word in labels} <= set(rows.columns)
     record = read_record(tmp_path / "lens")
     assert record["label_tokens"] == dict(zip(labels, CHINESE))
     assert "请用一个词回答：中性、高兴、悲伤、愤怒或惊讶。" in record["prompt_text"]
-    text = (tmp_path / "report" / "report.md").read_text(encoding="utf-8")
     assert (
         f"| **{labels[3]}** |" in (tmp_path / "report" / "tables.md").read_text(encoding="utf-8") and "说话人的心情如何" in text
     )

@@ -1,7 +1,6 @@
 """The card of a replication: its sentences on studies whose truth is known, and the whole way of `make replicate`."""
 
 import itertools
-import json
 import re
 import shlex
 import shutil
@@ -43,10 +42,9 @@ def study(made: Path, tmp_path: Path) -> Path:
 
 def cards(study: Path, model: str, *sources: str) -> tuple[str, str]:
     """Return the cards of a study, in English and in Chinese, once its model and the sources of its clips have these names."""
-    counts = json.loads((study / "lens" / "run.json").read_text(encoding="utf-8"))["counts"]
     for run in ("lens", "patching"):
         change_record(study / run, identity__model=model, identity__commit="c0ffee")
-    change_record(study / "lens", counts=counts | {"sources": list(sources)})
+    change_record(study / "lens", counts__sources=list(sources))
     written = report.card.write_cards(study / "lens", study / "patching", study / "card")
     return tuple(file.read_text(encoding="utf-8") for file in written)  # type: ignore[return-value]
 

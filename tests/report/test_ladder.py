@@ -77,9 +77,8 @@ def test_intervals_are_those_of_the_runs_where_all_have_the_same_clips(study: Pa
 
 
 def test_the_report_shows_it_in_both_languages(study: Path, tmp_path: Path) -> None:
-    english = build_report(study, tmp_path / "out").replace("\u00a0", " ")
-    chinese = (tmp_path / "out" / "report.zh.md").read_text(encoding="utf-8")
-    assert "Given as text, the words' emotion is the answer in 100 %" in english and "Heard, it comes less often." in english
+    english, chinese = build_report(study, tmp_path / "out")
+    assert "Given as text, the words' emotion is the answer in 100\u00a0%" in english and "Heard, it comes less often." in english
     assert "以文本给出时，100% 的回答是语义情绪。以音频给出时更少。" in chinese
     assert "figures/ladder.png" in english and "figures/zh/ladder.png" in chinese and "[!CAUTION]" not in english
 

@@ -14,7 +14,6 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-import report.build
 import report.page.html
 from common import plotting
 from report.page import screenshot
@@ -22,7 +21,7 @@ from report.page.html import PAGE
 from report.page.inspector import closer_look, picked
 from report.page.svg import inline
 from report.runs import read_studies
-from tests.helpers.study import Truth, nothing_drawn, save_study
+from tests.helpers.study import Truth, build_report, change_record, save_study
 
 ROOT = Path(__file__).resolve().parents[2]
 BROWSER = shutil.which("chromium")
@@ -39,7 +38,7 @@ HOSTILE = """</script><script>window.hit=1</script><img src=x onerror="window.hi
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("page")
     study = save_study(out / "study", Truth(words=3.5, voice=4.0), texts=2, pairs=40)
-    report.build.main(["--lens", str(study / "lens"), "--patching", str(study / "patching"), "--out", str(out / "report")])
+    build_report(study, out / "report", audio=True, drawn=True)
     return out / "report"
 
 
@@ -50,10 +49,8 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
     labels = ("happy", "sad", HOSTILE)
     study = save_study(out / "study", labels=labels, texts=2, pairs=20, mark=HOSTILE.replace("|", ""), name=HOSTILE)
     for run in ("lens", "patching"):
-        record = json.loads((study / run / "run.json").read_text())
-        (study / run / "run.json").write_text(json.dumps(record | {"warnings": [HOSTILE], "prompt_text": HOSTILE}))
-    with nothing_drawn():
-        report.build.main(["--lens", str(study / "lens"), "--patching", str(study / "patching"), "--out", str(out / "report")])
+        change_record(study / run, warnings=[HOSTILE], prompt_text=HOSTILE)
+    build_report(study, out / "report", audio=True)
     return out / "report"
 
 
@@ -214,9 +211,7 @@ def test_audio_takes_what_the_rest_of_the_page_leaves(folder: Path, tmp_path: Pa
     sounds = next(iter(data_of(folder / "report.html")["sets"].values()))["audio"]
     smaller = len(without_figures.encode()) - sum(map(len, sounds.values())) // 2
     monkeypatch.setattr(report.page.html, "PAGE", smaller)
-    study = folder.parent / "study"
-    with nothing_drawn():
-        report.build.main(["--lens", str(study / "lens"), "--patching", str(study / "patching"), "--out", str(tmp_path)])
+    build_report(folder.parent / "study", tmp_path, audio=True)
     data = data_of(tmp_path / "report.html")
     kept = next(iter(data["sets"].values()))["audio"]
     assert 0 < len(kept) < len(sounds) and (tmp_path / "report.html").stat().st_size <= smaller

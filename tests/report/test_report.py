@@ -150,7 +150,7 @@ def test_a_test_weight_gets_a_banner_and_no_verdict(studies: dict[str, Path], tm
     for experiment in ("lens", "patching"):
         shutil.copytree(studies["voice"] / experiment, tmp_path / "study" / experiment)
         change_record(tmp_path / "study" / experiment, test_weight=True)
-    text = build_report(tmp_path / "study", tmp_path / "out")
+    text, _ = build_report(tmp_path / "study", tmp_path / "out")
     assert "**A test weight.**" in text and "It answers with" not in text and "carries the" not in text
     page = (tmp_path / "out" / "report.zh.html").read_text(encoding="utf-8")
     assert "测试权重" in page and "模型按" not in page and "[!NOTE]" not in page

@@ -1,6 +1,5 @@
 """What does not belong together, is missing or partial, is one line or stands in red before any number."""
 
-import json
 import re
 import shutil
 from pathlib import Path
@@ -64,7 +63,7 @@ def test_a_missing_or_partial_run_is_marked_and_none_of_its_numbers_shown(
     assert trouble.name == "missing" and "run the experiment first" in trouble.values["why"]
     shutil.rmtree(mine / "lens")
     with pytest.raises(SystemExit, match="2"):
-        report.build.main(["--lens", str(mine / "lens"), "--patching", str(mine / "patching"), "--out", str(tmp_path / "gone")])
+        build_report(mine, tmp_path / "gone")
     error = capsys.readouterr().err
     assert error.startswith("error: ") and error.count("\n") == 1 and not (tmp_path / "gone").exists()
 
@@ -81,8 +80,7 @@ def test_folders_of_the_other_experiment_and_broken_files_are_named(mine: Path, 
 
 
 def test_failed_and_missing_checks_and_warnings_are_told(mine: Path) -> None:
-    record = json.loads((mine / "lens" / "run.json").read_text())
-    change_record(mine / "lens", self_check=record["self_check"] | {"lens row L - model": 0.5}, warnings=["beware"])
+    change_record(mine / "lens", **{"self_check__lens row L - model": 0.5}, warnings=["beware"])
     change_record(mine / "patching", self_check={"tolerance": 0.001}, warnings=["beware"])
     _, troubles = troubles_of(mine)
     failed = [t for t in troubles if t.name == "check failed"]
@@ -100,10 +98,10 @@ def test_a_manifest_that_is_gone_or_of_other_clips_leaves_the_numbers_and_says_s
         change_record(mine / experiment, identity__data=str(manifest))
     table = pd.read_csv(manifest)
     table.assign(prosody_label="sad").to_csv(manifest, index=False)
-    text = build_report(mine, tmp_path / "out", "--lang", "en")
+    text, _ = build_report(mine, tmp_path / "out", "--lang", "en")
     assert "**Other clips**" in text and "80 of its clips" in text
     manifest.unlink()
-    assert "**Clips not found**" in build_report(mine, tmp_path / "out", "--lang", "en")
+    assert "**Clips not found**" in build_report(mine, tmp_path / "out", "--lang", "en")[0]
 
 
 @pytest.mark.parametrize("language", LANGUAGES)

@@ -16,13 +16,12 @@ from common.run import rows as run_rows
 from tests.helpers.runs import FEW, ROOT, ROWS, start
 from tests.tiny_models.tiny import LAYERS
 
-MORE = [("logit_lens", more) for more in ((), ("--probe", "--generate", "3"), ("--lens", "tuned"), ("--prompts", "all"))]
-MORE += [("activation_patching", ("--at", "last", "--kinds", "prosody", "--intervention", "exchange"))]
+RUNS = [("logit_lens", more) for more in ((), ("--probe", "--generate", "3"), ("--lens", "tuned"), ("--prompts", "all"))]
+RUNS += [("activation_patching", more) for more in ((), ("--at", "last", "--kinds", "prosody", "--intervention", "exchange"))]
 
 
-@pytest.mark.parametrize(
-    ("name", "more"), [("activation_patching", ()), *(pytest.param(*run, marks=pytest.mark.slow) for run in MORE)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "more"), RUNS)
 def test_two_processes_give_the_same_tables_as_one(
     name: str, more: tuple[str, ...], tiny_folder: Path, manifest: Path, tmp_path: Path
 ) -> None:

@@ -49,10 +49,15 @@ def test_a_finished_run_outlives_changes_of_what_draws_it(
     assert drawn.returncode == 0, drawn.stderr
     assert (out / "layers.csv").read_text() == tables and rows.stat().st_mtime_ns == written
 
-    engine = workshop / "common/patching/splice.py"
+
+def test_a_change_of_what_makes_rows_is_refused(
+    workshop: Path, finished: dict[str, Path], tiny_folder: Path, manifest: Path
+) -> None:
+    engine, out = workshop / "common/patching/splice.py", finished["activation_patching"]
     before = engine.read_text()
     engine.write_text(before + "\nADDED = 1\n")
-    refused = start(workshop, name, *options)
+    options = ["--model", str(tiny_folder), "--data", str(manifest), "--device", "cpu", *FEW["activation_patching"]]
+    refused = start(workshop, "activation_patching", *options, "--out", str(out))
     engine.write_text(before)
     assert refused.returncode == 2 and "other settings: code: common/patching/splice.py; give another --out" in refused.stderr
 

@@ -1,4 +1,4 @@
-"""Both scripts as a user starts them, on a tiny model: files, resume, and every wrong input."""
+"""Both scripts as a user starts them, on a tiny model: files, resume, listed layers, and every wrong input."""
 
 import json
 import os
@@ -17,11 +17,13 @@ from safetensors.torch import load_file, save_file
 import report.build
 from activation_patching.span import patch
 from activation_patching.span import rows as patching
+from activation_patching.span.tables import tables_of
 from common.clips.manifest import COLUMNS
 from common.compute import session
 from common.errors import CheckFailed, InputError, UnknownBlock
 from common.patching.splice import splice
 from common.run.command_line import main_of
+from logit_lens.tables import lens_tables
 from tests.helpers.runs import ROOT, ROWS, SCRIPTS, interrupt, rows_of, start
 from tests.tiny_models.tiny import LAYERS, save_clips, save_manifest, save_tiny_model
 
@@ -162,24 +164,6 @@ def test_rows_of_nobody_are_not_taken_over(tiny_folder: Path, manifest: Path, tm
     assert (tmp_path / "lens.csv").read_text() == "precious\n"
 
 
-@pytest.mark.parametrize("block", [0, 2, LAYERS - 1])
-def test_a_planted_block_shows_exactly_there_in_both_experiments(block: int, manifest: Path, tmp_path: Path) -> None:
-    """All computation in block k: every curve is flat up to l = k, steps, and is flat from l = k + 1."""
-    planted = save_tiny_model(tmp_path / "model", only_block=block)
-    for name in SCRIPTS:
-        start(name, planted, manifest, tmp_path / name, *(("--max-pairs", "6") if name == "activation_patching" else ()))
-        rows = pd.read_csv(tmp_path / name / ROWS[name])
-        unit = "sample_id" if name == "logit_lens" else "pair_id"
-        logits = (
-            rows.filter(like="logit_")
-            .drop(columns="delta_logit", errors="ignore")
-            .to_numpy()
-            .reshape(rows[unit].nunique(), LAYERS + 1, 5)
-        )
-        steps = np.abs(np.diff(logits, axis=1)).max(axis=(0, 2))  # [layer], from l to l + 1
-        assert steps[block] > 0.1 and np.delete(steps, block).max() < 1e-4
-
-
 def write_wave(path: Path, wave: np.ndarray) -> Path:
     soundfile.write(path, wave, 16_000)
     return path
@@ -314,12 +298,12 @@ def test_out_of_memory_with_one_pair_is_one_line(
 
 
 def test_alignments_agree_where_spans_are_equally_long_and_differ_where_not(
-    finished: dict[str, Path], tiny_folder: Path, manifest: Path, tmp_path: Path
+    tiny_folder: Path, manifest: Path, tmp_path: Path
 ) -> None:
-    for align in ("crop", "stretch"):
-        start("activation_patching", tiny_folder, manifest, tmp_path / align, "--align", align)
-    splice_, crop, stretch = map(rows_of, (finished["activation_patching"], tmp_path / "crop", tmp_path / "stretch"))
-    splice_, crop, stretch = (rows[rows.control == "none"] for rows in (splice_, crop, stretch))
+    aligns = ("splice", "crop", "stretch")
+    for align in aligns:
+        start("activation_patching", tiny_folder, manifest, tmp_path / align, "--align", align, "--max-pairs", "6")
+    splice_, crop, stretch = (rows[rows.control == "none"] for rows in (rows_of(tmp_path / align) for align in aligns))
     assert json.loads((tmp_path / "crop" / "run.json").read_text())["engine"] == "layer_batch"
     logits = [c for c in splice_ if c.startswith("logit_")]
     equal = splice_.kind == "prosody"  # of one text: equally long here
@@ -353,3 +337,47 @@ def test_one_kind_of_pair_alone_makes_a_report(
     report.build.main([*runs, "--out", str(tmp_path / "report"), "--no-audio"])
     for name in ("report.md", "report.zh.md", "report.html"):
         assert (tmp_path / "report" / name).stat().st_size > 1_000
+
+
+LISTED = (0, 1, LAYERS)  # of 0 to 4: unevenly spaced
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_rows_at_listed_layers_are_those_of_the_whole_run_and_so_are_their_statistics(
+    name: str, finished: dict[str, Path], tiny_folder: Path, manifest: Path, tmp_path: Path
+) -> None:
+    start(name, tiny_folder, manifest, tmp_path, "--layers", "1")
+    whole, some = (rows_of(out, name) for out in (finished[name], tmp_path))
+    thinned = whole[whole.layer.isin(LISTED)].reset_index(drop=True)
+    pd.testing.assert_frame_equal(some, thinned, atol=2e-5)  # batches of other sizes round otherwise
+    tables = (lens_tables if name == "logit_lens" else tables_of)(thinned)
+    for table, expected in tables.items():
+        found = pd.read_csv(tmp_path / f"{table}.csv", keep_default_na=False, na_values=[""])
+        assert set(found.pop("mark")) == {"labels are not what this model says"}  # random weights: known by reading the record
+        assert list(found) == list(expected)
+        pd.testing.assert_frame_equal(found, expected.replace("", np.nan), atol=1e-4, rtol=1e-3, check_dtype=False)
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_an_interrupted_run_of_some_layers_goes_on(name: str, tiny_folder: Path, manifest: Path, tmp_path: Path) -> None:
+    start(name, tiny_folder, manifest, tmp_path, "--layers", "0:4:3")
+    whole = rows_of(tmp_path, name)
+    interrupt(tmp_path, name)
+    start(name, tiny_folder, manifest, tmp_path, "--layers", "0", "3")  # the same layers, told otherwise
+    assert len(rows_of(tmp_path, name)) == len(whole)
+    assert set(rows_of(tmp_path, name).layer) == {0, 3, LAYERS}
+    with pytest.raises(InputError, match=r"other settings: layers \(\[0, 3\] there, null now\)"):
+        start(name, tiny_folder, manifest, tmp_path)
+
+
+def test_layers_that_are_none_are_refused_in_one_line(
+    tiny_folder: Path, manifest: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    with pytest.raises(InputError, match="--layers 9: the model has 4 blocks, so layers are 0 to 4"):
+        start("logit_lens", tiny_folder, manifest, tmp_path / "out", "--layers", "0:9:3")
+    assert not (tmp_path / "out").exists()
+    for text in ("x", "4:0", "0:4:0", "0:4:1:1", "", "0:", "0:99999999999", "1.5"):
+        with pytest.raises(SystemExit):
+            start("logit_lens", tiny_folder, manifest, tmp_path / "out", "--layers", text)
+        last = capsys.readouterr().err.splitlines()[-1]
+        assert last.endswith(f"argument --layers: invalid layer, or first:last:step value: {text!r}"), last

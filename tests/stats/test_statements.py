@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -10,6 +11,7 @@ from safetensors.torch import load_file, save_file
 
 import activation_patching.run
 import logit_lens.run
+from common.clips.manifest import LABELS
 from tests.helpers.study import nothing_drawn
 from tests.tiny_models.tiny import LAYERS, save_tiny_model
 
@@ -18,18 +20,23 @@ def outputs(model: Path, manifest: Path, out: Path) -> tuple[dict[str, pd.DataFr
     shared = ["--model", str(model), "--data", str(manifest), "--device", "cpu"]
     with nothing_drawn():
         logit_lens.run.main([*shared, "--limit", "40", "--out", str(out / "lens")])
-        activation_patching.run.main([*shared, "--max-pairs", "40", "--out", str(out / "patching")])
+        activation_patching.run.main([*shared, "--max-pairs", "20", "--out", str(out / "patching")])
     lens = {f.stem: pd.read_csv(f) for f in (out / "lens").glob("*.csv")}
     patching = {f.stem: pd.read_csv(f) for f in (out / "patching").glob("*.csv")}
     return lens, patching
 
 
-@pytest.mark.parametrize("block", [1, 2])
-def test_where_everything_happens_in_one_block_all_tables_say_so(block: int, manifest: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("block", [0, 2, LAYERS - 1])
+def test_where_everything_happens_in_one_block_all_rows_and_tables_say_so(block: int, manifest: Path, tmp_path: Path) -> None:
+    """All computation in block k: every curve is flat up to l = k, steps, and is flat from l = k + 1."""
     lens, patching = outputs(save_tiny_model(tmp_path / "model", only_block=block), manifest, tmp_path)
+    for rows in (lens["lens"], patching["patches"]):
+        logits = rows[[f"logit_{label}" for label in LABELS]].to_numpy().reshape(-1, LAYERS + 1, len(LABELS))
+        steps = np.abs(np.diff(logits, axis=1)).max(axis=(0, 2))  # [layer], from l to l + 1
+        assert steps[block] > 0.1 and np.delete(steps, block).max() < 1e-4
     found = lens["layers"]
     assert (found.win_semantic + found.win_prosody + found.win_other).sub(1).abs().max() < 2e-6
-    for values in (found.margin, found.mass):
+    for values in (found.margin.to_numpy(), found.mass.to_numpy()):
         assert values[: block + 1].std() < 1e-4 and values[block + 1 :].std() < 1e-4
     for table in (patching["layers"], patching["effects"]):
         real = table[table.control == "none"] if "control" in table else table

@@ -73,6 +73,28 @@ def save_parts(
     (folder / "processor_config.json").write_text(json.dumps({"processor_class": processor_class, **more}))
 
 
+def save_family(
+    folder: Path,
+    model_class: Any,
+    config: Any,
+    processor_class: str,
+    extractor: Any,
+    tokenizer: Any,
+    chat_template: str | None,
+    *,
+    loud: tuple[tuple[str, float], ...] = (),
+    **more: Any,
+) -> Path:
+    """Save a random model, some of its parts so many times as `loud`, and its processor."""
+    torch.manual_seed(0)
+    model = model_class(config)
+    for name, times in loud:
+        louder(model.get_submodule(name), times)
+    save_weights(folder, model)
+    save_parts(folder, processor_class, extractor, tokenizer, chat_template, **more)
+    return folder
+
+
 def save_qwen25_omni(folder: Path) -> Path:
     """A full Qwen2.5-Omni as on the hub: a thinker with `thinker.` before its weights' names; no voice of its own."""
     tokenizer = named_tokenizer(OMNI_TOKENS)
@@ -93,11 +115,15 @@ def save_qwen25_omni(folder: Path) -> Path:
         **omni_ids(tokenizer, "token_index"),
     )
     config = hf.Qwen2_5OmniConfig(thinker_config=thinker, enable_audio_output=False)
-    torch.manual_seed(0)
-    save_weights(folder, hf.Qwen2_5OmniForConditionalGeneration(config))
-    extractor = hf.WhisperFeatureExtractor(feature_size=128)
-    save_parts(folder, "Qwen2_5OmniProcessor", extractor, tokenizer, template("<|audio_bos|><|audio|><|audio_eos|>"))
-    return folder
+    return save_family(
+        folder,
+        hf.Qwen2_5OmniForConditionalGeneration,
+        config,
+        "Qwen2_5OmniProcessor",
+        hf.WhisperFeatureExtractor(feature_size=128),
+        tokenizer,
+        template("<|audio_bos|><|audio|><|audio_eos|>"),
+    )
 
 
 def omni_ids(tokenizer: Any, suffix: str) -> dict[str, int]:
@@ -130,11 +156,15 @@ def save_qwen3_omni(folder: Path) -> Path:
         **omni_ids(tokenizer, "token_id"),
     )
     config = hf.Qwen3OmniMoeConfig(thinker_config=thinker.to_dict(), enable_audio_output=False)
-    torch.manual_seed(0)
-    save_weights(folder, hf.Qwen3OmniMoeForConditionalGeneration(config))
-    extractor = hf.WhisperFeatureExtractor(feature_size=128)
-    save_parts(folder, "Qwen3OmniMoeProcessor", extractor, tokenizer, template("<|audio_bos|><|audio|><|audio_eos|>"))
-    return folder
+    return save_family(
+        folder,
+        hf.Qwen3OmniMoeForConditionalGeneration,
+        config,
+        "Qwen3OmniMoeProcessor",
+        hf.WhisperFeatureExtractor(feature_size=128),
+        tokenizer,
+        template("<|audio_bos|><|audio|><|audio_eos|>"),
+    )
 
 
 def save_voxtral(folder: Path, pieces: list[bytes] | None = None, pattern: str = r"[^\s]+|\s+") -> Path:
@@ -175,10 +205,15 @@ def save_voxtral(folder: Path, pieces: list[bytes] | None = None, pattern: str =
     config = hf.VoxtralConfig(
         audio_config=tower, text_config=decoder("llama", len(pieces) + len(special)), audio_token_id=special.index("[AUDIO]")
     )
-    torch.manual_seed(0)
-    save_weights(folder, hf.VoxtralForConditionalGeneration(config))
-    save_parts(folder, "VoxtralProcessor", hf.WhisperFeatureExtractor(feature_size=128), None, None)
-    return folder
+    return save_family(
+        folder,
+        hf.VoxtralForConditionalGeneration,
+        config,
+        "VoxtralProcessor",
+        hf.WhisperFeatureExtractor(feature_size=128),
+        None,
+        None,
+    )
 
 
 def save_audio_flamingo3(folder: Path) -> Path:
@@ -196,7 +231,6 @@ def save_audio_flamingo3(folder: Path) -> Path:
         hidden_size=32,
         initializer_range=0.2,
     )
-    torch.manual_seed(0)
     config = hf.AudioFlamingo3Config(
         audio_config=tower, text_config=decoder("qwen2", len(tokenizer)), audio_token_id=processor.audio_token_id
     )

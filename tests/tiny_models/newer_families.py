@@ -13,8 +13,8 @@ import transformers as hf
 from transformers.models.qwen2.tokenization_qwen2 import Qwen2Tokenizer
 
 from common.clips.manifest import LABELS
-from tests.tiny_models.families import FAMILIES, WHISPER, granite_ears, louder, named_tokenizer, save_parts, template
-from tests.tiny_models.tiny import byte_tokenizer, byte_vocabulary, decoder, save, save_weights
+from tests.tiny_models.families import FAMILIES, WHISPER, granite_ears, named_tokenizer, save_family, template
+from tests.tiny_models.tiny import byte_tokenizer, byte_vocabulary, decoder, save
 
 WHISPER_TOWER = dict(
     num_mel_bins=128, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32, hidden_size=32, initializer_range=0.2
@@ -35,28 +35,37 @@ def save_gemma4(folder: Path, *, wide: bool = False) -> Path:
     audio = dict(
         hidden_size=32, num_hidden_layers=1, num_attention_heads=2, subsampling_conv_channels=[128, 8], output_proj_dims=32
     )
-    torch.manual_seed(0)
     config = hf.Gemma4Config(text_config=text, audio_config=audio, vision_config=None, **gemma4_ids(tokenizer))
-    model = hf.Gemma4ForConditionalGeneration(config)
-    louder(model.model.audio_tower, 10)
-    save_weights(folder, model)
-    save_parts(folder, "Gemma4Processor", hf.Gemma4AudioFeatureExtractor(), tokenizer, template("<|audio|>"))
-    return folder
+    return save_family(
+        folder,
+        hf.Gemma4ForConditionalGeneration,
+        config,
+        "Gemma4Processor",
+        hf.Gemma4AudioFeatureExtractor(),
+        tokenizer,
+        template("<|audio|>"),
+        loud=(("model.audio_tower", 10),),
+    )
 
 
 def save_gemma4_unified(folder: Path) -> Path:
     """No audio tower: every 40 ms of the wave are a token."""
     tokenizer = gemma4_tokenizer()
-    torch.manual_seed(0)
     config = hf.Gemma4UnifiedConfig(
         text_config=gemma4_text(tokenizer, use_bidirectional_attention="vision", attention_k_eq_v=True),
         audio_config={},
         vision_config=None,
         **gemma4_ids(tokenizer),
     )
-    save_weights(folder, hf.Gemma4UnifiedForConditionalGeneration(config))
-    save_parts(folder, "Gemma4UnifiedProcessor", hf.Gemma4UnifiedAudioFeatureExtractor(), tokenizer, template("<|audio|>"))
-    return folder
+    return save_family(
+        folder,
+        hf.Gemma4UnifiedForConditionalGeneration,
+        config,
+        "Gemma4UnifiedProcessor",
+        hf.Gemma4UnifiedAudioFeatureExtractor(),
+        tokenizer,
+        template("<|audio|>"),
+    )
 
 
 def gemma4_tokenizer() -> Qwen2Tokenizer:
@@ -105,7 +114,6 @@ def save_music_flamingo(folder: Path) -> Path:
     tokenizer = spelled_tokenizer("<sound>", "<|sound_bos|>", "<|sound_eos|>")
     extractor = hf.WhisperFeatureExtractor(feature_size=128, return_attention_mask=True)
     processor = hf.MusicFlamingoProcessor(extractor, tokenizer, chat_template=template("<sound>"))
-    torch.manual_seed(0)
     config = hf.MusicFlamingoConfig(
         audio_config=dict(model_type="audioflamingo3_encoder", **WHISPER_TOWER),
         text_config=decoder("qwen2", len(tokenizer)),
@@ -125,19 +133,17 @@ def save_granite_speech_plus(folder: Path) -> Path:
         tie_word_embeddings=False,
     )
     torch.manual_seed(0)
-    model = hf.GraniteSpeechPlusForConditionalGeneration(config)
-    louder(model.model.encoder, 10)
-    louder(model.model.projector, 60)
-    save_weights(folder, model)
-    save_parts(
+    return save_family(
         folder,
+        hf.GraniteSpeechPlusForConditionalGeneration,
+        config,
         "GraniteSpeechProcessor",
         hf.GraniteSpeechFeatureExtractor(),
         tokenizer,
         template("<|audio|>"),
         audio_token="<|audio|>",
+        loud=(("model.encoder", 10), ("model.projector", 60)),
     )
-    return folder
 
 
 def save_nemotron_h_omni(folder: Path) -> Path:
@@ -171,16 +177,15 @@ def save_nemotron_h_omni(folder: Path) -> Path:
         projector_hidden_size=32,
         **ids,
     )
-    torch.manual_seed(0)
-    save_weights(folder, hf.NemotronH_Omni_Reasoning_V3(config))
-    save_parts(
+    return save_family(
         folder,
+        hf.NemotronH_Omni_Reasoning_V3,
+        config,
         "NemotronH_Omni_Reasoning_V3Processor",
         hf.ParakeetFeatureExtractor(feature_size=80),
         tokenizer,
         template("<so_embedding>"),
     )
-    return folder
 
 
 def save_dots3_note(folder: Path) -> Path:
@@ -230,10 +235,15 @@ def save_dots3_note(folder: Path) -> Path:
         ),
         **ids,
     )
-    torch.manual_seed(0)
-    save_weights(folder, hf.Dots3NoteForConditionalGeneration(config))
-    save_parts(folder, "Dots3NoteProcessor", hf.Dots3NoteFeatureExtractor(), tokenizer, template("<|audio_comp_pad|>"))
-    return folder
+    return save_family(
+        folder,
+        hf.Dots3NoteForConditionalGeneration,
+        config,
+        "Dots3NoteProcessor",
+        hf.Dots3NoteFeatureExtractor(),
+        tokenizer,
+        template("<|audio_comp_pad|>"),
+    )
 
 
 def save_muse_spark(folder: Path) -> Path:
@@ -270,18 +280,21 @@ def save_muse_spark(folder: Path) -> Path:
         projector_hidden_size=32,
         **{f"{name}_token_id": tokenizer.convert_tokens_to_ids(f"<|{name}|>") for name in ("audio", "image", "video")},
     )
-    torch.manual_seed(0)
-    model = hf.MuseSparkForConditionalGeneration(config)
-    save_weights(folder, model)
-    save_parts(folder, "MuseSparkProcessor", hf.MuseSparkFeatureExtractor(), tokenizer, template("<|audio|>"))
-    return folder
+    return save_family(
+        folder,
+        hf.MuseSparkForConditionalGeneration,
+        config,
+        "MuseSparkProcessor",
+        hf.MuseSparkFeatureExtractor(),
+        tokenizer,
+        template("<|audio|>"),
+    )
 
 
 def save_glm_asr(folder: Path) -> Path:
     tokenizer = spelled_tokenizer("<|pad|>")
     extractor = hf.WhisperFeatureExtractor(feature_size=128, return_attention_mask=True)
     processor = hf.GlmAsrProcessor(extractor, tokenizer, chat_template=template("<|pad|>"))
-    torch.manual_seed(0)
     config = hf.GlmAsrConfig(
         audio_config=dict(model_type="glmasr_encoder", **dict(WHISPER_TOWER, intermediate_size=128)),
         text_config=decoder("llama", len(tokenizer)),
@@ -302,21 +315,20 @@ def save_qwen3_asr(folder: Path) -> Path:
         audio_token_id=tokenizer.audio_token_id,
         tie_word_embeddings=False,
     )
-    save_weights(folder, hf.Qwen3ASRForConditionalGeneration(config))
-    save_parts(
+    return save_family(
         folder,
+        hf.Qwen3ASRForConditionalGeneration,
+        config,
         "Qwen3ASRProcessor",
         hf.Qwen3ASRFeatureExtractor(feature_size=128),
         tokenizer,
         template("<|audio_bos|><|audio|><|audio_eos|>"),
     )
-    return folder
 
 
 def save_fun_asr_nano(folder: Path) -> Path:
     tokenizer = spelled_tokenizer("<|object_ref_start|>")
     ears = dict(hidden_size=32, num_attention_heads=2, intermediate_size=32)
-    torch.manual_seed(0)
     config = hf.FunAsrNanoConfig(
         audio_config=dict(ears, num_hidden_layers=3, num_timestamp_prediction_layers=1),
         adaptor_config=dict(ears, num_hidden_layers=1, intermediate_size=8, projector_hidden_size=32),
@@ -324,17 +336,21 @@ def save_fun_asr_nano(folder: Path) -> Path:
         audio_token_id=tokenizer.convert_tokens_to_ids("<|object_ref_start|>"),
         tie_word_embeddings=False,
     )
-    model = hf.FunAsrNanoForConditionalGeneration(config)
-    save_weights(folder, model)
-    save_parts(folder, "FunAsrNanoProcessor", hf.FunAsrNanoFeatureExtractor(), tokenizer, template("<|object_ref_start|>"))
-    return folder
+    return save_family(
+        folder,
+        hf.FunAsrNanoForConditionalGeneration,
+        config,
+        "FunAsrNanoProcessor",
+        hf.FunAsrNanoFeatureExtractor(),
+        tokenizer,
+        template("<|object_ref_start|>"),
+    )
 
 
 def save_vibevoice_asr(folder: Path, *, duration: str = "") -> Path:
     """A tower that adds noise to what it hears; its checkpoint's template tells the `duration` of a clip, which this one can."""
     tokenizer = spelled_tokenizer("<|box_start|>", "<|object_ref_start|>", "<|object_ref_end|>", "<|AUDIO_DURATION|>")
     ears = dict(num_filters=4, depths=[1] * 7, initializer_range=0.1, layer_scale_init_value=0.5)
-    torch.manual_seed(0)
     config = hf.VibeVoiceAsrConfig(
         acoustic_tokenizer_encoder_config=dict(ears, hidden_size=16),
         semantic_tokenizer_encoder_config=dict(ears, hidden_size=16),
@@ -344,35 +360,38 @@ def save_vibevoice_asr(folder: Path, *, duration: str = "") -> Path:
             for name, token in {"audio": "box_start", "audio_bos": "object_ref_start", "audio_eos": "object_ref_end"}.items()
         },
     )
-    save_weights(folder, hf.VibeVoiceAsrForConditionalGeneration(config))
     audio = f"<|object_ref_start|><|box_start|><|object_ref_end|>{duration}"
-    save_parts(folder, "VibeVoiceAsrProcessor", hf.VibeVoiceAcousticTokenizerFeatureExtractor(), tokenizer, template(audio))
-    return folder
+    return save_family(
+        folder,
+        hf.VibeVoiceAsrForConditionalGeneration,
+        config,
+        "VibeVoiceAsrProcessor",
+        hf.VibeVoiceAcousticTokenizerFeatureExtractor(),
+        tokenizer,
+        template(audio),
+    )
 
 
 def save_moss(folder: Path) -> Path:
     """Whose processor writes the seconds among the audio tokens: here after every 4, as clips are short (its checkpoint: 25)."""
     tokenizer = spelled_tokenizer("<|audio_pad|>", "<|audio_start|>", "<|audio_end|>")
-    torch.manual_seed(0)
     config = hf.MossTranscribeDiarizeConfig(
         audio_config=dict(WHISPER_TOWER, num_mel_bins=80),
         text_config=decoder("qwen3", len(tokenizer)),
         audio_token_id=tokenizer.convert_tokens_to_ids("<|audio_pad|>"),
         tie_word_embeddings=False,
     )
-    save_weights(folder, hf.MossTranscribeDiarizeForConditionalGeneration(config))
-    audio = "<|audio_start|><|audio_pad|><|audio_end|>"
-    extractor = hf.MossTranscribeDiarizeFeatureExtractor(feature_size=80)
-    save_parts(
+    return save_family(
         folder,
+        hf.MossTranscribeDiarizeForConditionalGeneration,
+        config,
         "MossTranscribeDiarizeProcessor",
-        extractor,
+        hf.MossTranscribeDiarizeFeatureExtractor(feature_size=80),
         tokenizer,
-        template(audio),
+        template("<|audio_start|><|audio_pad|><|audio_end|>"),
         time_marker_every_seconds=1,
         audio_tokens_per_second=4.0,
     )
-    return folder
 
 
 NEWER_FAMILIES: dict[str, Callable[[Path], Path]] = {

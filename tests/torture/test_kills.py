@@ -13,7 +13,6 @@ from common.files import claim
 from tests.torture.starts import ROWS, TIMES, Fate, Job, Start, start_several
 
 Calm = Callable[[str], Job]
-QUICK = [pytest.param("logit_lens", marks=pytest.mark.xdist_group("torture"))]  # these share what an undisturbed run gives
 SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ROWS]
 
 
@@ -27,7 +26,7 @@ def finish(job: Job, log: Path, *, processes: int = 1) -> None:
         assert start.end() == 0, start.log.read_text()
 
 
-@pytest.mark.parametrize("name", [*QUICK, SLOW[1]])
+@pytest.mark.parametrize("name", ["logit_lens", SLOW[1]])
 def test_two_starts_at_the_same_moment(name: str, calm: Calm, tmp_path: Path) -> None:
     for number in range(TIMES // 2 or 1):
         job = calm(name).into(tmp_path / f"out{number}")
@@ -40,6 +39,13 @@ def test_two_starts_at_the_same_moment(name: str, calm: Calm, tmp_path: Path) ->
         assert len(loser.log.read_text().splitlines()) == 1
         assert csvs(job.out) == csvs(calm(name).out)
         shutil.rmtree(job.out)
+
+
+@pytest.mark.parametrize("name", ["logit_lens", SLOW[1]])
+def test_two_processes_share_a_run(name: str, calm: Calm, tmp_path: Path) -> None:
+    job = calm(name).into(tmp_path / "out")
+    finish(job, tmp_path / "log", processes=2)
+    assert csvs(job.out) == csvs(calm(name).out) and '"processes": 2' in (job.out / "run.json").read_text()
 
 
 def killed_before_each_touch(job: Job, tmp_path: Path, begin: Callable[[Path], None]) -> int:
@@ -76,7 +82,7 @@ def test_killed_while_it_gathers_what_others_left(name: str, calm: Calm, tmp_pat
     assert killed_before_each_touch(job, tmp_path, parts) > 35
 
 
-@pytest.mark.parametrize("name", [*QUICK, SLOW[1]])
+@pytest.mark.parametrize("name", SLOW)
 def test_killed_at_random_moments(name: str, calm: Calm, seconds: float, tmp_path: Path) -> None:
     """Killed again and again in one folder, what was last written cut anywhere, then finished."""
     draw, killed, folders = random.Random(1), 0, 0
