@@ -82,7 +82,7 @@ replicate: .venv/run  ## MODEL=hub-id EMIS=folder: both experiments on EMIS, and
 page-picture: .venv/run  ## after study: the first screen of report/report.html as report/figures/page.png, for README (needs Chromium)
 	$(BIN)/python report/page/screenshot.py
 
-test: .venv/dev  ## lint, types and the quick tests: about 4 minutes
+test: .venv/dev  ## lint, types and the quick tests: under 4 minutes on 2 cores
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
