@@ -41,6 +41,7 @@ LEACE, PAIRS = "tests/patching/test_leace.py", "tests/clips/test_pairs.py"
 EFFECTS, INTERVALS = "tests/activation_patching/test_effects.py", "tests/stats/test_intervals.py"
 READOUT, FORM, MODELS = "tests/model/test_readout.py", "tests/compute/test_answer_form.py", "tests/model/test_models.py"
 TUNED, CROSSINGS = "tests/logit_lens/test_tuned_lens.py", "tests/stats/test_intervals.py"
+KNOCKOUT = "tests/activation_patching/test_knockout.py"
 FREE_TEXT, SCALE = "tests/activation_patching/test_free_text.py", "tests/activation_patching/test_scale.py"
 SETTINGS = "tests/model/test_checkpoint_settings.py"
 PROBE, LOOP = "tests/logit_lens/test_probe_run.py", "tests/patching/test_own_loop.py"
@@ -239,6 +240,17 @@ MUTANTS = (
     ),
     Mutant("activation_patching/knockout/rows.py", "len(said) if queries.stop == where.end else 0", "0", FREE_TEXT),
     Mutant("activation_patching/span/patch.py", "longer = donor.continued(said)", "longer = donor", FREE_TEXT),
+    Mutant("activation_patching/knockout/tables.py", '"direct": "audio_to_question"', '"direct": "audio_to_last"', KNOCKOUT),
+    Mutant("activation_patching/knockout/tables.py", "from_on.layer == from_on.layer.min()", "from_on.layer == 1", KNOCKOUT),
+    Mutant(
+        "activation_patching/knockout/tables.py", "Metric(lost + of.effect_logit, over=lost)", "Metric(lost, over=lost)", KNOCKOUT
+    ),
+    Mutant(
+        "activation_patching/scale/tables.py",
+        "at_end = rows[(rows.layer == rows.layer.max())",
+        "at_end = rows[(rows.layer == 1)",
+        SCALE,
+    ),
     Mutant("common/patching/free_text.py", "log_probs[:, list(ends)].logsumexp(dim=-1)", "0 * log_probs[:, 0]", FREE_TEXT),
 )
 
