@@ -1,7 +1,8 @@
 """Build the report in English and Chinese from the outputs of both experiments.
 
 It reads rows, tables and run.json, and needs no model. Runs of the same model, prompt, clips and labels are read together, others
-side by side. What is missing, partial or mixed up stands at the top. report.html is one file that loads nothing from anywhere.
+side by side. Runs in folders below them become chapters (logit_lens/README.md, activation_patching/README.md). What is missing,
+partial or mixed up stands at the top. report.html is one file that loads nothing from anywhere.
 """
 
 import argparse
