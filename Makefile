@@ -24,8 +24,8 @@ study: .venv/run  ## the study of the small model that report/ shows: all demo c
 LENS := logit_lens/outputs/study
 PATCHING := activation_patching/outputs/study
 REPORT := $(BIN)/python report/build.py --lens $(LENS) --patching $(PATCHING) \
-  --note "The speakers are one synthetic voice at two pitches. The model was trained on other texts, said by this voice and others." \
-  --note-zh "两位说话人是同一合成语音的两种音高。模型训练所用的是该语音及其他语音说的别的文本。"
+  --note "The speakers are one synthetic voice at two pitches. It trained the model too, on other texts: how far a cue gets was our doing." \
+  --note-zh "两位说话人是同一合成语音的两种音高。模型也用该语音训练（文本不同）：每种线索能走多远，取决于我们的训练。"
 
 known: .venv/run  ## after study: exchange what the small model's states decode of words and voice, then the report again
 	$(RUN) activation_patching/run.py --intervention exchange --at last --max-pairs 120 --out $(PATCHING)/exchange
