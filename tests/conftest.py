@@ -22,7 +22,9 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadSco
     do nothing under pytest 9.
     """
     scheduling = LoadScopeScheduling(config, log)
-    sources = {f.relative_to(config.rootpath).as_posix(): f.read_text() for f in Path(__file__).parent.rglob("test_*.py")}
+    sources = {
+        f.relative_to(config.rootpath).as_posix(): f.read_text(encoding="utf-8") for f in Path(__file__).parent.rglob("test_*.py")
+    }
     together = {name for name, source in sources.items() if 'scope="module"' in source or "calm: Calm" in source}
     scheduling._split_scope = lambda test: file if (file := test.partition("::")[0]) in together else test
     return scheduling

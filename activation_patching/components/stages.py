@@ -76,9 +76,8 @@ def make_heads_together(
 
     They are ranked by the rows of single heads. Nothing is made where the texts make no two halves.
     """
-    from activation_patching.components.ablation_rows import SETS, Ablation, ablation_rows
     from activation_patching.components.rows import Patch
-    from activation_patching.components.set_rows import ranked_heads, set_rows, steps
+    from activation_patching.components.set_rows import SETS, Ablation, ablation_rows, ranked_heads, set_rows, steps
 
     ranked = processes.broadcast(ranked_heads(read_table(this.rows)) if processes.is_leader() else None)
     if ranked:

@@ -40,12 +40,8 @@ class Transfer:
 
     def mean_over(self, layers: slice) -> "Transfer":
         """Return the same for the mean over some layers, as one layer."""
-
-        def mean(values: Floats) -> Floats:
-            return values[:, layers].mean(axis=1, keepdims=True)
-
-        logits = mean(self.logit_target), mean(self.logit_third)
-        return Transfer(mean(self.to_target), mean(self.to_third), *logits, self.kept)
+        of_pairs = (self.to_target, self.to_third, self.logit_target, self.logit_third)
+        return Transfer(*(values[:, layers].mean(axis=1, keepdims=True) for values in of_pairs), self.kept)
 
     @property
     def effect(self) -> Floats:

@@ -8,9 +8,8 @@ import pandas as pd
 import pytest
 
 from activation_patching.choose import half_of
-from activation_patching.components.ablation_rows import SETS, Ablation, _sets
 from activation_patching.components.findings import component_effects
-from activation_patching.components.set_rows import ranked_heads, steps
+from activation_patching.components.set_rows import SETS, Ablation, _sets, ranked_heads, steps
 from activation_patching.components.tables import tables_of
 from common.clips.manifest import LABELS, read_manifest
 from common.components.submodules import Parts
