@@ -9,7 +9,7 @@ are taken that have the same shared label. The mean over the cells is weighted w
 are left out; `kept` is the share of pairs that is left.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -40,8 +40,8 @@ class Transfer:
 
     def mean_over(self, layers: slice) -> "Transfer":
         """Return the same for the mean over some layers, as one layer."""
-        of_pairs = (self.to_target, self.to_third, self.logit_target, self.logit_third)
-        return Transfer(*(values[:, layers].mean(axis=1, keepdims=True) for values in of_pairs), self.kept)
+        names = ("to_target", "to_third", "logit_target", "logit_third")
+        return replace(self, **{name: getattr(self, name)[:, layers].mean(axis=1, keepdims=True) for name in names})
 
     @property
     def effect(self) -> Floats:
