@@ -85,20 +85,22 @@ def refuses(run: Callable[[str, list[str]], tuple[int, str]], clips: Path, out: 
         assert (code, said.startswith(f"error: --model {model}: {expected}"), out.exists()) == (2, True, False), said
 
 
+def served(revisions: dict[str, tuple[str, Path]], own: Path, unsafe: Path) -> dict[str, Repo]:
+    """Return what the hub has: a model as it is, cut off, gated, unsafe, with code of its `own`, and said to be huge."""
+    repos = {"me/tiny": Repo(revisions), "me/cut": Repo(revisions, cut={"model.safetensors": 5_000})}
+    repos |= {f"me/gated-{status}": Repo(revisions, gated=status) for status in (401, 403)}
+    repos |= {name: Repo({"main": (OLD, of), OLD: (OLD, of)}) for name, of in (("me/unsafe", unsafe), ("me/own", own))}
+    return repos | {"me/huge": Repo(revisions, told={"model.safetensors": 10**15})}
+
+
 @pytest.mark.slow
 def test_hub_ids_online_and_then_offline(tiny_folder: Path, clips: Path, tmp_path: Path) -> None:
     newer = save_tiny_model(tmp_path / "newer", seed=1)
     revisions = {"main": (OLD, tiny_folder), "v2": (NEW, newer), OLD: (OLD, tiny_folder), NEW: (NEW, newer)}
-    repos = {"me/tiny": Repo(revisions), "me/cut": Repo(revisions, cut={"model.safetensors": 5_000})}
-    repos |= {f"me/gated-{status}": Repo(revisions, gated=status) for status in (401, 403)}
     unsafe, own = tmp_path / "unsafe", save_remote(tmp_path / "code")
     shutil.copytree(tiny_folder, unsafe, ignore=shutil.ignore_patterns("*.safetensors"))
     (unsafe / "pytorch_model.bin").write_bytes(b"weights")
-    repos |= {"me/unsafe": Repo({"main": (OLD, unsafe), OLD: (OLD, unsafe)})}
-    repos |= {
-        "me/own": Repo({"main": (OLD, own), OLD: (OLD, own)}),
-        "me/huge": Repo(revisions, told={"model.safetensors": 10**15}),
-    }
+    repos = served(revisions, own, unsafe)
     home = {"HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "0"}
     with hub(repos) as (endpoint, asked), scripts(HF_ENDPOINT=endpoint, **home) as run:
         for script in ("logit_lens", "activation_patching"):
