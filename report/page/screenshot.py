@@ -28,7 +28,7 @@ def main() -> None:
         options = (f"--user-data-dir={scratch}/profile", f"--window-size={WIDTH},{HEIGHT + BAR}", f"--screenshot={shot}")
         subprocess.run([browser, *flags, *options, PAGE.as_uri()], check=True, capture_output=True, timeout=120)
         picture = Image.open(shot).convert("RGB").crop((0, 0, WIDTH, HEIGHT))
-        picture.quantize(COLORS, dither=Image.Dither.NONE).save(PICTURE, optimize=True)
+        picture.quantize(COLORS, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE).save(PICTURE, optimize=True)
     print(f"written: report/figures/{PICTURE.name} ({PICTURE.stat().st_size // 1000} kB)")
 
 

@@ -218,7 +218,7 @@ function heat(of, i, parent, marks, width) {
       const answer = of.answers[i * of.layers.length + l] === k;
       const cell = make("rect", { x: edges[l] + 1, y: k * high + 1, width: Math.max(1, edges[l + 1] - edges[l] - 2), height: high - 2, rx: 2, parent: svg }, SVG);
       const share = Math.min(100, Math.round((100 * Math.abs(centred[l][k])) / most));
-      cell.style.fill = `color-mix(in srgb, var(--${centred[l][k] > 0 ? "warm" : "cool"}) ${share}%, var(--mid))`;
+      cell.style.fill = `color-mix(in srgb, var(--${centred[l][k] > 0 ? "above" : "below"}) ${share}%, var(--mid))`;
       if (answer && !faint[l]) cell.setAttribute("style", `${cell.getAttribute("style")}; stroke: var(--ink); stroke-width: 2`);
       if (faint[l]) cell.style.opacity = "0.25";
       make("title", { text: `${say("layer")} ${layer}, ${label}: ${values[l][k].toFixed(2)}`, parent: cell }, SVG);
