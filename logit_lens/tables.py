@@ -62,9 +62,8 @@ def crossover(rows: pd.DataFrame, layers: pd.DataFrame) -> pd.DataFrame:
         lead = (units.grid("outcome") == "prosody").astype(float) - (units.grid("outcome") == "semantic")
         side = "prosody" if lead[:, -1].mean() > 0 else "semantic"
         found = crossing(estimate((lead if side == "prosody" else -lead)[:, None, first:], units.design), places)
-    values = {"crossing": found.place, "crossing_lo": found.low, "crossing_hi": found.high, "reason": found.reason}
-    first_layer = places[0] if len(places) else np.nan
-    return pd.DataFrame([{"side": "none" if np.isnan(found.place) else side, "first_layer": first_layer, **values}])
+    told = {"side": "none" if np.isnan(found.place) else side, "first_layer": places[0] if len(places) else np.nan}
+    return pd.DataFrame([told | found.columns("crossing") | {"reason": found.reason}])
 
 
 def congruent_layers(rows: pd.DataFrame) -> pd.DataFrame:

@@ -84,5 +84,4 @@ def _summary_row(rows: pd.DataFrame, kind: str) -> pd.DataFrame:
     table = layer_table(units["audio_to_all"], metrics).drop(columns="layer").assign(kept=own.kept)
     both = clip_units(from_on[from_on.edge == "audio_to_all"])
     half = half_effect(both, dependence(both, kind).loss)
-    places = {"half_effect_layer": half.place, "half_effect_layer_lo": half.low, "half_effect_layer_hi": half.high}
-    return named(table.assign(**places), {"kind": kind})
+    return named(table.assign(**half.columns("half_effect_layer")), {"kind": kind})

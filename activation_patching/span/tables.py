@@ -79,8 +79,8 @@ def inner_summary(units: Units, metrics: dict[str, Metric], found: Transfer) -> 
     """Return one row of metrics of the inner layers' mean, the layers that these are, and the half-effect layer of `found`."""
     inner, half = units.layers[1:-1], half_effect(units, found)
     table = layer_table(Units(units.unit_rows, units.unit_rows, inner[:1], units.design), metrics).drop(columns="layer")
-    places = {"half_effect_layer": half.place, "half_effect_layer_lo": half.low, "half_effect_layer_hi": half.high}
-    return table.assign(kept=found.kept, first_layer=inner[0], last_layer=inner[-1], **places, reason=half.reason)
+    ends = {"first_layer": inner[0], "last_layer": inner[-1]}
+    return table.assign(kept=found.kept, **ends, **half.columns("half_effect_layer"), reason=half.reason)
 
 
 def _against(of_kind: dict[str, Units], control: str, real: Transfer) -> dict[str, Metric]:

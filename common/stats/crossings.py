@@ -25,6 +25,10 @@ class Crossing:
     high: float = NAN
     reason: str = ""
 
+    def columns(self, name: str) -> dict[str, float]:
+        """Return the place and its interval as a table has them: `name`, and `name` with _lo and _hi."""
+        return {name: self.place, f"{name}_lo": self.low, f"{name}_hi": self.high}
+
 
 def crossing(of: ClusteredMeans, at: Sequence[int] | np.ndarray) -> Crossing:
     """Return from where on the first result of `of`, a curve at the layers `at`, is above 0 up to the last layer.
