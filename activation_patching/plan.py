@@ -69,13 +69,12 @@ def plan_units(experiment: Experiment, settings: Settings) -> str:
     plan = open_plan(settings.model, question, chosen.clips, engines=engines, layers=settings.layers, whole=True)
     fit = {"fit": made_up} if experiment.options["intervention"] == "scale" else {}
     work = experiment.set_up(plan.session, chosen, Run(Path("rows.csv"), "", {}), **fit).work
-    rows = next(iter(work.make(work.groups[:1])))
-    seconds = plan.weightless.seconds(lambda: list(work.make(work.groups[:1])))
+    made: list[list[dict[str, Any]]] = []
+    seconds = plan.weightless.seconds(lambda: made.extend(work.make(work.groups[:1])))
     of_first, units = len(work.groups[0]), sum(map(len, work.groups))
-    write_seconds, row_bytes = written(lambda: rows)
-    before = checks_seconds(
-        plan, len(chosen.pool), plan.weightless.seconds(lambda: own_logits(plan.session.lm, plan.session.first))
-    )
+    write_seconds, row_bytes = written(lambda: made[0])
+    run_seconds = plan.weightless.seconds(lambda: own_logits(plan.session.lm, plan.session.first))
+    before = checks_seconds(plan, len(chosen.pool), run_seconds)
     lacks = [_NOT_COUNTED.get(experiment.options["intervention"]), "free text" if experiment.options.get("generate") else None]
     beside = ", ".join(f"without {what}" for what in lacks if what)
     seconds = before + (seconds + write_seconds) * units / of_first
