@@ -86,7 +86,7 @@ test: .venv/dev  ## lint, types and the quick tests: under 4 minutes on 2 cores
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -q -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -q -n 2
 
 slow: .venv/dev  ## what is slow and rarely fails: the hub, two processes, a rehearsal of `make gpu`, all of `families`, torture once
 	$(BIN)/python -m pytest -q -n 2 -m slow

@@ -12,6 +12,7 @@ import torch
 import activation_patching.run
 from activation_patching.exchange.fits import positions
 from activation_patching.free_text.rows import texts_of
+from activation_patching.options import OPTIONS
 from activation_patching.scale import fits, transcribed_rows
 from activation_patching.scale.curves import CONTROLS, OWN, RUN, Curve
 from activation_patching.scale.findings import ScaleEffect, erasures, scale_effects
@@ -27,6 +28,7 @@ from common.model.lm import AudioLM
 from common.model.prompts import PROMPTS, Question
 from common.patching.leace import learn, nothing, scale_of
 from common.patching.rerun import Edit, rerun
+from common.run import command_line
 from common.run.run_folder import read_record, read_table
 from common.stats.word_errors import word_errors
 from common.tracing.trace import states_at
@@ -56,6 +58,10 @@ def planted(reads: float, clips: Path, tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(session, "load_model", lambda *_, **__: lm)
     start(clips, tmp_path / "out", "--model", str(tmp_path / "model"), *more)
     return tmp_path / "out"
+
+
+def test_the_factors_of_a_run_that_names_none() -> None:
+    assert command_line.argument_parser("", OPTIONS).parse_args([]).factors == [-1, 0, 1, 2, 4, 8]
 
 
 def test_a_voice_that_is_read_weakly_is_answered_from_the_planted_factor_on(

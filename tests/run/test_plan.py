@@ -52,6 +52,13 @@ def test_time_is_that_of_all_blocks(tiny_folder: Path, monkeypatch: pytest.Monke
     assert weightless.seconds(work) == 5 + 3 * LAYERS
 
 
+def assert_told(told: str, file: Path) -> None:
+    """Assert that a plan tells the number of the rows in a file, and its size."""
+    rows = file.read_bytes()
+    count, size = re.search(r"rows: (\d+) of \d+ layers, ([\d.]+) MB", told).groups()  # type: ignore[union-attr]
+    assert int(count) == rows.count(b"\n") - 1 and float(size) == pytest.approx(len(rows) / 1e6, abs=0.06)
+
+
 @pytest.mark.parametrize("script", ["lens", "patching"])
 def test_rows_disk_and_recordings_are_those_of_the_run(
     script: str,
@@ -78,9 +85,7 @@ def test_rows_disk_and_recordings_are_those_of_the_run(
     record = patch.record
     monkeypatch.setattr(patch, "record", lambda *args: (recorded.append(1), record(*args))[1])
     main(more)
-    rows = (tmp_path / "out" / name).read_bytes()
-    count, size = re.search(r"rows: (\d+) of \d+ layers, ([\d.]+) MB", told).groups()  # type: ignore[union-attr]
-    assert int(count) == rows.count(b"\n") - 1 and float(size) == pytest.approx(len(rows) / 1e6, abs=0.06)
+    assert_told(told, tmp_path / "out" / name)
     assert [made for made, _ in planned] == ([len(recorded)] if script == "patching" else [])
 
 
@@ -107,26 +112,13 @@ def test_other_interventions_are_planned_with_their_own_rows(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(activation_patching.run, "draw", lambda *_: None)
-    asked = [
-        "--model",
-        str(tiny_folder),
-        "--data",
-        str(manifest),
-        "--device",
-        "cpu",
-        "--layers",
-        "0",
-        "2",
-        "--intervention",
-        *more,
-    ]
+    data = ["--model", str(tiny_folder), "--data", str(manifest), "--device", "cpu"]
+    asked = [*data, "--layers", "0", "2", "--intervention", *more]
     activation_patching.run.main([*asked, "--plan", "--out", str(tmp_path / "none")])
     told = capsys.readouterr().out
     assert not (tmp_path / "none").exists() and told.rstrip().endswith(f"with made-up weights{beside}")
     activation_patching.run.main([*asked, "--out", str(tmp_path / "out")])
-    rows = (tmp_path / "out" / name).read_bytes()
-    count, size = re.search(r"rows: (\d+) of \d+ layers, ([\d.]+) MB", told).groups()  # type: ignore[union-attr]
-    assert int(count) == rows.count(b"\n") - 1 and float(size) == pytest.approx(len(rows) / 1e6, abs=0.06)
+    assert_told(told, tmp_path / "out" / name)
 
 
 def test_a_plan_refuses_what_the_run_would(tmp_path: Path, manifest: Path) -> None:
